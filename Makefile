@@ -1,0 +1,67 @@
+# Needs python3 (3.11 or newer), python3-venv and make; everything else goes
+# into .venv, which each target makes or brings up to date by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGING := pyproject.toml setup.cfg
+SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
+# What trial runs: everything but the torture, which pytest runs once.
+TESTS = $(filter-out tests/torture/%,$(sort $(shell find tests -name 'test_*.py')))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lint check test bench soak docs doctest clean
+
+help:
+	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
+	@echo 'make check   ruff, mypy, import-linter and the tests without torture (fast)'
+	@echo 'make test    all of that by trial and by pytest, with torture and the examples of the documentation'
+	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
+	@echo 'make soak    the torture, long'
+	@echo 'make docs    the documentation as HTML, in docs/_build/html'
+	@echo 'make clean   removes what the others made, the environment too'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-demo: $(PACKAGING) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/installed-dev: $(PACKAGING) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/installed-demo
+
+install: $(VENV)/installed-dev
+
+demo: $(VENV)/installed-demo
+	$(BIN)/python demo/run.py
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/trial $(TESTS)
+
+test: lint
+	$(BIN)/trial $(TESTS)
+	$(BIN)/pytest
+	$(MAKE) doctest
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/installed-dev
+	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture
+
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+doctest: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

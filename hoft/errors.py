@@ -1,0 +1,105 @@
+"""
+Everything hoft raises, as one tree that tells whose fault it is.
+
+- L{LocalError}: we, our user or our machine.  The message says what, where
+  and what to do next; the command line prints it as one line and exits 2.
+- L{PeerError}: what arrived is not what the protocol allows.  It never harms
+  the node; it is counted by its C{reason}.
+- L{CarrierError}: what lies between the nodes (a folder, a bucket) failed.
+  It is retried.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class HoftError(Exception):
+    """The root: catch it to catch all that hoft raises on purpose."""
+
+
+class LocalError(HoftError):
+    """Our side is wrong: configuration, key files, journal, a refused call."""
+
+
+class ConfigurationError(LocalError):
+    """
+    One mistake in a configuration, named so that it can be mended.
+
+    @param where: the file, or C{"command line"}.
+    @param key: dotted name of the key or option, C{""} for the whole file.
+    @param given: what was found there, never a secret.
+    @param wanted: what would be right.
+    """
+
+    def __init__(self, where: str, key: str, given: str, wanted: str) -> None:
+        self.where = where
+        self.key = key
+        self.given = given
+        self.wanted = wanted
+        place = f"{where}: {key}" if key else where
+        super().__init__(f"{place}: {given}; wanted: {wanted}")
+
+
+class IdentityError(LocalError):
+    """The node's key or a card is missing, malformed or readable by others."""
+
+
+class JournalError(LocalError):
+    """The journal cannot be opened or written."""
+
+
+class JournalInUse(JournalError):
+    """Another process holds this node's state; two would corrupt the log."""
+
+
+class JournalFull(JournalError):
+    """A commit was refused for want of space; nothing of it was written."""
+
+
+class LinkClosed(LocalError):
+    """The link was closed before this was committed."""
+
+
+class PacketReason(StrEnum):
+    """Why a packet, or what followed its last good frame, was not accepted."""
+
+    TOO_SHORT = "too-short"
+    NOT_HOFT = "not-hoft"
+    VERSION = "version"
+    SUITE = "suite"
+    GEOMETRY = "geometry"
+    RECIPIENT = "recipient"
+    REFLECTED = "reflected"
+    STRANGER = "stranger"
+    KEY = "key"
+    FORGED = "forged"
+    MALFORMED = "malformed"
+
+
+class PeerError(HoftError):
+    """The other side, or somebody posing as it, sent what it must not."""
+
+
+class PacketError(PeerError):
+    """
+    A packet is refused.
+
+    @ivar reason: what was wrong, a stable word that is also the counter's.
+    """
+
+    def __init__(self, reason: PacketReason, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+
+
+class RecordError(PeerError):
+    """An authenticated record does not have the form its channel requires."""
+
+
+class CarrierError(HoftError):
+    """The carrier failed: a missing root, no space, no right, a stale mount."""
+
+
+class CarrierDown(CarrierError):
+    """The carrier as a whole is unusable for now, for instance unmounted."""

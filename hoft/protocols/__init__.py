@@ -1,0 +1,3 @@
+"""
+Layer 1: a replicated log of sealed records over an unreliable carrier of files.
+"""
