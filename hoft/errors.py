@@ -57,6 +57,14 @@ class JournalFull(JournalError):
     """A commit was refused for want of space; nothing of it was written."""
 
 
+class PayloadLost(JournalError):
+    """A payload is not there, or not what was stored: discarded, lost in a power cut, or a bad disk."""
+
+
+class WorkerStopped(LocalError):
+    """Work was given to a thread that has been stopped."""
+
+
 class LinkClosed(LocalError):
     """The link was closed before this was committed."""
 
