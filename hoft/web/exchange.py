@@ -1,0 +1,332 @@
+"""
+What crosses for one HTTP call: an exchange, cut into parts that fit records.
+
+Ingress sends the request, egress the response, each as numbered parts::
+
+    HEAD+  DATA*  [TRAILERS]  END          numbered 0, 1, 2 ... per sender
+    ABORT  CREDIT  CANCEL                  not numbered; they count as they come
+
+Records arrive in any order; a L{Reassembler} puts the numbered parts back into
+theirs.  A part is one record's payload, all integers big-endian::
+
+    kind u8 | flags u8 | exchange id 16 bytes | part number u32 | body
+
+Flag 1 is set on all that egress sends, flag 2 on each piece of a HEAD but the last.
+Bodies: HEAD and TRAILERS are CBOR, DATA is bytes of the message's body just as
+they are, END is the body's total length (u64) and its BLAKE2b-256, ABORT a problem
+(CBOR), CREDIT a total (u64), CANCEL nothing.
+
+B{Credit.}  Neither side sends DATA beyond what the other has granted: in total
+L{WINDOW} without any CREDIT, else what the highest CREDIT says.  What a DATA part
+uses up is its L{data_cost}, which is never less than L{MIN_COST}: a million parts of one
+byte are not for free.  The receiver grants C{reassembler.accepted + WINDOW} (requests,
+once they are in the journal) or C{what it handed on + WINDOW} (responses).
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+from attrs import field, frozen
+
+from hoft import cbor
+from hoft.errors import RecordError
+from hoft.protocols.packets import MAX_RECORD
+from hoft.web.heads import (
+    MAX_FIELDS,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    decode_fields,
+    decode_request,
+    decode_response,
+    encode_fields,
+    encode_head,
+)
+from hoft.web.problems import Problem
+
+_PART = Struct(">BB16sI")
+_END = Struct(">Q32s")
+_TOTAL = Struct(">Q")
+
+MAX_BODY: Final = MAX_RECORD - _PART.size
+"""The most body bytes that one part carries."""
+
+MAX_NUMBER: Final = (1 << 32) - 1
+"""The highest part number."""
+
+WINDOW: Final = 64 << 20
+"""DATA that may be under way in one exchange and direction, as L{data_cost}."""
+
+MIN_COST: Final = 1024
+"""What the smallest DATA part costs."""
+
+MAX_EARLY: Final = WINDOW // MIN_COST + 64
+"""The most parts that an honest sender can have in flight beyond one that is missing."""
+
+
+class Side(IntEnum):
+    """Who sent a part, and so which of an exchange's two messages it belongs to."""
+
+    INGRESS = 0
+    """Where the caller is: sends the request."""
+    EGRESS = 1
+    """Where the service is: sends the response."""
+
+
+class Kind(IntEnum):
+    """What a part is."""
+
+    HEAD = 1
+    DATA = 2
+    TRAILERS = 3
+    END = 4
+    ABORT = 5
+    """Egress will not (further) answer; the body says why.  Acts at once, whatever is missing."""
+    CREDIT = 6
+    """The receiver of a body takes this much of it in total; the maximum counts."""
+    CANCEL = 7
+    """The caller no longer wants the answer."""
+
+
+NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END))
+_SENDERS: Final = {Kind.ABORT: Side.EGRESS, Kind.CANCEL: Side.INGRESS}
+
+
+@frozen
+class End:
+    """The end of a body: how long it was and its BLAKE2b-256."""
+
+    total: int
+    digest: bytes
+
+
+@frozen
+class Part:
+    """
+    One part, as it crosses.
+
+    @ivar number: its place among the numbered parts of its sender; 0 for others.
+    @ivar more: (HEAD) another piece of the head follows.
+    """
+
+    kind: Kind
+    side: Side
+    exchange: bytes
+    number: int
+    body: bytes = field(repr=False)
+    more: bool = False
+
+    @property
+    def size(self) -> int:
+        """Of the record's payload, in bytes."""
+        return _PART.size + len(self.body)
+
+
+def data_cost(size: int) -> int:
+    """What of the credit a DATA part with C{size} bytes of body uses up."""
+    return max(MIN_COST, size)
+
+
+def encode_part(part: Part) -> bytes:
+    """The payload of the record that carries C{part}."""
+    flags = int(part.side) | (2 if part.more else 0)
+    return _PART.pack(part.kind, flags, part.exchange, part.number) + part.body
+
+
+def decode_part(payload: bytes) -> Part:
+    """
+    @param payload: of a record on L{CHANNEL}.
+    @raise RecordError: it is not a part.
+    """
+    if not _PART.size <= len(payload) <= MAX_RECORD:
+        raise RecordError(f"a part of {len(payload)} bytes")
+    code, flags, exchange, number = _PART.unpack_from(payload)
+    try:
+        kind = Kind(code)
+    except ValueError:
+        raise RecordError(f"a part of kind {code}") from None
+    if flags > 3 or (flags & 2 and kind is not Kind.HEAD):
+        raise RecordError(f"{kind.name} with flags {flags}")
+    side = Side(flags & 1)
+    if kind not in NUMBERED and number:
+        raise RecordError(f"{kind.name} with a number")
+    if _SENDERS.get(kind, side) is not side:
+        raise RecordError(f"{kind.name} from {side.name}")
+    part = Part(kind, side, exchange, number, payload[_PART.size :], bool(flags & 2))
+    if len(part.body) != _SIZES.get(kind, len(part.body)):
+        raise RecordError(f"{kind.name} with a body of {len(part.body)} bytes")
+    if kind in (Kind.HEAD, Kind.DATA) and not part.body:
+        raise RecordError(f"an empty {kind.name}")
+    return part
+
+
+CHANNEL: Final = 2
+"""The channel of the log on which exchanges run."""
+
+_SIZES: Final = {Kind.END: _END.size, Kind.CREDIT: _TOTAL.size, Kind.CANCEL: 0}
+
+
+# --- Sending -------------------------------------------------------------------
+
+
+class PartWriter:
+    """
+    Cuts one message into parts: L{head}, L{data} any number of times, then L{end}.
+
+    @ivar spent: the L{data_cost} of all DATA so far: never let it pass the credit.
+    @ivar total: body bytes given so far.
+    """
+
+    def __init__(self, exchange: bytes, side: Side) -> None:
+        self.exchange = exchange
+        self.side = side
+        self.spent = 0
+        self.total = 0
+        self._number = 0
+        self._digest = body_digest()
+        self._held = bytearray()
+
+    def head(self, head: RequestHead | ResponseHead) -> list[bytes]:
+        """
+        @return: payloads of one or more records.
+        @raise ValueError: the head is larger than L{MAX_HEAD}.
+        """
+        encoded = encode_head(head)
+        pieces = [encoded[start : start + MAX_BODY] for start in range(0, len(encoded), MAX_BODY)]
+        return [self._part(Kind.HEAD, piece, more=piece is not pieces[-1]) for piece in pieces]
+
+    def data(self, piece: bytes, flush: bool = False) -> list[bytes]:
+        """
+        Take bytes of the body.
+
+        @param flush: give out all, rather than hold back what does not fill a record:
+            for whoever waits for these bytes.
+        @return: payloads, all but the last filled exactly.
+        """
+        self.total += len(piece)
+        self._digest.update(piece)
+        payloads = []
+        if self._held:
+            room = MAX_BODY - len(self._held)
+            self._held += piece[:room]
+            piece = piece[room:]
+            if len(self._held) == MAX_BODY:
+                payloads.append(self._data(bytes(self._held)))
+                self._held.clear()
+        view = memoryview(piece)
+        while len(view) >= MAX_BODY:
+            payloads.append(self._data(view[:MAX_BODY]))
+            view = view[MAX_BODY:]
+        self._held += view
+        return payloads + self.flush() if flush else payloads
+
+    def flush(self) -> list[bytes]:
+        """What L{data} held back."""
+        if not self._held:
+            return []
+        payload = self._data(bytes(self._held))
+        self._held.clear()
+        return [payload]
+
+    @property
+    def held(self) -> int:
+        """How many bytes are held back."""
+        return len(self._held)
+
+    def end(self, trailers: Fields = ()) -> list[bytes]:
+        """
+        @return: what was held back, the trailers if there are any, and END.
+        @raise ValueError: the trailers do not fit a record.
+        """
+        payloads = self.flush()
+        if trailers:
+            payloads.append(self._part(Kind.TRAILERS, _trailers(trailers)))
+        payloads.append(self._part(Kind.END, _END.pack(self.total, self._digest.digest())))
+        return payloads
+
+    def _data(self, body: bytes | memoryview) -> bytes:
+        payload = self._part(Kind.DATA, body)
+        self.spent += data_cost(len(body))
+        return payload
+
+    def _part(self, kind: Kind, body: bytes | memoryview, more: bool = False) -> bytes:
+        number = self._number
+        self._number += 1
+        flags = int(self.side) | (2 if more else 0)
+        return b"".join((_PART.pack(kind, flags, self.exchange, number), body))
+
+
+def _trailers(fields: Fields) -> bytes:
+    encoded = encode_fields(fields)
+    if len(encoded) > MAX_BODY or len(fields) > MAX_FIELDS:
+        raise ValueError(f"trailers of {len(encoded)} bytes and {len(fields)} fields")
+    return encoded
+
+
+def body_digest() -> hashlib.blake2b:
+    """What to feed the bytes of a body, in order; its C{digest()} must equal that of END."""
+    return hashlib.blake2b(digest_size=32)
+
+
+def encode_abort(exchange: bytes, problem: Problem) -> bytes:
+    """Egress gives the exchange up."""
+    return encode_part(Part(Kind.ABORT, Side.EGRESS, exchange, 0, cbor.encode(problem.as_map())))
+
+
+def encode_credit(exchange: bytes, side: Side, total: int) -> bytes:
+    """
+    @param side: who grants: the receiver of the body.
+    @param total: L{data_cost} of all DATA that the other may send, from the first on.
+    """
+    return encode_part(Part(Kind.CREDIT, side, exchange, 0, _TOTAL.pack(total)))
+
+
+def encode_cancel(exchange: bytes) -> bytes:
+    """The caller is gone, or its deadline has passed."""
+    return encode_part(Part(Kind.CANCEL, Side.INGRESS, exchange, 0, b""))
+
+
+# --- Bodies of parts -----------------------------------------------------------
+
+
+def decode_head(side: Side, data: bytes) -> RequestHead | ResponseHead:
+    """
+    @param data: the bodies of all HEAD parts, joined.
+    @return: a L{RequestHead} if C{side}, the sender, is ingress, else a L{ResponseHead}.
+    @raise RecordError: it has not the form of a head.  That names and values are
+        proper HTTP is for L{hoft.web.fields} to check.
+    """
+    return decode_request(data) if side is Side.INGRESS else decode_response(data)
+
+
+def decode_trailers(part: Part) -> Fields:
+    """
+    @raise RecordError: not trailers.
+    """
+    return decode_fields(part.body)
+
+
+def decode_end(part: Part) -> End:
+    """What an END part says; L{decode_part} has checked its size."""
+    return End(*_END.unpack(part.body))
+
+
+def decode_abort(part: Part) -> Problem:
+    """
+    @raise RecordError: not a problem.
+    """
+    try:
+        return Problem.from_map(cbor.decode_strict(part.body, limit=MAX_BODY))
+    except cbor.CborError as error:
+        raise RecordError(str(error)) from error
+
+
+def decode_credit(part: Part) -> int:
+    """The total L{data_cost} granted."""
+    return int(_TOTAL.unpack(part.body)[0])
