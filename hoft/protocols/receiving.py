@@ -1,0 +1,152 @@
+"""
+The receiving half of a link: what is new, and what the peer is to be told; pure.
+
+A record number passes through four stages: *pending* (given to the journal),
+*committed* (handed up; survives a crash of the process), *durable* (survives a
+power cut) and with that *acknowledged*.  A number in any of them is a
+duplicate when it arrives again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import define
+
+from hoft.protocols.control import MAX_RANGES, MAX_RECEIPTS, Ranges, Receipt, select_receipts
+from hoft.protocols.ranges import RangeSet
+from hoft.protocols.timing import RoundTrips
+
+WINDOW = 32768
+"""How many record numbers above the last gapless one are accepted."""
+ACK_AT_ONCE_PACKETS = 64
+ACK_AT_ONCE_BYTES = 8 << 20
+RECEIPT_REPEATS = 3
+
+
+@define
+class _PacketRead:
+    boot: int
+    number: int
+    frames: int
+    missing: Sequence[int]
+    at: float
+    repeats: int = RECEIPT_REPEATS
+
+
+class Receiver:
+    """
+    The peer's record numbers as far as they are known here.
+
+    @ivar duplicates: records that arrived again.
+    """
+
+    def __init__(self, round_trips: RoundTrips, received: RangeSet) -> None:
+        """@param received: what the journal held as received at the start."""
+        self._round_trips = round_trips
+        self._known = received
+        self._acknowledged = RangeSet(received)
+        self._committed: list[int] = []
+        self._read: list[_PacketRead] = []
+        self._due: float | None = None
+        self._answer_ready = False
+        self._packets_owed = 0
+        self._bytes_owed = 0
+        self.duplicates = 0
+        self.over_limit = 0
+
+    @property
+    def limit(self) -> int:
+        """The highest record number we accept."""
+        return self._acknowledged.prefix() + WINDOW
+
+    def accept(self, numbers: Iterable[int]) -> set[int]:
+        """Which of these are new and within the limit; they are pending from now on."""
+        new: set[int] = set()
+        limit = self.limit
+        for number in numbers:
+            if number > limit:
+                self.over_limit += 1
+            elif number in self._known:
+                self.duplicates += 1
+            else:
+                self._known.add(number)
+                new.add(number)
+        return new
+
+    def committed(self, numbers: Iterable[int], now: float) -> None:
+        """The journal has these: the peer is to hear so once they are durable."""
+        self._committed.extend(numbers)
+        self.owe(now)
+
+    def refused(self, numbers: Iterable[int]) -> None:
+        """The journal could not take these: they are as if they had not arrived."""
+        for number in numbers:
+            self._known.discard(number)
+
+    def to_sync(self) -> int:
+        """How many committed numbers wait for being durable; pass it to L{durable} after a sync."""
+        return len(self._committed)
+
+    def durable(self, count: int, now: float) -> None:
+        """The first C{count} of the committed numbers would survive a power cut."""
+        for number in self._committed[:count]:
+            self._acknowledged.add(number)
+        del self._committed[:count]
+        self._answer_ready = True
+        self._due = None
+        if self._committed:
+            self.owe(now)
+
+    def read(
+        self, boot: int, number: int, frames: int, missing: Sequence[int], size: int, now: float
+    ) -> None:
+        """A packet that wants an answer was read to its end, as far as there is one."""
+        self._read.append(_PacketRead(boot, number, frames, missing, now))
+        del self._read[: -4 * MAX_RECEIPTS]
+        self._packets_owed += 1
+        self._bytes_owed += size
+        self.owe(now)
+
+    def owe(self, now: float) -> None:
+        """The peer is to be answered, within the acknowledgement delay."""
+        at_once = self._packets_owed >= ACK_AT_ONCE_PACKETS or self._bytes_owed >= ACK_AT_ONCE_BYTES
+        due = now if at_once else now + self._round_trips.ack_delay()
+        self._due = due if self._due is None else min(self._due, due)
+
+    def next_answer(self) -> float | None:
+        """When an answer is due (in the past: at once), or None where none is owed."""
+        return float("-inf") if self._answer_ready else self._due
+
+    def wants_sync(self, now: float) -> bool:
+        """Whether the answer that is due should wait for L{to_sync} numbers to be made durable."""
+        return not self._answer_ready and self._due is not None and now >= self._due and bool(self._committed)
+
+    def state(self, now: float) -> tuple[int, Ranges, tuple[Receipt, ...]]:
+        """
+        What the next control frame says: everything up to here, these ranges
+        above it, these packets.  Each receipt is given out at most three times.
+        """
+        ack = self._acknowledged.prefix()
+        # The newest first, so that a burst cannot keep fresh ones waiting.
+        newest = {
+            (read.boot, read.number): (
+                read,
+                Receipt.of(read.boot, read.number, read.frames, read.missing, int((now - read.at) * 1000)),
+            )
+            for read in reversed(self._read)
+        }
+        receipts = select_receipts(receipt for _, receipt in newest.values())
+        for receipt in receipts:
+            newest[receipt.boot, receipt.number][0].repeats -= 1
+        boot = receipts[0].boot if receipts else 0
+        self._read = [read for read in self._read if read.repeats and read.boot == boot]
+        return ack, self._acknowledged.above(ack, MAX_RANGES), receipts
+
+    def answered(self) -> None:
+        """A packet with this state goes out: nothing is owed but what is not durable yet."""
+        self._answer_ready = False
+        if not self._committed:
+            self._due = None
+        self._packets_owed = 0
+        self._bytes_owed = 0

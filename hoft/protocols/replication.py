@@ -1,0 +1,311 @@
+"""
+The engine of one link: packets in, records and packets out; pure.
+
+It holds no payload and does no I/O.  Its user (L{hoft.protocols.link.Link})
+
+- gives it what an authenticated packet says (L{Replication.hear}) and the
+  record numbers in it (L{Replication.accept}), and commits what is new;
+- asks for the next packet to write (L{Replication.next_packet}) whenever the
+  writer is free, and says how the writing went;
+- calls L{Replication.tick} at L{Replication.deadline}.
+
+C{now} is monotonic seconds throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import field, frozen
+
+from hoft.protocols.control import Control
+from hoft.protocols.packets import Header, plan_frames
+from hoft.protocols.ranges import RangeSet
+from hoft.protocols.receiving import Receiver
+from hoft.protocols.sending import Acknowledged, OutgoingRecord, Sender
+from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
+from hoft.protocols.timing import RoundTrips, TimingSettings
+
+PROBE_BYTES = 60 << 10
+
+
+@frozen
+class Settings:
+    """How a link behaves; sizes in bytes, times in seconds."""
+
+    packet_size: int = 1 << 20
+    """Payload that is put into one packet at most."""
+    stride: int = 65536
+    timing: TimingSettings = field(factory=TimingSettings)
+    hello_first: float = 1.0
+    """Until synchronised: the wait before the greeting is repeated, longer each time."""
+
+
+@frozen
+class LogState:
+    """What the journal holds of a link when the process starts."""
+
+    peer_incarnation: int
+    peer_clock: int
+    retired: Sequence[int]
+    received: RangeSet
+
+
+@frozen
+class Heard:
+    """What a packet's control frame brought about."""
+
+    judgement: Judgement
+    sighting: Sighting
+    acknowledged: Acknowledged | None = None
+
+
+@frozen
+class PacketPlan:
+    """A packet to be written: the variable header fields, its control, and its records by frame."""
+
+    number: int
+    incarnation: int
+    recipient_incarnation: int
+    challenge: int
+    echo: int
+    control: Control
+    frames: Sequence[Sequence[int]]
+
+
+class Replication:
+    """
+    One link's protocol state.
+
+    @ivar sender: the outgoing half; read its counters.
+    @ivar receiver: the incoming half; read its counters.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        incarnation: int,
+        boot: int,
+        clock: int,
+        log: LogState,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        """
+        @param boot: this process start, 64 random bits that were never used before.
+        @param clock: the journal's clock at the start of the process.
+        """
+        self._settings = settings
+        self.boot = boot
+        self.round_trips = RoundTrips(settings.timing)
+        self.sender = Sender(self.round_trips)
+        self.receiver = Receiver(self.round_trips, log.received)
+        self.synchronisation = Synchronisation(
+            incarnation=incarnation,
+            boot=boot,
+            clock=clock,
+            peer_incarnation=log.peer_incarnation,
+            peer_clock=log.peer_clock,
+            retired=log.retired,
+            entropy=entropy,
+        )
+        self._packet_number = 0
+        self._hello_at = now
+        self._hellos = 0
+        self._probe_due = False
+        self._stranger_at = now
+        self.last_heard: float | None = None
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether the peer is known in this boot, so that records may flow."""
+        return self.synchronisation.adopted is not None and not self.synchronisation.stopped
+
+    # --- what arrives
+
+    def hear(self, header: Header, control: Control, now: float) -> Heard:
+        """
+        A packet's control frame has authenticated.
+
+        C{CURRENT}: go on with its records.  C{ADOPT} and C{MINT}: commit that,
+        call L{adopt} or L{reincarnate}, then hear the packet again.  C{VOID}:
+        nothing in it counts.  C{CLONE}: the link has stopped for good.
+        """
+        seen = Sighting(
+            incarnation=header.incarnation,
+            boot=header.boot,
+            recipient_incarnation=header.recipient_incarnation,
+            challenge=header.challenge,
+            echo=header.echo,
+            number=header.number,
+            clock=control.clock,
+            peer_clock=control.peer_clock,
+            retired=control.retired,
+        )
+        judgement = self.synchronisation.judge(seen)
+        if judgement is not Judgement.CURRENT:
+            return Heard(judgement, seen)
+        self.last_heard = now
+        self.sender.raise_limit(control.limit)
+        for receipt in control.receipts:
+            if receipt.boot == self.boot:
+                self.sender.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
+        acknowledged = self.sender.acknowledge(control.ack, control.sack, now)
+        if control.probe:
+            self.receiver.owe(now)
+        return Heard(judgement, seen, acknowledged)
+
+    def is_current(self, header: Header) -> bool:
+        """Whether a packet that was C{CURRENT} when it began to arrive still counts."""
+        sync = self.synchronisation
+        return (header.incarnation, header.boot) == sync.adopted and (
+            header.recipient_incarnation == sync.incarnation
+        )
+
+    def adopt(self, seen: Sighting, records: Iterable[OutgoingRecord], now: float) -> bool:
+        """
+        The adoption is committed.
+
+        @param records: what the log then holds to be sent.
+        @return: whether this began a new log, so that everything before is uncertain.
+        """
+        new = self.synchronisation.is_new_log(seen)
+        first = self.synchronisation.adopted is None
+        self.synchronisation.adopt(seen)
+        self.last_heard = now
+        if new or first:
+            self.sender = Sender(self.round_trips)
+            for record in records:
+                self.sender.queue(record)
+        if new:
+            self.receiver = Receiver(self.round_trips, RangeSet())
+        self.receiver.owe(now)
+        return new
+
+    def reincarnate(self, incarnation: int, clock: int, now: float) -> None:
+        """The journal has a new incarnation and every log is empty: begin anew."""
+        self.synchronisation.reincarnate(incarnation, clock)
+        self.sender = Sender(self.round_trips)
+        self.receiver = Receiver(self.round_trips, RangeSet())
+        self._hello_at = now
+        self._hellos = 0
+
+    def accept(self, numbers: Iterable[int], now: float) -> set[int]:
+        """Which of the records of a current packet are to be committed."""
+        return self.receiver.accept(numbers)
+
+    def packet_read(self, header: Header, missing: Sequence[int], now: float) -> None:
+        """All of a current packet that will ever come was read; C{missing} frames were not intact."""
+        if header.frames:
+            self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
+
+    # --- what goes out
+
+    def queue(self, record: OutgoingRecord) -> None:
+        """The journal has numbered one more record of ours."""
+        self.sender.queue(record)
+
+    def next_packet(self, clock: int, now: float) -> PacketPlan | None:
+        """
+        What to write now, or None.
+
+        @param clock: the journal's clock after the last commit.
+        """
+        if self.synchronisation.stopped:
+            return None
+        if not self.synchronised:
+            if now < self._hello_at and not self._may_answer_stranger(now):
+                return None
+            if now >= self._hello_at:
+                wait = self._settings.hello_first * self._settings.timing.probe_factor ** min(
+                    self._hellos, 40
+                )
+                self._hello_at = now + min(wait, self._settings.timing.probe_longest)
+                self._hellos += 1
+            return self._plan([], True, clock, now)
+        self.sender.lose_overdue(now)
+        records = self.sender.take(self._settings.packet_size)
+        probe = False
+        if not records and self._probe_due:
+            records = self.sender.probe(PROBE_BYTES, now)
+            probe = True
+        self._probe_due = False
+        answer = self.receiver.next_answer()
+        answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
+        if not records and not probe and not answer_due and not self._may_answer_stranger(now):
+            return None
+        return self._plan(records, probe, clock, now)
+
+    def _may_answer_stranger(self, now: float) -> bool:
+        # Replayed files cannot make us write faster than this.
+        return self.synchronisation.owes_answer() and now >= self._stranger_at
+
+    def _plan(self, records: Sequence[OutgoingRecord], probe: bool, clock: int, now: float) -> PacketPlan:
+        sync = self.synchronisation
+        self._packet_number += 1
+        if sync.owes_answer():
+            self._stranger_at = now + self.round_trips.ack_delay()
+        echo, retired = sync.next_echo()
+        adopted = sync.adopted is not None
+        ack, sack, receipts = self.receiver.state(now) if adopted else (0, (), ())
+        control = Control(
+            ack=ack,
+            sack=sack,
+            limit=self.receiver.limit if adopted else 0,
+            receipts=receipts,
+            clock=sync.clock_to_show(clock),
+            peer_clock=sync.peer_clock,
+            retired=retired,
+            probe=probe,
+        )
+        if adopted:
+            self.receiver.answered()
+        frames: list[list[int]] = []
+        at = 0
+        for count in plan_frames([record.size for record in records], self._settings.stride):
+            frames.append([record.number for record in records[at : at + count]])
+            at += count
+        return PacketPlan(
+            number=self._packet_number,
+            incarnation=sync.incarnation,
+            recipient_incarnation=sync.peer_incarnation,
+            challenge=sync.challenge,
+            echo=echo,
+            control=control,
+            frames=frames,
+        )
+
+    def sending(self, plan: PacketPlan, size: int, now: float) -> None:
+        """C{plan} is about to be written as a file of C{size} bytes."""
+        self.sender.sent(plan.number, plan.frames, size, now)
+
+    # --- time
+
+    def deadline(self) -> float | None:
+        """When L{tick} and then L{next_packet} are to be called even if nothing happens."""
+        if self.synchronisation.stopped:
+            return None
+        stranger = self._stranger_at if self.synchronisation.owes_answer() else None
+        if not self.synchronised:
+            return self._hello_at if stranger is None else min(stranger, self._hello_at)
+        times = [stranger, self.receiver.next_answer(), self.sender.next_probe(), self.sender.next_loss()]
+        return min((time for time in times if time is not None), default=None)
+
+    def wants_sync(self, now: float) -> bool:
+        """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""
+        return self.receiver.wants_sync(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: note what that means.  Call L{next_packet} afterwards."""
+        if not self.synchronised:
+            return
+        self.sender.lose_overdue(now)
+        probe = self.sender.next_probe()
+        if probe is not None and now >= probe:
+            self._probe_due = True
+
+    def resume(self, now: float) -> None:
+        """The carrier works again after it was down."""
+        self.sender.resume(now)
+        self._hello_at = now

@@ -1,0 +1,202 @@
+"""
+Whom we are talking to: incarnations, boots and challenges; pure.
+
+A journal has an *incarnation* (64 random bits, minted with it), a process start
+a *boot* (64 random bits, never stored), and a journal a *clock* that every
+commit raises which another node could come to know of.  From these follow the
+rules, one table row each (C{docs/protocol.rst}, "Synchronisation", has the
+reasons and the faults that each row was found by):
+
+====================================================  ==============================
+an authenticated packet ...                           means
+====================================================  ==============================
+echoes our challenge and says our incarnation is      we were restored: mint
+``retired``
+echoes our challenge and knows a clock of ours above  we were restored: mint
+the one this process started with
+echoes our challenge, from an incarnation that was    the peer was restored: tell it
+replaced                                              ``retired``, ignore the rest
+echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
+echoes our challenge, otherwise                       adopt its incarnation and boot
+is from the adopted incarnation and boot              goes on as usual
+anything else                                         void; its challenge is echoed
+====================================================  ==============================
+
+Only a packet made after we chose the challenge can echo it, so that no late or
+replayed file moves a link; the challenge is renewed with each adoption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+
+from attrs import frozen
+
+CANDIDATES = 4
+"""Unadopted boots whose challenge is remembered to be echoed."""
+
+
+class Judgement(Enum):
+    """What an authenticated packet means for the link."""
+
+    CURRENT = auto()
+    ADOPT = auto()
+    VOID = auto()
+    MINT = auto()
+    CLONE = auto()
+
+
+@frozen
+class Sighting:
+    """What a packet says of its sender, and of what the sender knows of us."""
+
+    incarnation: int
+    boot: int
+    recipient_incarnation: int
+    challenge: int
+    echo: int
+    number: int
+    clock: int
+    peer_clock: int
+    retired: int
+
+
+def random64(entropy: Callable[[int], bytes]) -> int:
+    """64 random bits that are not zero, since zero says "none" on the wire."""
+    return int.from_bytes(entropy(8), "big") or 1
+
+
+class Synchronisation:
+    """
+    One link's view of who is who.
+
+    @ivar adopted: the peer's (incarnation, boot) proven in this boot, or None.
+    @ivar peer_incarnation: the peer's incarnation our log is with; 0 before first contact.
+    """
+
+    def __init__(
+        self,
+        *,
+        incarnation: int,
+        boot: int,
+        clock: int,
+        peer_incarnation: int,
+        peer_clock: int,
+        retired: Iterable[int],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """
+        @param clock: the journal's clock when this process started.
+        @param retired: incarnations of the peer that were replaced.
+        @param entropy: random bytes for challenges.
+        """
+        self.incarnation = incarnation
+        self.boot = boot
+        self.peer_incarnation = peer_incarnation
+        self.peer_clock = peer_clock
+        self.adopted: tuple[int, int] | None = None
+        self.stopped = False
+        self._clock_at_start = clock
+        self._retired = set(retired)
+        self._entropy = entropy
+        self._superseded_boots: set[int] = set()
+        # What the adopted boot last asked us to echo, and in which packet.
+        self._echo = (0, 0)
+        # boot -> (packet number, challenge, incarnation to be told it is retired or 0)
+        self._candidates: dict[int, tuple[int, int, int]] = {}
+        self.challenge = random64(entropy)
+
+    def judge(self, seen: Sighting) -> Judgement:
+        """
+        What an authenticated packet means.  Nothing changes but what is
+        remembered to be echoed; for C{ADOPT} the caller commits, then calls
+        L{adopt}; for C{MINT} it commits, then calls L{reincarnate}.
+        """
+        fresh = seen.echo == self.challenge
+        if fresh:
+            if seen.retired == self.incarnation:
+                return Judgement.MINT
+            if self.adopted is None and self._knows_more(seen):
+                return Judgement.MINT
+            if seen.incarnation in self._retired:
+                self._remember(seen, retired=seen.incarnation)
+                return Judgement.VOID
+            if seen.boot in self._superseded_boots:
+                self.stopped = True
+                return Judgement.CLONE
+        if (seen.incarnation, seen.boot) == self.adopted:
+            if seen.number > self._echo[0]:
+                self._echo = (seen.number, seen.challenge)
+            if seen.recipient_incarnation != self.incarnation:
+                # It has not adopted our present incarnation yet: let it see the challenge echoed.
+                self._remember(seen, retired=0)
+                return Judgement.VOID
+            self.peer_clock = max(self.peer_clock, seen.clock)
+            return Judgement.CURRENT
+        if fresh:
+            return Judgement.ADOPT
+        self._remember(seen, retired=0)
+        return Judgement.VOID
+
+    def _knows_more(self, seen: Sighting) -> bool:
+        # Before the first adoption nothing of this boot can be known to the peer:
+        # until then our packets carry the clock of the start.
+        return seen.recipient_incarnation == self.incarnation and seen.peer_clock > self._clock_at_start
+
+    def _remember(self, seen: Sighting, retired: int) -> None:
+        known = self._candidates.pop(seen.boot, None)
+        if known is not None and known[0] > seen.number:
+            self._candidates[seen.boot] = known
+            return
+        self._candidates[seen.boot] = (seen.number, seen.challenge, retired)
+        while len(self._candidates) > CANDIDATES:
+            del self._candidates[next(iter(self._candidates))]
+
+    def is_new_log(self, seen: Sighting) -> bool:
+        """Whether adopting C{seen} begins a new log, because the peer's incarnation is new to us."""
+        return seen.incarnation != self.peer_incarnation
+
+    def adopt(self, seen: Sighting) -> None:
+        """The adoption of C{seen}'s sender is committed."""
+        if seen.incarnation != self.peer_incarnation:
+            if self.peer_incarnation:
+                self._retired.add(self.peer_incarnation)
+            self.peer_incarnation = seen.incarnation
+            self.peer_clock = 0
+        self.peer_clock = max(self.peer_clock, seen.clock)
+        if self.adopted is not None and self.adopted[1] != seen.boot:
+            self._superseded_boots.add(self.adopted[1])
+        self.adopted = (seen.incarnation, seen.boot)
+        self._echo = (seen.number, seen.challenge)
+        self._candidates.pop(seen.boot, None)
+        self.challenge = random64(self._entropy)
+
+    def reincarnate(self, incarnation: int, clock: int) -> None:
+        """We minted a new incarnation, with every log empty, when the journal's clock was C{clock}."""
+        self.incarnation = incarnation
+        self._clock_at_start = clock
+        self.adopted = None
+        self._echo = (0, 0)
+        self.challenge = random64(self._entropy)
+
+    def clock_to_show(self, clock: int) -> int:
+        """The clock our packets carry: what this process did before the peer is adopted proves nothing."""
+        return self._clock_at_start if self.adopted is None else clock
+
+    def owes_answer(self) -> bool:
+        """Whether a boot that we have not adopted waits for its challenge to be echoed."""
+        return bool(self._candidates)
+
+    def next_echo(self) -> tuple[int, int]:
+        """
+        The challenge to echo in the next packet and the incarnation it declares retired (0: none).
+
+        Each candidate is echoed once per packet that it sends, the oldest first;
+        without one, the adopted boot's latest challenge.
+        """
+        if self._candidates:
+            boot = next(iter(self._candidates))
+            _, challenge, retired = self._candidates.pop(boot)
+            return challenge, retired
+        return self._echo[1], 0
