@@ -1,0 +1,343 @@
+"""
+What a node is told: C{hoft.toml} or the command line as frozen values.
+
+Each mistake is a L{ConfigurationError}: one line that names the file, the
+key, what was given and what is wanted.  Nothing here looks at the network or
+at the carrier.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attrs import evolve, frozen
+
+from hoft.addresses import check_endpoint, check_host_pattern, check_url
+from hoft.errors import ConfigurationError, IdentityError
+from hoft.identity import NAME, NAME_WANTED, Card
+from hoft.tables import Table, check_reference
+
+COMMAND_LINE = "command line"
+"""What L{ConfigurationError.where} says of options."""
+
+DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+
+
+@frozen
+class Peer:
+    """Another node, known by its card."""
+
+    name: str
+    """What we call it; the name in its card does not matter."""
+    card: Card
+
+
+@frozen
+class Route:
+    """Ingress: C{/svc/<name>/...} leads to C{url/...} behind C{peer}."""
+
+    name: str
+    peer: str
+    url: str
+
+
+@frozen
+class Allow:
+    """Egress: C{peer}, or every peer if C{None}, may reach what is under C{url}."""
+
+    url: str
+    peer: str | None = None
+
+
+@frozen
+class Forward:
+    """Ingress: calls without a route whose host is C{match} (or C{*.suffix}, or C{*}) go to C{peer}."""
+
+    match: str
+    peer: str
+
+
+@frozen
+class Config:
+    """All that a node is told; times in seconds, sizes in bytes."""
+
+    name: str
+    state: Path
+    """Absolute: where key, journal and lock are."""
+    transport: str = ""
+    """URL of the carrier; empty until somebody has said it."""
+    path: Path | None = None
+    """The file all this is from."""
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    """Twisted server endpoint descriptions, loopback or a UNIX socket each."""
+    peers: tuple[Peer, ...] = ()
+    routes: tuple[Route, ...] = ()
+    allowed: tuple[Allow, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    """In the order of the file; the first that fits decides."""
+    default_peer: str | None = None
+    deadline: float = 60.0
+    """How long a caller waits for the whole exchange."""
+    max_request_body: int = 4 << 30
+    spool: int = 16 << 30
+    """How much the journal may hold of what is under way."""
+    heartbeat: float = 30.0
+    """Silence after which a link is probed; 0 is never."""
+
+
+def read(path: Path) -> Config:
+    """
+    Read a C{hoft.toml}.  May block on the disk.
+
+    @raise ConfigurationError: the first mistake in it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            str(path), "", f"cannot be read ({error.strerror})", "a configuration, as 'hoft init' makes it"
+        ) from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(path), "", f"byte {error.start} is not UTF-8", "TOML in UTF-8") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """
+    Understand the text of a C{hoft.toml}.
+
+    @param path: where it is from, for messages; what is relative in it starts there.
+    @raise ConfigurationError: the first mistake in it.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(str(path), "", str(error), "TOML, https://toml.io") from None
+    top = Table(str(path), "", values)
+    peers = top.named("peers", _peer)
+    _check_distinct(str(path), "peers", peers)
+    names = [peer.name for peer in peers]
+    state = top.text("state", ".")
+    config = Config(
+        path=path.absolute(),
+        name=top.name("name"),
+        state=Path(os.path.normpath(path.absolute().parent / Path(state).expanduser())),
+        transport=_transport(top.where, "transport", top.text("transport", "")),
+        listen=tuple(
+            check_endpoint(top.where, "listen", value) for value in top.texts("listen", (DEFAULT_LISTEN,))
+        ),
+        peers=peers,
+        routes=top.named(
+            "routes",
+            lambda table: Route(
+                table.own_name, table.reference("peer", names), check_url(*table.located("url"))
+            ),
+        ),
+        allowed=top.array(
+            "allow",
+            lambda table: Allow(check_url(*table.located("url")), table.optional_reference("peer", names)),
+        ),
+        forwards=top.array(
+            "forward",
+            lambda table: Forward(
+                check_host_pattern(*table.located("match")), table.reference("peer", names)
+            ),
+        ),
+        default_peer=top.optional_reference("default_peer", names),
+        deadline=top.seconds("deadline", 60.0, least=0.1),
+        max_request_body=top.size("max_request_body", 4 << 30),
+        spool=top.size("spool", 16 << 30),
+        heartbeat=top.seconds("heartbeat", 30.0),
+    )
+    top.finish()
+    return config
+
+
+def from_command_line(
+    *,
+    folder: str | None = None,
+    inbox: str | None = None,
+    outbox: str | None = None,
+    transport: str | None = None,
+    name: str | None = None,
+    state: str | None = None,
+    listen: Sequence[str] = (),
+    peers: Iterable[str] = (),
+    allow: Iterable[str] = (),
+    routes: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> Config:
+    """
+    A node told by options only, as C{twistd hoft} takes them.
+
+    @param peers: cards, or files with one each.
+    @param routes: C{NAME=PEER=URL}.
+    @raise ConfigurationError: the first mistake, with the option as its key.
+    """
+    url = transport_url(folder=folder, inbox=inbox, outbox=outbox, transport=transport)
+    if name is None:
+        name = default_name(socket.gethostname().partition(".")[0])
+    elif not NAME.fullmatch(name):
+        raise ConfigurationError(COMMAND_LINE, "--name", repr(name), NAME_WANTED)
+    config = Config(
+        name=name,
+        state=Path(state).absolute() if state else default_state(name, environment),
+        transport=url or "",
+        peers=_command_line_peers(peers),
+        allowed=tuple(Allow(check_url(COMMAND_LINE, "--allow", url)) for url in allow),
+    )
+    names = [peer.name for peer in config.peers]
+    if listen:
+        checked = tuple(check_endpoint(COMMAND_LINE, "--listen", one) for one in listen)
+        config = evolve(config, listen=checked)
+    found: dict[str, Route] = {}
+    for text in routes:
+        route, _, rest = text.partition("=")
+        peer, _, target = rest.partition("=")
+        if not (route and peer and target):
+            raise ConfigurationError(COMMAND_LINE, "--route", repr(text), "NAME=PEER=URL")
+        if not NAME.fullmatch(route):
+            raise ConfigurationError(COMMAND_LINE, "--route", repr(route), NAME_WANTED)
+        if route in found:
+            raise ConfigurationError(COMMAND_LINE, "--route", f"{route!r} twice", "one URL for each name")
+        check_reference(COMMAND_LINE, "--route", peer, names)
+        found[route] = Route(route, peer, check_url(COMMAND_LINE, "--route", target))
+    return evolve(config, routes=tuple(found.values()))
+
+
+def transport_url(
+    *,
+    folder: str | None = None,
+    inbox: str | None = None,
+    outbox: str | None = None,
+    transport: str | None = None,
+) -> str | None:
+    """
+    The one URL that C{--folder}, C{--inbox} with C{--outbox}, or C{--transport} stand for.
+
+    Relative paths start at the working directory.
+
+    @return: C{None} if none was given.
+    @raise ConfigurationError: more than one was, or half a pair.
+    """
+    if (inbox is None) != (outbox is None):
+        alone, missing = ("--inbox", "--outbox") if outbox is None else ("--outbox", "--inbox")
+        raise ConfigurationError(COMMAND_LINE, alone, "given alone", f"{missing} PATH with it")
+    ways = [("--folder", folder), ("--inbox", inbox), ("--transport", transport)]
+    given = [option for option, value in ways if value is not None]
+    if len(given) > 1:
+        raise ConfigurationError(
+            COMMAND_LINE,
+            given[1],
+            f"given beside {given[0]}",
+            "one of --folder, --inbox with --outbox, --transport",
+        )
+    for option, value in [*ways, ("--outbox", outbox)]:
+        if value == "":
+            raise ConfigurationError(
+                COMMAND_LINE, option, "''", "a URL" if option == "--transport" else "a path"
+            )
+    if folder is not None:
+        return f"folder:{quote(os.path.abspath(folder), safe='/')}"
+    if inbox is not None and outbox is not None:
+        paths = (quote(os.path.abspath(path), safe="/") for path in (inbox, outbox))
+        return "folder:?inbox={}&outbox={}".format(*paths)
+    return None if transport is None else _transport(COMMAND_LINE, "--transport", transport)
+
+
+def check_runnable(config: Config) -> None:
+    """
+    @raise ConfigurationError: what may be missing while a configuration grows
+        and must be there for a node to run.
+    """
+    if not config.transport:
+        where, key = (COMMAND_LINE, "--folder") if config.path is None else (str(config.path), "transport")
+        wanted = (
+            "--folder PATH, --inbox PATH with --outbox PATH, --transport URL, or --config FILE"
+            if config.path is None
+            else 'where the files are exchanged, such as transport = "folder:/srv/exchange"'
+        )
+        raise ConfigurationError(where, key, "not given", wanted)
+
+
+def default_name(proposal: str) -> str:
+    """C{proposal} (a host's or a folder's name) if it can name a node, else C{"hoft"}."""
+    return proposal if NAME.fullmatch(proposal) else "hoft"
+
+
+def default_state(name: str, environment: Mapping[str, str]) -> Path:
+    """Where a node without a C{hoft.toml} keeps its state, by the XDG Base Directory Specification."""
+    base = environment.get("XDG_STATE_HOME", "")
+    # The specification has relative paths ignored.
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
+    return root / "hoft" / name
+
+
+def read_card(text: str) -> Card:
+    """
+    The card that C{text} is, or that is in the file which C{text} names.
+
+    @raise IdentityError: neither.
+    """
+    if "hoft-card:" in text:
+        return Card.parse(text)
+    try:
+        with open(text, encoding="utf-8", errors="replace") as file:
+            return Card.parse(file.read(1 << 20))
+    except OSError as error:
+        raise IdentityError(
+            f"{text!r} is neither a card (hoft-card:...) nor a file with one ({error.strerror})"
+        ) from None
+
+
+def _command_line_peers(texts: Iterable[str]) -> tuple[Peer, ...]:
+    peers: list[Peer] = []
+    for text in texts:
+        try:
+            card = read_card(text)
+        except IdentityError as error:
+            raise ConfigurationError(COMMAND_LINE, "--peer", str(error), "a peer's card") from None
+        peers.append(Peer(card.name, card))
+    _check_distinct(COMMAND_LINE, "--peer", peers)
+    return tuple(peers)
+
+
+def _peer(table: Table) -> Peer:
+    where, key, text = table.located("card")
+    try:
+        return Peer(table.own_name, Card.parse(text))
+    except IdentityError as error:
+        raise ConfigurationError(where, key, str(error), "what 'hoft card' prints at the peer") from None
+
+
+def _check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
+    names: set[str] = set()
+    owners: dict[Any, str] = {}
+    for peer in peers:
+        if peer.name in names:
+            raise ConfigurationError(
+                where, key, f"two peers called {peer.name}", "a name of its own for each"
+            )
+        if peer.card.uuid in owners:
+            raise ConfigurationError(
+                where, key, f"{owners[peer.card.uuid]} and {peer.name} are the same node", "each node once"
+            )
+        names.add(peer.name)
+        owners[peer.card.uuid] = peer.name
+
+
+def _transport(where: str, key: str, url: str) -> str:
+    if url and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]*", url):
+        raise ConfigurationError(
+            where, key, repr(url), "a URL, percent-encoded where need be, such as folder:/srv/exchange"
+        )
+    return url

@@ -1,0 +1,279 @@
+"""
+Changes to C{hoft.toml} that keep its comments and its order.
+
+Each function reads the file, changes it, makes sure that what comes out is a
+configuration without mistakes, and only then puts it in the place of the old
+one, at once or not at all.  They block on the disk, and wait for one another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT
+
+from hoft import config
+from hoft.errors import ConfigurationError
+from hoft.identity import Card, check_name
+
+Document = MutableMapping[str, Any]
+
+
+def trust(path: Path, name: str, card: Card) -> bool:
+    """
+    Add a peer.
+
+    @return: whether anything changed: the same card under the same name is no news.
+    @raise LocalError: the name or the node is already there, with another card or name.
+    """
+    check_name(name)
+
+    def edit(document: Document, current: config.Config) -> None:
+        for peer in current.peers:
+            if peer.name == name and peer.card.uuid == card.uuid and peer.card.public_key == card.public_key:
+                return
+            if peer.card.uuid == card.uuid:
+                what = "with another key" if peer.card.public_key != card.public_key else "already"
+                raise ConfigurationError(
+                    str(path),
+                    f"peers.{peer.name}",
+                    f"this node is there {what}",
+                    f"'hoft untrust' of {peer.name} first, if the new card is the right one",
+                )
+            if peer.name == name:
+                raise ConfigurationError(
+                    str(path), f"peers.{name}", "another node has this name", "another with --name"
+                )
+        _table(document, "peers")[name] = _filled(card=str(card))
+
+    return _change(path, edit)
+
+
+def untrust(path: Path, name: str) -> list[str]:
+    """
+    Take a peer away, and with it all that names it.
+
+    @return: what went with it, one line each.
+    @raise ConfigurationError: no peer has this name.
+    """
+    gone: list[str] = []
+
+    def edit(document: Document, current: config.Config) -> None:
+        _remove_named(document, path, "peers", name, [peer.name for peer in current.peers])
+        for route in current.routes:
+            if route.peer == name:
+                _remove_named(document, path, "routes", route.name, [route.name])
+                gone.append(f"route {route.name}")
+        gone.extend(
+            f"allow {one['url']}"
+            for one in _remove_from_array(document, "allow", lambda one: one.get("peer") == name)
+        )
+        gone.extend(
+            f"forward {one['match']}"
+            for one in _remove_from_array(document, "forward", lambda one: one.get("peer") == name)
+        )
+        if current.default_peer == name:
+            del document["default_peer"]
+            gone.append("default_peer")
+
+    _change(path, edit)
+    return gone
+
+
+def route(path: Path, name: str, peer: str, url: str) -> bool:
+    """
+    Add a route, or lead the one of that name elsewhere.
+
+    @return: whether anything changed.
+    @raise LocalError: no such peer, or the URL is none.
+    """
+    check_name(name)
+
+    def edit(document: Document, current: config.Config) -> None:
+        existing = _table(document, "routes").get(name)
+        if existing is None:
+            _table(document, "routes")[name] = _filled(peer=peer, url=url)
+        else:
+            for key, value in (("peer", peer), ("url", url)):
+                if existing.get(key) != value:
+                    existing[key] = value
+
+    return _change(path, edit)
+
+
+def unroute(path: Path, name: str) -> None:
+    """
+    Take a route away.
+
+    @raise ConfigurationError: there is none of that name.
+    """
+    _change(
+        path,
+        lambda document, current: _remove_named(
+            document, path, "routes", name, [route.name for route in current.routes]
+        ),
+    )
+
+
+def allow(path: Path, url: str, peer: str | None = None) -> bool:
+    """
+    Let peers, or that one, reach what is under C{url}.
+
+    @return: whether anything changed.
+    @raise ConfigurationError: no such peer, or the URL is none.
+    """
+
+    def edit(document: Document, current: config.Config) -> None:
+        if config.Allow(url, peer) in current.allowed:
+            return
+        if "allow" not in document:
+            document["allow"] = tomlkit.aot()
+        entries = document["allow"]
+        entry = _filled(url=url) if peer is None else _filled(url=url, peer=peer)
+        entries.append(entry if isinstance(entries, AoT) else dict(entry))
+
+    return _change(path, edit)
+
+
+def disallow(path: Path, url: str, peer: str | None = None) -> None:
+    """
+    Take back what L{allow} with the same arguments gave.
+
+    @raise ConfigurationError: there is nothing of the kind.
+    """
+
+    def edit(document: Document, current: config.Config) -> None:
+        if not _remove_from_array(
+            document, "allow", lambda one: (one.get("url"), one.get("peer")) == (url, peer)
+        ):
+            there = [
+                one.url if one.peer is None else f"{one.url} --peer {one.peer}" for one in current.allowed
+            ]
+            given = url if peer is None else f"{url} --peer {peer}"
+            raise ConfigurationError(
+                str(path), "allow", f"{given} is not allowed", f"one of {', '.join(there) or '(none)'}"
+            )
+
+    _change(path, edit)
+
+
+def create(path: Path, text: str) -> None:
+    """
+    Write a new file with that text, readable by its owner alone.
+
+    @raise ConfigurationError: there is one already, or it cannot be written, or has mistakes.
+    """
+    config.parse(text, path)
+    if path.exists():
+        raise ConfigurationError(str(path), "", "exists already", "a folder without a node")
+    _replace(path, text, 0o600)
+
+
+def _change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool:
+    # Through a link, not in its place.
+    path = Path(os.path.realpath(path))
+    with _alone(path.parent):
+        current = config.read(path)
+        text = path.read_text("utf-8")
+        try:
+            document = tomlkit.parse(text)
+        except TOMLKitError as error:
+            raise ConfigurationError(str(path), "", str(error), "TOML that can be edited") from None
+        edit(document, current)
+        edited = tomlkit.dumps(document)
+        if edited == text:
+            return False
+        config.parse(edited, path)
+        _replace(path, edited, stat.S_IMODE(path.stat().st_mode))
+        return True
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(handle, mode)
+                os.fsync(handle)
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            str(path), "", f"cannot be written ({error.strerror})", "a folder that can be written"
+        ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While others that edit the same file wait."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(
+            str(folder),
+            "",
+            f"cannot be opened ({error.strerror})",
+            "the folder of a node, as 'hoft init' makes it",
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _table(document: Document, key: str) -> Document:
+    if key not in document:
+        document[key] = tomlkit.table(is_super_table=True)
+    found: Document = document[key]
+    return found
+
+
+def _filled(**values: str) -> Any:
+    table = tomlkit.table()
+    for key, value in values.items():
+        table[key] = value
+    # A blank line before whatever comes next.
+    table.add(tomlkit.nl())
+    return table
+
+
+def _remove_named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        known = f"one of {', '.join(sorted(names))}" if names else "(there is none)"
+        raise ConfigurationError(str(path), key, f"none is called {name!r}", known)
+    del document[key][name]
+    if not document[key]:
+        del document[key]
+
+
+def _remove_from_array(document: Document, key: str, unwanted: Callable[[Document], bool]) -> list[Document]:
+    entries = document.get(key, ())
+    removed: list[Document] = []
+    for index in reversed(range(len(entries))):
+        if unwanted(entries[index]):
+            removed.append(dict(entries[index]))
+            del entries[index]
+    if removed and not entries:
+        del document[key]
+    return removed

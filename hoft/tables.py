@@ -1,0 +1,185 @@
+"""
+One table of C{hoft.toml}, read key by key, each value checked as it is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, TypeVar
+
+from attrs import Factory, frozen
+
+from hoft.errors import ConfigurationError
+from hoft.identity import NAME, NAME_WANTED
+
+T = TypeVar("T")
+
+_SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
+
+
+def check_reference(where: str, key: str, name: str, names: Sequence[str]) -> str:
+    """
+    @return: C{name}.
+    @raise ConfigurationError: it is none of the peers' C{names}.
+    """
+    if name not in names:
+        known = (
+            f"one of {', '.join(sorted(names))}" if names else "a peer; none is trusted yet ('hoft trust')"
+        )
+        raise ConfigurationError(where, key, f"no peer is called {name!r}", known + _nearest(name, names))
+    return name
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    close = get_close_matches(word, list(words), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@frozen
+class Table:
+    """
+    A table of the file; remembers which keys were asked for, so that the others are mistakes.
+
+    @ivar where: the file, for messages.
+    @ivar prefix: the table's own dotted key, C{""} for the whole file.
+
+    Every method that takes a value raises L{ConfigurationError} if it is not
+    what the method promises.
+    """
+
+    where: str
+    prefix: str
+    values: Mapping[str, Any]
+    asked: set[str] = Factory(set)
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}.{key}" if self.prefix else key
+
+    def _take(self, key: str) -> Any:
+        self.asked.add(key)
+        return self.values.get(key)
+
+    def _wrong(self, key: str, given: object, wanted: str) -> ConfigurationError:
+        return ConfigurationError(self.where, self._key(key), _shown(given), wanted)
+
+    def finish(self) -> None:
+        """@raise ConfigurationError: there is a key that nobody asked for."""
+        for key in self.values:
+            if key not in self.asked:
+                known = f"one of {', '.join(sorted(self.asked))}"
+                raise ConfigurationError(
+                    self.where, self._key(key), "no such key", known + _nearest(key, self.asked)
+                )
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._take(key)
+        if value is None:
+            if default is None:
+                near = get_close_matches(key, list(self.values), n=1)
+                given = f"is missing (there is {near[0]!r})" if near else "is missing"
+                raise ConfigurationError(self.where, self._key(key), given, "a text in quotes")
+            return default
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a text in quotes")
+        if not value.isprintable():
+            raise self._wrong(key, value, "a text without control characters")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of texts; a single one may stand without brackets."""
+        value = self._take(key)
+        if value is None:
+            return default
+        values = value if isinstance(value, list) else [value]
+        for one in values:
+            if not isinstance(one, str):
+                raise self._wrong(key, one, "a text in quotes, or several in brackets")
+        return tuple(values)
+
+    def located(self, key: str) -> tuple[str, str, str]:
+        """Where, key and text: the arguments of a check."""
+        return self.where, self._key(key), self.text(key)
+
+    def name(self, key: str) -> str:
+        value = self.text(key)
+        if not NAME.fullmatch(value):
+            raise self._wrong(key, value, NAME_WANTED)
+        return value
+
+    @property
+    def own_name(self) -> str:
+        """The last part of this table's own key, as in C{[peers.NAME]}."""
+        return self.prefix.partition(".")[2]
+
+    def reference(self, key: str, names: Sequence[str]) -> str:
+        return check_reference(self.where, self._key(key), self.text(key), names)
+
+    def optional_reference(self, key: str, names: Sequence[str]) -> str | None:
+        return None if self._take(key) is None else self.reference(key, names)
+
+    def seconds(self, key: str, default: float, least: float = 0.0) -> float:
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(key, value, "seconds, as a number")
+        if not isfinite(value) or not least <= value <= 31536000:
+            raise self._wrong(key, value, f"seconds, from {least:g} to 31536000")
+        return float(value)
+
+    def size(self, key: str, default: int) -> int:
+        """Bytes: a number, or a text such as C{"512 MiB"}."""
+        value = self._take(key)
+        wanted = 'bytes, as a number or as "512 MiB" or "4 GB"'
+        if value is None:
+            return default
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+            return value
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise self._wrong(key, value, wanted)
+        unit = match[2].upper()
+        base = 1024 if unit.endswith("I") else 1000
+        power = " KMGT".index(unit[0]) if unit else 0
+        return int(match[1]) * int(base**power)
+
+    def named(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...]:
+        """What C{read} makes of each table C{[key.NAME]}."""
+        value = self._take(key)
+        if value is None:
+            return ()
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, f"tables, each [{key}.NAME]")
+        found = []
+        for name, values in value.items():
+            if not NAME.fullmatch(name):
+                raise ConfigurationError(self.where, key, f"{name!r} as a name", NAME_WANTED)
+            if not isinstance(values, dict):
+                raise self._wrong(f"{key}.{name}", values, f"a table [{key}.{name}]")
+            found.append(Table(self.where, f"{key}.{name}", values)._read_whole(read))
+        return tuple(found)
+
+    def array(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...]:
+        """What C{read} makes of each table C{[[key]]}, in order."""
+        value = self._take(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self._wrong(key, value, f"tables, each [[{key}]]")
+        return tuple(
+            Table(self.where, f"{key}[{number}]", one)._read_whole(read)
+            for number, one in enumerate(value, 1)
+        )
+
+    def _read_whole(self, read: Callable[[Table], T]) -> T:
+        value = read(self)
+        self.finish()
+        return value
