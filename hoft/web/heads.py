@@ -62,8 +62,8 @@ class RequestHead:
     method: bytes
     scheme: str
     host: str
-    target: bytes
-    headers: Fields = field(converter=tuple, default=())
+    target: bytes = field(repr=False)
+    headers: Fields = field(converter=tuple, default=(), repr=False)
     port: int | None = None
     credentials: bytes | None = field(default=None, repr=False)
     length: int | None = None
@@ -95,7 +95,7 @@ class ResponseHead:
 
     status: int
     reason: bytes = b""
-    headers: Fields = field(converter=tuple, default=())
+    headers: Fields = field(converter=tuple, default=(), repr=False)
     length: int | None = None
     callee: str | None = None
     stages: Sequence[tuple[str, float]] = field(converter=tuple, default=())
