@@ -11,14 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT
+from tomlkit.items import AoT, InlineTable, Table
 
 from hoft import config
 from hoft.errors import ConfigurationError
@@ -52,7 +52,7 @@ def trust(path: Path, name: str, card: Card) -> bool:
                 raise ConfigurationError(
                     str(path), f"peers.{name}", "another node has this name", "another with --name"
                 )
-        _table(document, "peers")[name] = _filled(card=str(card))
+        _put_named(document, "peers", name, card=str(card))
 
     return _change(path, edit)
 
@@ -98,9 +98,9 @@ def route(path: Path, name: str, peer: str, url: str) -> bool:
     check_name(name)
 
     def edit(document: Document, current: config.Config) -> None:
-        existing = _table(document, "routes").get(name)
+        existing = document.get("routes", {}).get(name)
         if existing is None:
-            _table(document, "routes")[name] = _filled(peer=peer, url=url)
+            _put_named(document, "routes", name, peer=peer, url=url)
         else:
             for key, value in (("peer", peer), ("url", url)):
                 if existing.get(key) != value:
@@ -134,11 +134,11 @@ def allow(path: Path, url: str, peer: str | None = None) -> bool:
     def edit(document: Document, current: config.Config) -> None:
         if config.Allow(url, peer) in current.allowed:
             return
-        if "allow" not in document:
-            document["allow"] = tomlkit.aot()
-        entries = document["allow"]
-        entry = _filled(url=url) if peer is None else _filled(url=url, peer=peer)
-        entries.append(entry if isinstance(entries, AoT) else dict(entry))
+        entries = document.setdefault("allow", tomlkit.aot())
+        values = {"url": url} if peer is None else {"url": url, "peer": peer}
+        entries.append(
+            _filled(tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table(), values)
+        )
 
     return _change(path, edit)
 
@@ -185,10 +185,13 @@ def _change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool
         text = path.read_text("utf-8")
         try:
             document = tomlkit.parse(text)
-        except TOMLKitError as error:
-            raise ConfigurationError(str(path), "", str(error), "TOML that can be edited") from None
-        edit(document, current)
-        edited = tomlkit.dumps(document)
+            edit(document, current)
+            edited = tomlkit.dumps(document)
+        except (TOMLKitError, ValueError) as error:
+            # Legal TOML that tomlkit cannot edit, such as some mixes of inline and other tables.
+            raise ConfigurationError(
+                str(path), "", f"cannot be edited here ({error})", "the change made by hand"
+            ) from error
         if edited == text:
             return False
         config.parse(edited, path)
@@ -242,19 +245,17 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _table(document: Document, key: str) -> Document:
-    if key not in document:
-        document[key] = tomlkit.table(is_super_table=True)
-    found: Document = document[key]
-    return found
+def _put_named(document: Document, key: str, name: str, **values: str) -> None:
+    tables = document.setdefault(key, tomlkit.table(is_super_table=True))
+    inline = isinstance(tables, InlineTable)
+    tables[name] = _filled(tomlkit.inline_table() if inline else tomlkit.table(), values)
 
 
-def _filled(**values: str) -> Any:
-    table = tomlkit.table()
-    for key, value in values.items():
-        table[key] = value
-    # A blank line before whatever comes next.
-    table.add(tomlkit.nl())
+def _filled(table: Table | InlineTable, values: Mapping[str, str]) -> Table | InlineTable:
+    table.update(values)
+    if isinstance(table, Table):
+        # A blank line before whatever comes next.
+        table.add(tomlkit.nl())
     return table
 
 
