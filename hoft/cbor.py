@@ -2,8 +2,8 @@
 CBOR (RFC 8949), the small and strict part of it that hoft speaks.
 
 Values are C{None}, C{bool}, C{int} of 64 bits and a sign, C{bytes}, C{str},
-C{list} and C{dict} with C{str} keys, nested at most L{MAX_DEPTH} deep.  Each
-value has exactly one encoding, the core deterministic one (RFC 8949 section
+C{list} and C{dict} with C{str} keys, nested at most L{MAX_DEPTH} deep, at most
+L{MAX_ITEMS} in all.  Each value has exactly one encoding, the core deterministic one (RFC 8949 section
 4.2.1), and nothing else is accepted: no tags (so no bignums, dates, regular
 expressions, shared references), no floats, C{undefined} or other simple values,
 no indefinite lengths, no duplicate or unsorted keys, no longer than shortest
@@ -26,6 +26,9 @@ from hoft.errors import PeerError
 
 MAX_DEPTH: Final = 8
 """Containers in containers, the outermost counted."""
+
+MAX_ITEMS: Final = 8192
+"""Values in one document, keys and containers counted."""
 
 _MAX_INT: Final = (1 << 64) - 1
 _MIN_INT: Final = -(1 << 64)
@@ -91,30 +94,58 @@ def _foreign(value: Any, depth: int = 0) -> str:
     return ""
 
 
+def _too_many(data: bytes) -> bool:
+    """
+    Whether C{data} begins more than L{MAX_ITEMS} items.
+
+    A byte of an empty map is a hundred once it is decoded, and the decoder cannot be
+    told to stop.  Whatever is odd in C{data} is left for it to complain about.
+    """
+    at, size, items = 0, len(data), 0
+    if size <= MAX_ITEMS:
+        return False
+    while at < size and items <= MAX_ITEMS:
+        items += 1
+        kind, value = data[at] >> 5, data[at] & 31
+        at += 1
+        if 24 <= value <= 27:
+            width = 1 << (value - 24)
+            value = int.from_bytes(data[at : at + width], "big")
+            at += width
+        if kind in (2, 3):  # byte and text strings
+            at += value
+    return items > MAX_ITEMS
+
+
 def encode(value: Any) -> bytes:
     """
     The one encoding of C{value}; a tuple counts as a list.
 
     @raise TypeError: C{value} contains what this CBOR has no place for, such
         as a float, an integer beyond 64 bits or a subclass of a permitted type.
+    @raise ValueError: too many items, or text that is not Unicode (a surrogate).
     """
     if what := _foreign(value):
         raise TypeError(f"hoft's CBOR has no place for {what}")
-    return cbor2.dumps(value, canonical=True)
+    data = cbor2.dumps(value, canonical=True)
+    if _too_many(data):
+        raise ValueError(f"more than {MAX_ITEMS} items")
+    return data
 
 
 def decode_strict(data: bytes, *, limit: int) -> Any:
     """
     The value that C{data} is the encoding of.
 
-    Time is linear in C{len(data)}; memory at most about 100 bytes for each of
-    C{data}, so choose C{limit} accordingly.
+    Takes time and memory for at most L{MAX_ITEMS} small values and thrice C{limit}.
 
     @param limit: the most bytes that C{data} may have.
     @raise CborError: too long, or not the one encoding of a permitted value.
     """
     if len(data) > limit:
         raise CborError(f"{len(data)} bytes where at most {limit} are allowed")
+    if _too_many(data):
+        raise CborError(f"more than {MAX_ITEMS} items")
     try:
         value = cbor2.loads(
             data,
