@@ -1,0 +1,210 @@
+"""
+The command C{hoft}: its words and flags; L{hoft.commands} does the work.
+
+Every command answers bad input with one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from hoft import commands
+from hoft.config import DEFAULT_LISTEN
+from hoft.errors import LocalError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    @param arguments: those after the program's name; C{None} for the process's own.
+    @return: the exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except LocalError as error:
+        print(f"hoft: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted: a probability from 0 to 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted: seconds from 0 to 86400")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hoft",
+        description="HTTP over file transfer: HTTP calls across a gap that passes nothing but files.",
+        epilog="A first try of all of it: hoft init near --folder /srv/exchange; hoft run near",
+    )
+    parser.add_argument("--version", action="version", version=f"hoft {version('hoft')}")
+    try:
+        import shtab
+    except ImportError:  # the extra 'completion' brings it
+        pass
+    else:
+        shtab.add_argument_to(parser, ["--print-completion"], help="print the completions for a shell")
+    words = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str,
+        command: Callable[[argparse.Namespace], int],
+        what: str,
+        *examples: str,
+        folder: bool = True,
+    ) -> argparse.ArgumentParser:
+        one = words.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(command=command)
+        if folder:
+            one.add_argument("folder", metavar="DIR", type=Path, help="the node's folder")
+        return one
+
+    one = add(
+        "init", commands.init, "make a node: its configuration, key and journal",
+        "hoft init near --folder /srv/exchange",
+        "hoft init far --name far --inbox /srv/in --outbox /srv/out --listen tcp:8090:interface=127.0.0.1",
+    )  # fmt: skip
+    one.add_argument("--name", metavar="NAME", help="what its card calls it (default: DIR's last part)")
+    one.add_argument("--folder", dest="shared", metavar="PATH", help="one folder that both nodes see")
+    one.add_argument("--inbox", metavar="PATH", help="where files for this node arrive; with --outbox")
+    one.add_argument("--outbox", metavar="PATH", help="where this node leaves files for others")
+    one.add_argument("--transport", metavar="URL", help="any other carrier")
+    one.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        action="append",
+        help=f"where callers connect (default: {DEFAULT_LISTEN})",
+    )
+
+    add(
+        "card",
+        commands.card,
+        "print the node's card, which is safe to send by mail",
+        "hoft card near > near.card",
+    )
+
+    one = add(
+        "trust", commands.trust, "exchange files with the node whose card this is",
+        "hoft trust near far.card", "hoft trust near hoft-card:far:... --name plant",
+    )  # fmt: skip
+    one.add_argument("card", metavar="CARD", help="a card, or a file with one")
+    one.add_argument("--name", metavar="NAME", help="what to call the peer here (default: as its card does)")
+
+    one = add("untrust", commands.untrust, "forget a peer, and what names it", "hoft untrust near far")
+    one.add_argument("name", metavar="NAME", help="what 'hoft list' calls it")
+
+    one = add(
+        "route", commands.route, "lead /svc/NAME/... to a service behind a peer",
+        "hoft route near stock --peer far --url https://stock.example/api",
+        "curl http://127.0.0.1:8080/svc/stock/items?size=3",
+    )  # fmt: skip
+    one.add_argument("name", metavar="NAME", help="the word after /svc/")
+    one.add_argument("--peer", metavar="N", required=True, help="the peer at which the service is")
+    one.add_argument("--url", metavar="URL", required=True, help="the service, as that peer reaches it")
+
+    one = add("unroute", commands.unroute, "take a route away", "hoft unroute near stock")
+    one.add_argument("name", metavar="NAME", help="the word after /svc/")
+
+    for name, command, what in (
+        ("allow", commands.allow, "let peers reach what is under a URL through this node"),
+        ("disallow", commands.disallow, "take back what 'hoft allow' with the same arguments gave"),
+    ):
+        one = add(
+            name, command, what, f"hoft {name} far https://stock.example/api",
+            f"hoft {name} far http://127.0.0.1:8000 --peer near",
+        )  # fmt: skip
+        one.add_argument("url", metavar="URL-PREFIX", help="scheme, host, port and whole path segments")
+        one.add_argument("--peer", metavar="N", help="only this peer (default: every peer)")
+
+    one = add(
+        "list",
+        commands.list_all,
+        "show peers, routes and what is allowed",
+        "hoft list near",
+        "hoft list near --json",
+    )
+    one.add_argument("--json", action="store_true", help="for programs")
+
+    add(
+        "run", commands.run, "be the node, in the foreground, until SIGTERM", "hoft run near",
+        "twistd --pidfile=near.pid --logfile=near.log hoft --config near/hoft.toml     (a daemon)",
+    )  # fmt: skip
+    add(
+        "reload",
+        commands.reload,
+        "have the running node re-read its file, as SIGHUP does",
+        "hoft reload near",
+    )
+
+    one = add(
+        "mirror", commands.mirror, "carry files between folders, subfolders too, as carelessly as asked",
+        "hoft mirror near/outbox far/inbox --every 1",
+        "hoft mirror a b --both --delay 0.2 --truncate 0.1 --lose 0.05 --seed 7",
+        folder=False,
+    )  # fmt: skip
+    one.add_argument("source", metavar="SRC", type=Path, help="where to take files from")
+    one.add_argument("target", metavar="DST", type=Path, help="where to bring them")
+    one.add_argument("--both", action="store_true", help="also from DST to SRC; nothing is carried back")
+    one.add_argument("--copy", action="store_true", help="leave the files in SRC (default: move them)")
+    one.add_argument(
+        "--every", metavar="S", type=_seconds, default=0.1, help="look for files so often (default: 0.1)"
+    )
+    one.add_argument(
+        "--delay",
+        metavar="S",
+        type=_seconds,
+        default=0.0,
+        help="let each file wait about so long, half to 1.5 times",
+    )
+    for option, what in (
+        ("truncate", "cut a file short"),
+        ("lose", "lose it"),
+        ("duplicate", "bring it twice"),
+        ("corrupt", "flip one of its bits"),
+    ):
+        one.add_argument(
+            f"--{option}", metavar="P", type=_probability, default=0.0, help=f"how likely to {what}"
+        )
+    one.add_argument("--seed", metavar="N", type=int, help="of all chance (default: random, and shown)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""
+What each command of C{hoft} does, given its parsed options.
+
+Each returns the process's exit code, or raises L{LocalError} with the one line
+to show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hoft import config, editing
+from hoft.addresses import check_endpoint, check_url
+from hoft.errors import ConfigurationError, IdentityError, LocalError
+from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
+from hoft.mirror import Faults, Mirror, carry
+from hoft.running import ask_to_reload
+from hoft.tables import check_reference
+
+CONFIGURATION_FILE = "hoft.toml"
+
+_TEMPLATE = """\
+# A hoft node.  'hoft trust', 'hoft route' and 'hoft allow' add to this file and
+# keep what you write; after a change by hand, 'hoft reload' makes a running node
+# take it up, or says what is wrong with it.
+
+# What this node calls itself on its card.
+name = {name}
+
+# Where files are exchanged: one folder that both nodes see,
+#     "folder:/srv/exchange"
+# or two that something carries between,
+#     "folder:?inbox=/srv/in&outbox=/srv/out"
+{transport}
+
+# Where programs on this machine make their calls.
+listen = {listen}
+
+# Calls that no route names go to this peer; not needed while there is only one.
+# default_peer = "far"
+
+# How long a caller waits for an answer, in seconds.
+# deadline = 60
+
+# The largest request taken, and how much may lie here on its way.
+# max_request_body = "4 GiB"
+# spool = "16 GiB"
+
+# After so many seconds of silence a peer is asked whether it is there; 0 is never.
+# heartbeat = 30
+"""
+
+
+def init(options: Namespace) -> int:
+    """C{hoft init}: make a node's folder."""
+    folder: Path = options.folder
+    name = options.name or config.default_name(folder.absolute().name)
+    if not NAME.fullmatch(name):
+        raise ConfigurationError(config.COMMAND_LINE, "--name", repr(name), NAME_WANTED)
+    url = config.transport_url(
+        folder=options.shared, inbox=options.inbox, outbox=options.outbox, transport=options.transport
+    )
+    listen = options.listen or [config.DEFAULT_LISTEN]
+    for endpoint in listen:
+        check_endpoint(config.COMMAND_LINE, "--listen", endpoint)
+    for file in (CONFIGURATION_FILE, IDENTITY_FILE, "journal.sqlite"):
+        if (folder / file).exists():
+            raise ConfigurationError(str(folder), "", f"there is a node already ({file})", "another folder")
+    _private_folder(folder)
+    identity = Identity.generate(os.urandom)
+    identity.save(folder / IDENTITY_FILE)
+    editing.create(
+        folder / CONFIGURATION_FILE,
+        _TEMPLATE.format(
+            name=_quoted(name),
+            transport=f"transport = {_quoted(url)}" if url else '# transport = "folder:/srv/exchange"',
+            listen="[" + ", ".join(map(_quoted, listen)) + "]",
+        ),
+    )
+    card = identity.card(name)
+    print(card)
+    print(f"fingerprint {card.fingerprint}")
+    if not url:
+        print(
+            f"hoft: say in {folder / CONFIGURATION_FILE} where files are exchanged (transport)",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def card(options: Namespace) -> int:
+    """C{hoft card}: print the node's card."""
+    print(_own_card(_read(options.folder)))
+    return 0
+
+
+def trust(options: Namespace) -> int:
+    """C{hoft trust}: add a peer."""
+    current = _read(options.folder)
+    own = _own_card(current)
+    peer = config.read_card(options.card)
+    if peer.uuid == own.uuid:
+        raise IdentityError("this is the node's own card; wanted: that of the other node")
+    name = options.name or peer.name
+    news = editing.trust(options.folder / CONFIGURATION_FILE, name, peer)
+    print(f"{name} is trusted{'' if news else ' already'}; both sides should read the same of both:")
+    print(f"  {name:<20} {peer.fingerprint}")
+    print(f"  {own.name + ' (this node)':<20} {own.fingerprint}")
+    return _take_up(current)
+
+
+def untrust(options: Namespace) -> int:
+    """C{hoft untrust}: take a peer away."""
+    current = _read(options.folder)
+    gone = editing.untrust(options.folder / CONFIGURATION_FILE, options.name)
+    print(f"{options.name} is not trusted any more")
+    for one in gone:
+        print(f"  went with it: {one}")
+    return _take_up(current)
+
+
+def route(options: Namespace) -> int:
+    """C{hoft route}: add or change a route."""
+    current = _read(options.folder)
+    check_url(config.COMMAND_LINE, "--url", options.url)
+    _check_peer(options.peer, current)
+    editing.route(options.folder / CONFIGURATION_FILE, options.name, options.peer, options.url)
+    print(f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
+    return _take_up(current)
+
+
+def unroute(options: Namespace) -> int:
+    """C{hoft unroute}: take a route away."""
+    current = _read(options.folder)
+    editing.unroute(options.folder / CONFIGURATION_FILE, options.name)
+    print(f"/svc/{options.name}/ leads nowhere now")
+    return _take_up(current)
+
+
+def allow(options: Namespace) -> int:
+    """C{hoft allow}: let peers reach a service."""
+    current = _read(options.folder)
+    check_url(config.COMMAND_LINE, "URL-PREFIX", options.url)
+    if options.peer is not None:
+        _check_peer(options.peer, current)
+    editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
+    print(f"{options.peer or 'every peer'} may reach {options.url}")
+    return _take_up(current)
+
+
+def disallow(options: Namespace) -> int:
+    """C{hoft disallow}: take that back."""
+    current = _read(options.folder)
+    editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
+    print(f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry")
+    return _take_up(current)
+
+
+def list_all(options: Namespace) -> int:
+    """C{hoft list}: peers, routes, allowed."""
+    current = _read(options.folder)
+    own = _own_card(current)
+    if options.json:
+        print(json.dumps(_as_json(current, own), indent=2))
+        return 0
+    print(f"{own.name}  {own.uuid}  {own.fingerprint}")
+    print(f"transport  {current.transport or '(not given)'}")
+    for endpoint in current.listen:
+        print(f"listens    {endpoint}")
+    _section("peers", [(peer.name, str(peer.card.uuid), peer.card.fingerprint) for peer in current.peers])
+    _section("routes", [(f"/svc/{one.name}/", one.peer, one.url) for one in current.routes])
+    _section("allowed", [(one.peer or "(every peer)", one.url) for one in current.allowed])
+    return 0
+
+
+def run(options: Namespace) -> int:
+    """C{hoft run}: be the node, in the foreground."""
+    config.check_runnable(_read(options.folder))
+    # In this process: signals, exit code and process id are the node's own.
+    sys.argv = [
+        "twistd", "-n", "--pidfile=", "hoft", "--config", str(options.folder.absolute() / CONFIGURATION_FILE),
+    ]  # fmt: skip
+    from twisted.scripts.twistd import run as run_twistd
+
+    run_twistd()
+    return 0
+
+
+def reload(options: Namespace) -> int:
+    """C{hoft reload}: have a running node re-read its file."""
+    current = _read(options.folder)
+    config.check_runnable(current)
+    if not ask_to_reload(current.state):
+        raise LocalError(f"no node runs on {current.state}; 'hoft run {options.folder}' starts one")
+    print("the running node re-reads its file")
+    return 0
+
+
+def mirror(options: Namespace) -> int:
+    """C{hoft mirror}: carry files between two folders, as badly as asked."""
+    faults = Faults(options.truncate, options.lose, options.duplicate, options.corrupt, options.delay)
+    seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
+    return carry(
+        Mirror(options.source, options.target, faults, seed, options.both, options.copy), options.every
+    )
+
+
+# --- What they share -----------------------------------------------------------
+
+
+def _read(folder: Path) -> config.Config:
+    return config.read(folder / CONFIGURATION_FILE)
+
+
+def _own_card(current: config.Config) -> Card:
+    return Identity.load(current.state / IDENTITY_FILE).card(current.name)
+
+
+def _check_peer(name: str, current: config.Config) -> None:
+    check_reference(config.COMMAND_LINE, "--peer", name, [peer.name for peer in current.peers])
+
+
+def _take_up(current: config.Config) -> int:
+    if ask_to_reload(current.state):
+        print("the running node takes it up")
+    return 0
+
+
+def _private_folder(folder: Path) -> None:
+    """
+    Make it, or make sure that nobody else can look into it.
+
+    @raise LocalError: it cannot be, or has files in it and is open to others.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            if any(folder.iterdir()):
+                raise ConfigurationError(
+                    str(folder),
+                    "",
+                    "is not empty, and others may look into it",
+                    f"'chmod 700 {folder}' first",
+                )
+            folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            str(folder), "", f"cannot be made or used ({error.strerror})", "a folder of your own"
+        ) from None
+
+
+def _quoted(text: str) -> str:
+    # TOML's basic strings know every escape that JSON uses for ASCII.
+    return json.dumps(text)
+
+
+def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    print(f"{title}{'' if rows else '  (none)'}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
+    return {
+        "name": own.name,
+        "uuid": str(own.uuid),
+        "fingerprint": own.fingerprint,
+        "card": str(own),
+        "transport": current.transport,
+        "listen": list(current.listen),
+        "default_peer": current.default_peer,
+        "peers": [
+            {
+                "name": peer.name,
+                "uuid": str(peer.card.uuid),
+                "fingerprint": peer.card.fingerprint,
+                "card": str(peer.card),
+            }
+            for peer in current.peers
+        ],
+        "routes": [{"name": one.name, "peer": one.peer, "url": one.url} for one in current.routes],
+        "allowed": [{"url": one.url, "peer": one.peer} for one in current.allowed],
+        "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],
+    }
