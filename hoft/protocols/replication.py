@@ -70,7 +70,7 @@ class PacketPlan:
     challenge: int
     echo: int
     control: Control
-    frames: Sequence[Sequence[int]]
+    frames: Sequence[Sequence[OutgoingRecord]]
 
 
 class Replication:
@@ -115,6 +115,7 @@ class Replication:
         self._hellos = 0
         self._probe_due = False
         self._stranger_at = now
+        self._greeted_at: float | None = None
         self.last_heard: float | None = None
 
     @property
@@ -174,6 +175,9 @@ class Replication:
         first = self.synchronisation.adopted is None
         self.synchronisation.adopt(seen)
         self.last_heard = now
+        if self.round_trips.smoothed is None and self._greeted_at is not None:
+            # The greeting was answered: the first notion of how long a round trip takes.
+            self.round_trips.sample(now - self._greeted_at)
         if new or first:
             self.sender = Sender(self.round_trips)
             for record in records:
@@ -196,7 +200,11 @@ class Replication:
         return self.receiver.accept(numbers)
 
     def packet_read(self, header: Header, missing: Sequence[int], now: float) -> None:
-        """All of a current packet that will ever come was read; C{missing} frames were not intact."""
+        """
+        All of a current packet that will ever come was read.
+
+        @param missing: the record frames, from 1, that were not intact.
+        """
         if header.frames:
             self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
 
@@ -261,10 +269,10 @@ class Replication:
         )
         if adopted:
             self.receiver.answered()
-        frames: list[list[int]] = []
+        frames: list[Sequence[OutgoingRecord]] = []
         at = 0
         for count in plan_frames([record.size for record in records], self._settings.stride):
-            frames.append([record.number for record in records[at : at + count]])
+            frames.append(records[at : at + count])
             at += count
         return PacketPlan(
             number=self._packet_number,
@@ -278,7 +286,10 @@ class Replication:
 
     def sending(self, plan: PacketPlan, size: int, now: float) -> None:
         """C{plan} is about to be written as a file of C{size} bytes."""
-        self.sender.sent(plan.number, plan.frames, size, now)
+        frames = [[record.number for record in frame] for frame in plan.frames]
+        self.sender.sent(plan.number, frames, size, now)
+        if not self.synchronised:
+            self._greeted_at = now
 
     # --- time
 
@@ -290,6 +301,11 @@ class Replication:
         if not self.synchronised:
             return self._hello_at if stranger is None else min(stranger, self._hello_at)
         times = [stranger, self.receiver.next_answer(), self.sender.next_probe(), self.sender.next_loss()]
+        return min((time for time in times if time is not None), default=None)
+
+    def deadline_without_answer(self) -> float | None:
+        """L{deadline}, but for the answer that waits for a sync."""
+        times = [self.sender.next_probe(), self.sender.next_loss()]
         return min((time for time in times if time is not None), default=None)
 
     def wants_sync(self, now: float) -> bool:

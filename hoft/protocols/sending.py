@@ -302,6 +302,10 @@ class Sender:
         self.retransmitted["probe"] += len(taken)
         return taken
 
+    def silence(self, now: float) -> float:
+        """Seconds for which an answer has been waited for; 0 where none is."""
+        return now - self._quiet_since if self._in_flight else 0.0
+
     def resume(self, now: float) -> None:
         """The carrier works again: silence is counted from now on."""
         self._quiet_since = now

@@ -1,0 +1,614 @@
+"""
+A link: the engine, its journal and its transport, as a Twisted protocol.
+
+All methods are called on the reactor thread.  Data walks
+
+- out: L{Link.commit} -> journal -> engine -> L{packet_writing} on the writing
+  worker -> transport;
+- in: L{LinkRouter<hoft.protocols.router.LinkRouter>} -> L{Link.hear} and
+  L{Link.accept} -> engine -> journal -> the L{IRecordReceiver} above.
+
+One timer wakes the link when the engine's deadline has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hoft.errors import CarrierError, LinkClosed
+from hoft.interfaces import (
+    CommitResult,
+    IFileTransport,
+    ILink,
+    Incoming,
+    IRecordReceiver,
+    ITransaction,
+    IWorker,
+    LinkState,
+    Outgoing,
+)
+from hoft.protocols import log
+from hoft.protocols.control import Control
+from hoft.protocols.journal import Journal, Transaction
+from hoft.protocols.packet_writing import PacketJob, Payload, write_packet
+from hoft.protocols.packets import Header, Record
+from hoft.protocols.replication import LogState, PacketPlan, Replication, Settings
+from hoft.protocols.sealing import Suite
+from hoft.protocols.sending import OutgoingRecord
+from hoft.protocols.synchronisation import Judgement, Sighting
+
+T = TypeVar("T")
+
+CACHED_BYTES = 8 << 20
+"""Payloads kept in memory between their commit and their first packet, a link."""
+
+HAND_UP_INLINE = 65536
+CONTROL_FILES = 4
+"""Files without records that may lie in the folder, for each peer."""
+
+RETRY_FIRST = 0.5
+RETRY_LONGEST = 60.0
+LATE_AFTER = 30.0
+"""Seconds after which an unacknowledged record makes the link late, however slow the carrier."""
+
+
+@define
+class _Entry:
+    """A record of ours that is not acknowledged: where its payload is."""
+
+    queued: log.Queued
+    payload: bytes | None
+
+
+@frozen
+class NodeParts:
+    """What the links of a node share."""
+
+    node: UUID
+    boot: int
+    journal: Journal
+    writing: IWorker
+    """Where packets are sealed and written."""
+    reactor: IReactorTime
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    entropy: Callable[[int], bytes]
+    settings: Settings
+    clock_at_start: int
+    """The journal's clock when this process had opened it."""
+
+
+@implementer(ILink)
+class Link:
+    """
+    A reliable record log to one peer (L{ILink}).
+
+    Life: C{await link.open()}, L{makeConnection}, then until L{close}.
+
+    @ivar engine: for status displays; read only.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, parts: NodeParts, peer: UUID, name: str, suite: Suite, receiver: IRecordReceiver
+    ) -> None:
+        """
+        @param name: what the configuration calls the peer.
+        @param receiver: the layer above.
+        """
+        self.peer = peer
+        self.name = name
+        self.suite = suite
+        self.state = LinkState.UNKNOWN
+        self.engine: Replication
+        self._parts = parts
+        self._journal = parts.journal
+        self._receiver = receiver
+        self._transport: IFileTransport | None = None
+        self._link = 0
+        self._generation = 0
+        self._entries: dict[int, _Entry] = {}
+        self._cached = 0
+        self._backlog = 0
+        self._inbox: dict[int, log.Held] = {}
+        self._leftovers: list[log.Held] = []
+        self._adopting: Deferred[bool] | None = None
+        self._writing = False
+        self._syncing = False
+        self._retry: float | None = None
+        self._not_before = float("-inf")
+        self._timer: IDelayedCall | None = None
+        self._closed = False
+        self._carrier_up = True
+        self._control_files: list[str] = []
+        self.counters = {
+            "records_sent": 0,
+            "records_acknowledged": 0,
+            "records_received": 0,
+            "packets_written": 0,
+            "packets_read": 0,
+            "packets_cut": 0,
+            "frames_bad": 0,
+            "rollbacks": 0,
+        }
+
+    # --- life
+
+    def open(self) -> Deferred[None]:
+        """Load the log from the journal."""
+        operation = partial(log.open_log, peer=self.peer.bytes, boot=self._parts.boot)
+        return self._journal.transact(operation).addCallback(self._opened)
+
+    def _opened(self, opened: log.Opened) -> None:
+        self._link = opened.link
+        self._generation = opened.generation
+        for queued in opened.outbox:
+            self._entries[queued.id] = _Entry(queued, None)
+            self._backlog += queued.size
+        self._inbox = {held.id: held for held in opened.inbox}
+        self._leftovers = list(opened.inbox)
+        parts = self._parts
+        self.engine = Replication(
+            parts.settings,
+            incarnation=self._journal.incarnation,
+            boot=parts.boot,
+            # A link closed and opened again while the process ran has shown later clocks.
+            clock=self._journal.clock if opened.synchronised else parts.clock_at_start,
+            log=LogState(opened.peer_incarnation, opened.peer_clock, opened.retired, opened.received),
+            entropy=parts.entropy,
+            now=parts.clock(),
+        )
+
+    def makeConnection(self, transport: IFileTransport) -> None:
+        """Begin to write files."""
+        self._transport = transport
+        self.pump()
+
+    def close(self) -> None:
+        """Stop at once; what is committed goes on when the link is opened again."""
+        self._closed = True
+        self._cancel_timer()
+        if self._transport is not None:
+            self._transport.loseConnection()
+
+    # --- what the layer above asks
+
+    def commit(
+        self,
+        send: Sequence[Outgoing] = (),
+        consume: Sequence[int] = (),
+        also: Callable[[ITransaction], T] | None = None,
+        durable: bool = False,
+    ) -> Deferred[CommitResult[T]]:
+        """See L{ILink.commit}."""
+        if self._closed:
+            return fail(LinkClosed(f"the link to {self.name} is closed"))
+        for id in consume:
+            self._inbox.pop(id, None)
+        size = sum(len(record.payload) for record in send)
+        self._backlog += size
+
+        def operation(transaction: Transaction) -> tuple[T | None, log.Enqueued | None]:
+            log.consume(transaction, consume)
+            value = also(transaction) if also is not None else None
+            if not send:
+                return value, None
+            return value, log.enqueue(transaction, self._link, self._parts.boot, send)
+
+        def committed(result: tuple[T | None, log.Enqueued | None]) -> CommitResult[T]:
+            value, enqueued = result
+            self._backlog -= size
+            if enqueued is None:
+                return CommitResult(value, ())
+            self._enqueued(enqueued, send)
+            return CommitResult(value, [queued.id for queued in enqueued.records])
+
+        def failed(failure: Failure) -> Failure:
+            self._backlog -= size
+            return failure
+
+        committing = self._journal.transact(operation, durable)
+        return committing.addCallbacks(committed, failed)
+
+    def _enqueued(self, enqueued: log.Enqueued, send: Sequence[Outgoing]) -> None:
+        self.counters["records_sent"] += len(send)
+        for queued, outgoing in zip(enqueued.records, send, strict=True):
+            if queued.id in self._entries:
+                continue  # an adoption that came in between has numbered it and handed it over
+            if queued.number is not None and enqueued.generation != self._generation:
+                continue  # dropped since, with the log it belonged to
+            cached = self._cached + queued.size <= CACHED_BYTES
+            self._cached += queued.size if cached else 0
+            self._entries[queued.id] = _Entry(queued, outgoing.payload if cached else None)
+            self._backlog += queued.size
+            if queued.number is not None:
+                self.engine.queue(_outgoing(queued))
+        self.pump()
+
+    def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
+        """See L{ILink.read}."""
+        return self._journal.load([self._inbox[id].location for id in ids])
+
+    def backlog(self) -> int:
+        """See L{ILink.backlog}."""
+        return self._backlog
+
+    # --- what the router brings
+
+    def hear(self, header: Header, control: Control) -> Deferred[Judgement]:
+        """
+        The control frame of a packet has authenticated.
+
+        @return: fires with C{CURRENT} if the records of the packet count, else
+            with what the engine made of it.
+        """
+        if self._adopting is not None:
+            waiting: Deferred[Judgement] = Deferred()
+
+            def over(adopted: bool) -> bool:
+                again = self.hear(header, control) if adopted else succeed(Judgement.VOID)
+                again.chainDeferred(waiting)
+                return adopted
+
+            self._adopting.addCallback(over)
+            return waiting
+        heard = self.engine.hear(header, control, self._now())
+        if heard.judgement is Judgement.ADOPT:
+            self._adopt(heard.sighting)
+            return self.hear(header, control)
+        if heard.judgement is Judgement.CLONE:
+            self._log.critical(
+                "A copy of {peer} runs beside it: the link is stopped. Stop one of the two,"
+                " make a new node of it or remove it, then restart this one.",
+                peer=self.name,
+            )
+        if heard.acknowledged is not None:
+            self._acknowledged(heard.acknowledged.records, heard.acknowledged.files, control.clock)
+        self.pump()
+        return succeed(heard.judgement)
+
+    def is_current(self, header: Header) -> bool:
+        """Whether records of a packet that was current still count."""
+        return self._adopting is None and self.engine.is_current(header)
+
+    def accept(self, header: Header, clock: int, records: Sequence[Record]) -> Deferred[None]:
+        """
+        Records of a current packet: commit those that are new and hand them up.
+
+        @param clock: the peer's clock, from the packet's control frame.
+        @return: fires once all of them are committed.
+        @raise JournalFull: (as failure) they may be given again later.
+        """
+        receiver = self.engine.receiver
+        new = receiver.accept([record.number for record in records])
+        fresh = []
+        for record in records:
+            if record.number in new:
+                new.discard(record.number)
+                fresh.append(record)
+        numbers = [record.number for record in fresh]
+        if not fresh:
+            receiver.owe(self._now())
+            return succeed(None)
+
+        def committed(held: list[log.Held] | None) -> None:
+            if held is None:
+                return
+            receiver.committed(numbers, self._now())
+            self._hand_up(held, [record.payload for record in fresh])
+            self.pump()
+
+        def failed(failure: Failure) -> Failure:
+            receiver.refused(numbers)
+            return failure
+
+        operation = partial(
+            log.accept, link=self._link, generation=self._generation, clock=clock, records=fresh
+        )
+        return self._journal.transact(operation).addCallbacks(committed, failed)
+
+    def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
+        """A current packet was read as far as it will ever go."""
+        self.counters["packets_read"] += 1
+        if not complete:
+            self.counters["packets_cut"] += 1
+        self.engine.packet_read(header, missing, self._now())
+        self.pump()
+
+    def _hand_up(self, held: Sequence[log.Held], payloads: Sequence[bytes | None]) -> None:
+        if self._closed:
+            return
+        self.counters["records_received"] += len(held)
+        for one in held:
+            self._inbox[one.id] = one
+        incoming = [
+            Incoming(one.id, one.channel, one.size, payload)
+            for one, payload in zip(held, payloads, strict=True)
+        ]
+        self._receiver.recordsReceived(self, incoming)
+
+    def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:
+        if files and self._transport is not None:
+            self._transport.remove(files)
+        entries = [self._forget(record.id) for record in records]
+        known = [entry.queued for entry in entries if entry is not None]
+        if not known:
+            return
+        self.counters["records_acknowledged"] += len(known)
+        operation = partial(
+            log.acknowledge, link=self._link, generation=self._generation, clock=clock, records=known
+        )
+        ids = [queued.id for queued in known]
+        done = self._journal.transact(operation)
+        done.addCallback(lambda _: self._receiver.recordsAcknowledged(self, ids))
+        done.addErrback(self._lost, "acknowledgements were not noted; they will be asked for again")
+
+    def _forget(self, id: int) -> _Entry | None:
+        entry = self._entries.pop(id, None)
+        if entry is not None:
+            self._backlog -= entry.queued.size
+            if entry.payload is not None:
+                self._cached -= entry.queued.size
+        return entry
+
+    # --- who the peer is
+
+    def _adopt(self, sighting: Sighting) -> None:
+        self._adopting = Deferred()
+        operation = partial(
+            log.adopt,
+            link=self._link,
+            boot=self._parts.boot,
+            incarnation=sighting.incarnation,
+            clock=sighting.clock,
+        )
+        done = self._journal.transact(operation)
+        done.addCallback(self._adopted, sighting)
+        done.addErrback(self._lost, "the peer could not be noted; it will greet again")
+        done.addCallback(self._adoption_over)
+
+    def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
+        known = self.engine.synchronisation.peer_incarnation != 0
+        self._generation = adopted.generation
+        self._replace_entries(adopted)
+        new = self.engine.adopt(sighting, map(_outgoing, adopted.outbox), self._now())
+        if new and known:
+            self._rolled_back(adopted)
+        leftovers, self._leftovers = self._leftovers, []
+        if leftovers:
+            self._hand_up(leftovers, [None] * len(leftovers))
+        return True
+
+    def _adoption_over(self, adopted: bool | None) -> None:
+        adopting, self._adopting = self._adopting, None
+        self.pump()
+        if adopting is not None:
+            adopting.callback(bool(adopted))
+
+    def _replace_entries(self, adopted: log.Adopted) -> None:
+        for id in adopted.dropped:
+            self._forget(id)
+        for queued in adopted.outbox:
+            entry = self._entries.get(queued.id)
+            if entry is None:
+                self._entries[queued.id] = _Entry(queued, None)
+                self._backlog += queued.size
+            else:
+                entry.queued = queued
+
+    def _rolled_back(self, adopted: log.Adopted) -> None:
+        self.counters["rollbacks"] += 1
+        self._log.warn(
+            "The log with {peer} begins anew, because one side was restored from an older copy or lost"
+            " its state; {dropped} records of ours were under way and their fate is unknown.",
+            peer=self.name,
+            dropped=len(adopted.dropped),
+        )
+        self._receiver.peerRolledBack(self, [queued.id for queued in adopted.outbox])
+
+    def reincarnated(self, begun: log.Adopted) -> None:
+        """Our own journal was restored and has minted an incarnation: the log is a new one."""
+        self._generation = begun.generation
+        self._inbox.clear()
+        self._leftovers = []
+        self._replace_entries(begun)
+        self.engine.reincarnate(self._journal.incarnation, self._journal.clock, self._now())
+        self._rolled_back(begun)
+        self.pump()
+
+    # --- writing
+
+    def carrier_up(self) -> None:
+        """Files can be written again."""
+        if not self._carrier_up:
+            self._carrier_up = True
+            self._not_before = float("-inf")
+            self.engine.resume(self._now())
+            self.pump()
+
+    def carrier_down(self) -> None:
+        """Files cannot be written: nothing is sent, nothing counts as lost."""
+        self._carrier_up = False
+        self._update_state()
+
+    def pump(self) -> None:
+        """Write what is due and set the timer for what is not.  Cheap where there is nothing to do."""
+        if self._closed or self._transport is None:
+            return
+        now = self._now()
+        self._sync_if_due(now)
+        if not self._writing and self._carrier_up and now >= self._not_before and self._adopting is None:
+            plan = self.engine.next_packet(self._journal.clock, now)
+            if plan is not None:
+                self._write(plan, now)
+        self._update_state()
+        self._set_timer(now)
+
+    def _sync_if_due(self, now: float) -> None:
+        if self._syncing or not self.engine.wants_sync(now):
+            return
+        self._syncing = True
+        receiver = self.engine.receiver
+        count = receiver.to_sync()
+
+        def synced(_: object) -> None:
+            self._syncing = False
+            receiver.durable(count, self._now())
+
+        def failed(failure: Failure) -> None:
+            self._syncing = False
+            self._lost(failure, "nothing can be acknowledged")
+
+        done = self._journal.transact(_nothing, durable=True)
+        done.addCallbacks(synced, failed)
+        done.addCallback(lambda _: self.pump())
+
+    def _write(self, plan: PacketPlan, now: float) -> None:
+        assert self._transport is not None
+        self._writing = True
+        frames: list[list[Payload]] = []
+        for frame in plan.frames:
+            frames.append([])
+            for record in frame:
+                entry = self._entries[record.id]
+                source = entry.queued.location if entry.payload is None else entry.payload
+                frames[-1].append(Payload(record.number, entry.queued.channel, record.size, source))
+        job = PacketJob(
+            plan=plan,
+            frames=frames,
+            suite=self.suite,
+            sender=self._parts.node.bytes,
+            recipient=self.peer.bytes,
+            boot=self._parts.boot,
+            stride=self._parts.settings.stride,
+            hedge=now.hex().encode(),
+        )
+        self.engine.sending(plan, job.length, now)
+        sender = self.engine.sender
+        done = self._parts.writing.call(
+            write_packet, job, self._transport, self._journal.segments.read, self._parts.entropy
+        )
+
+        def written(name: str) -> None:
+            self._retry = None
+            self.counters["packets_written"] += 1
+            for frame in plan.frames:
+                for record in frame:
+                    self._drop_cached(record.id)
+            if plan.frames:
+                if not sender.named(plan.number, name):
+                    self._remove([name])
+            else:
+                self._control_files.append(name)
+                self._remove(self._control_files[:-CONTROL_FILES])
+                del self._control_files[:-CONTROL_FILES]
+
+        def failed(failure: Failure) -> None:
+            sender.not_written(plan.number)
+            self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
+            self._not_before = self._now() + self._retry
+            if failure.check(CarrierError):
+                self._log.warn(
+                    "A file for {peer} could not be written: {why}; trying again in {wait:.1f} s",
+                    peer=self.name,
+                    why=failure.getErrorMessage(),
+                    wait=self._retry,
+                )
+            else:
+                self._lost(failure, "a packet could not be made")
+
+        def over(_: object) -> None:
+            self._writing = False
+            self.pump()
+
+        done.addCallbacks(written, failed)
+        done.addBoth(over)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        if names and self._transport is not None:
+            self._transport.remove(names)
+
+    def _drop_cached(self, id: int) -> None:
+        entry = self._entries.get(id)
+        if entry is not None and entry.payload is not None:
+            entry.payload = None
+            self._cached -= entry.queued.size
+
+    # --- time and state
+
+    def _now(self) -> float:
+        return self._parts.clock()
+
+    def _set_timer(self, now: float) -> None:
+        self._cancel_timer()
+        deadline = self.engine.deadline()
+        if deadline is None or self._writing or not self._carrier_up:
+            return
+        if self._syncing:
+            # The answer that is due waits for the sync, which pumps when it is over.
+            deadline = self.engine.deadline_without_answer()
+            if deadline is None:
+                return
+        wait = max(deadline, self._not_before) - now
+        self._timer = self._parts.reactor.callLater(max(wait, 0.0005), self._timed_out)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        self.engine.tick(self._now())
+        self.pump()
+
+    def tick(self) -> None:
+        """
+        Called now and then from a monotonic clock, so that nothing rests on
+        C{callLater}, whose wall clock may be set back.
+        """
+        if not self._closed and self._transport is not None:
+            self.engine.tick(self._now())
+            self.pump()
+
+    def _update_state(self) -> None:
+        state = self._current_state()
+        if state is not self.state:
+            self.state = state
+            self._receiver.linkChanged(self)
+
+    def _current_state(self) -> LinkState:
+        engine = self.engine
+        if engine.synchronisation.stopped:
+            return LinkState.STOPPED
+        if not self._carrier_up or self._retry is not None:
+            return LinkState.DOWN
+        if not engine.synchronised:
+            return LinkState.UNKNOWN
+        silence = engine.sender.silence(self._now())
+        if silence > max(LATE_AFTER, 4 * engine.round_trips.timeout()):
+            return LinkState.LATE
+        return LinkState.UP
+
+    def _lost(self, failure: Failure, what: str) -> None:
+        self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)
+
+
+def _outgoing(queued: log.Queued) -> OutgoingRecord:
+    assert queued.number is not None
+    return OutgoingRecord(queued.id, queued.number, queued.size, queued.urgency)
+
+
+def _nothing(_: Any) -> None:
+    """What is asked of the journal when only its sync is wanted."""

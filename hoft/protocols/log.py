@@ -1,0 +1,321 @@
+"""
+The tables of the log: what a link keeps in the journal.
+
+Each function is one step within a transaction, on the journal's thread, and
+takes all it needs to know from the tables, so that a transaction may be tried
+again from its start.
+
+A *generation* counts the logs a link has had: it goes up whenever an
+incarnation changes on either side, and what was begun for an earlier one has
+no effect.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from hoft.interfaces import Outgoing
+from hoft.protocols.journal import Transaction
+from hoft.protocols.packets import Record
+from hoft.protocols.ranges import RangeSet
+from hoft.protocols.schema import Schema
+from hoft.protocols.segments import Location
+
+SCHEMA = Schema(
+    "log",
+    (
+        (
+            """CREATE TABLE link (
+                id INTEGER PRIMARY KEY,
+                peer BLOB NOT NULL UNIQUE,
+                generation INTEGER NOT NULL DEFAULT 0,
+                boot BLOB,
+                peer_incarnation BLOB,
+                peer_clock INTEGER NOT NULL DEFAULT 0,
+                next_number INTEGER NOT NULL DEFAULT 1,
+                received BLOB NOT NULL DEFAULT x''
+            )""",
+            """CREATE TABLE retired (
+                link INTEGER NOT NULL REFERENCES link,
+                incarnation BLOB NOT NULL,
+                PRIMARY KEY (link, incarnation)
+            ) WITHOUT ROWID""",
+            """CREATE TABLE outbox (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                link INTEGER NOT NULL REFERENCES link,
+                number INTEGER,
+                channel INTEGER NOT NULL,
+                urgency INTEGER NOT NULL,
+                size INTEGER NOT NULL,
+                location BLOB NOT NULL
+            )""",
+            "CREATE INDEX outbox_link ON outbox (link, number)",
+            """CREATE TABLE inbox (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                link INTEGER NOT NULL REFERENCES link,
+                channel INTEGER NOT NULL,
+                size INTEGER NOT NULL,
+                location BLOB NOT NULL
+            )""",
+            "CREATE INDEX inbox_link ON inbox (link)",
+        ),
+    ),
+)
+
+
+@frozen
+class Queued:
+    """A record in the outbox."""
+
+    id: int
+    number: int | None
+    """None until the link is synchronised."""
+    channel: int
+    urgency: int
+    size: int
+    location: Location
+
+
+@frozen
+class Held:
+    """A record in the inbox, that is one received and not consumed."""
+
+    id: int
+    channel: int
+    size: int
+    location: Location
+
+
+@frozen
+class Opened:
+    """What the journal holds of a link when the process starts."""
+
+    link: int
+    generation: int
+    synchronised: bool
+    """The link was synchronised by an earlier L{open} of this very boot."""
+    peer_incarnation: int
+    peer_clock: int
+    retired: Sequence[int]
+    received: RangeSet
+    outbox: Sequence[Queued]
+    inbox: Sequence[Held]
+
+
+@frozen
+class Adopted:
+    """What an adoption leaves in the log."""
+
+    generation: int
+    dropped: Sequence[int]
+    """Ids of records of an earlier log, whose fate nobody knows."""
+    outbox: Sequence[Queued]
+    """All that is to be sent, with numbers."""
+
+
+@frozen
+class Enqueued:
+    """What a commit put into the outbox."""
+
+    generation: int
+    records: Sequence[Queued]
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _number(word: bytes | None) -> int:
+    return int.from_bytes(word or b"", "big")
+
+
+def _encode_received(received: RangeSet) -> bytes:
+    return array("q", [number for pair in received for number in pair]).tobytes()
+
+
+def _decode_received(encoded: bytes) -> RangeSet:
+    numbers = array("q")
+    numbers.frombytes(encoded)
+    return RangeSet(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _queued(row: Sequence[Any]) -> Queued:
+    id, number, channel, urgency, size, location = row
+    return Queued(id, number, channel, urgency, size, Location.parse(location))
+
+
+def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
+    """Load what there is of the link to C{peer}, or begin it."""
+    transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
+    link, generation, last_boot, incarnation, clock, received = transaction.execute(
+        "SELECT id, generation, boot, peer_incarnation, peer_clock, received FROM link WHERE peer = ?",
+        (peer,),
+    ).fetchone()
+    retired = transaction.execute("SELECT incarnation FROM retired WHERE link = ?", (link,)).fetchall()
+    inbox = transaction.execute(
+        "SELECT id, channel, size, location FROM inbox WHERE link = ? ORDER BY id", (link,)
+    ).fetchall()
+    return Opened(
+        link=link,
+        generation=generation,
+        synchronised=last_boot == _word(boot),
+        peer_incarnation=_number(incarnation),
+        peer_clock=clock,
+        retired=[_number(word) for (word,) in retired],
+        received=_decode_received(received),
+        outbox=_outbox(transaction, link),
+        inbox=[Held(id, channel, size, Location.parse(location)) for id, channel, size, location in inbox],
+    )
+
+
+def _outbox(transaction: Transaction, link: int) -> list[Queued]:
+    rows = transaction.execute(
+        "SELECT id, number, channel, urgency, size, location FROM outbox WHERE link = ? ORDER BY id", (link,)
+    )
+    return [_queued(row) for row in rows.fetchall()]
+
+
+def enqueue(transaction: Transaction, link: int, boot: int, records: Sequence[Outgoing]) -> Enqueued:
+    """Put records into the outbox; they get numbers if the link is synchronised in this boot."""
+    transaction.raise_clock()
+    generation, synchronised, number = transaction.execute(
+        "SELECT generation, boot IS ?, next_number FROM link WHERE id = ?", (_word(boot), link)
+    ).fetchone()
+    queued: list[Queued] = []
+    for record in records:
+        location = transaction.store(record.payload)
+        numbered = number + len(queued) if synchronised else None
+        row = (link, numbered, record.channel, record.urgency, len(record.payload), bytes(location))
+        cursor = transaction.execute(
+            "INSERT INTO outbox (link, number, channel, urgency, size, location) VALUES (?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        queued.append(Queued(cursor.lastrowid or 0, *row[1:5], location))
+    if synchronised:
+        transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(queued), link))
+    return Enqueued(generation, queued)
+
+
+def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, clock: int) -> Adopted:
+    """
+    The peer has proven C{incarnation} in this boot: from now on records get
+    numbers.  If it is a new incarnation, a new log begins.
+    """
+    transaction.raise_clock()
+    (old,) = transaction.execute("SELECT peer_incarnation FROM link WHERE id = ?", (link,)).fetchone()
+    dropped: list[int] = []
+    if old != _word(incarnation):
+        if old is not None:
+            transaction.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (link, old))
+        dropped = _begin_log(transaction, link)
+        transaction.execute(
+            "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (_word(incarnation), link)
+        )
+    transaction.execute(
+        "UPDATE link SET boot = ?, peer_clock = max(peer_clock, ?) WHERE id = ?", (_word(boot), clock, link)
+    )
+    generation, number = transaction.execute(
+        "SELECT generation, next_number FROM link WHERE id = ?", (link,)
+    ).fetchone()
+    waiting = transaction.execute(
+        "SELECT id FROM outbox WHERE link = ? AND number IS NULL ORDER BY id", (link,)
+    ).fetchall()
+    transaction.executemany(
+        "UPDATE outbox SET number = ? WHERE id = ?",
+        [(number + at, id) for at, (id,) in enumerate(waiting)],
+    )
+    transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(waiting), link))
+    return Adopted(generation, dropped, _outbox(transaction, link))
+
+
+def _begin_log(transaction: Transaction, link: int) -> list[int]:
+    rows = transaction.execute(
+        "DELETE FROM outbox WHERE link = ? AND number IS NOT NULL RETURNING id, location", (link,)
+    ).fetchall()
+    for _, location in rows:
+        transaction.discard(Location.parse(location))
+    transaction.execute(
+        "UPDATE link SET generation = generation + 1, boot = NULL, next_number = 1, received = x''"
+        " WHERE id = ?",
+        (link,),
+    )
+    return [id for id, _ in rows]
+
+
+def begin_all_logs(transaction: Transaction) -> dict[bytes, Adopted]:
+    """
+    We were restored: mint an incarnation and begin every log anew.
+
+    What lies in the inboxes may have been acted on in the life that was lost, so
+    it is dropped too: the peers learn that its fate is unknown.
+
+    @return: by peer, what that leaves.
+    """
+    transaction.mint_incarnation()
+    transaction.raise_clock()
+    for (location,) in transaction.execute("DELETE FROM inbox RETURNING location").fetchall():
+        transaction.discard(Location.parse(location))
+    begun: dict[bytes, Adopted] = {}
+    for link, peer in transaction.execute("SELECT id, peer FROM link").fetchall():
+        dropped = _begin_log(transaction, link)
+        (generation,) = transaction.execute("SELECT generation FROM link WHERE id = ?", (link,)).fetchone()
+        begun[peer] = Adopted(generation, dropped, _outbox(transaction, link))
+    return begun
+
+
+def accept(
+    transaction: Transaction, link: int, generation: int, clock: int, records: Sequence[Record]
+) -> list[Held] | None:
+    """
+    Put received records, none of them known, into the inbox.
+
+    @param clock: the peer's, as their packet said.
+    @return: what is now in the inbox, in the same order; None if the log they
+        belong to has been replaced.
+    """
+    current, encoded = transaction.execute(
+        "SELECT generation, received FROM link WHERE id = ?", (link,)
+    ).fetchone()
+    if current != generation:
+        return None
+    transaction.raise_clock()
+    received = _decode_received(encoded)
+    held: list[Held] = []
+    for record in records:
+        received.add(record.number)
+        location = transaction.store(record.payload)
+        cursor = transaction.execute(
+            "INSERT INTO inbox (link, channel, size, location) VALUES (?, ?, ?, ?)",
+            (link, record.channel, len(record.payload), bytes(location)),
+        )
+        held.append(Held(cursor.lastrowid or 0, record.channel, len(record.payload), location))
+    transaction.execute(
+        "UPDATE link SET received = ?, peer_clock = max(peer_clock, ?) WHERE id = ?",
+        (_encode_received(received), clock, link),
+    )
+    return held
+
+
+def acknowledge(
+    transaction: Transaction, link: int, generation: int, clock: int, records: Sequence[Queued]
+) -> None:
+    """The peer has committed these: they leave the outbox."""
+    (current,) = transaction.execute("SELECT generation FROM link WHERE id = ?", (link,)).fetchone()
+    if current != generation:
+        return
+    transaction.executemany("DELETE FROM outbox WHERE id = ?", [(record.id,) for record in records])
+    for record in records:
+        transaction.discard(record.location)
+    transaction.execute("UPDATE link SET peer_clock = max(peer_clock, ?) WHERE id = ?", (clock, link))
+
+
+def consume(transaction: Transaction, ids: Iterable[int]) -> None:
+    """The layer above has no more use for these received records.  Unknown ids are passed over."""
+    for id in ids:
+        row = transaction.execute("DELETE FROM inbox WHERE id = ? RETURNING location", (id,)).fetchone()
+        if row is not None:
+            transaction.discard(Location.parse(row[0]))
