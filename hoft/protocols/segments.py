@@ -137,11 +137,12 @@ class Segments:
 
     # --- life ---
 
-    def open(self, rows: Iterable[tuple[int, int, int]]) -> None:
+    def open(self, rows: Iterable[tuple[int, int, int]]) -> list[int]:
         """
         Bring the files into line with the committed rows of table C{segment}.
 
         @param rows: number, length, live of each.
+        @return: segments to L{remove} once these rows are on disk.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._segments.clear()
@@ -149,16 +150,16 @@ class Segments:
             self._segments[number] = segment = _Segment(number, length, live)
             if live == 0:
                 self._changed.add(segment)  # the next commit lets go of it, unless it is the current one
-        self._last = max(self._segments, default=0)
-        for path in self._folder.iterdir():
-            if path.suffix == ".segment" and path.stem.isdecimal() and int(path.stem) not in self._segments:
-                path.unlink()
-        if self._last:
-            last = self._segments[self._last]
+        there = [int(path.stem) for path in self._folder.glob("*.segment") if path.stem.isdecimal()]
+        # No number is used again before its leftover is gone.
+        self._last = max([*there, *self._segments], default=0)
+        last = self._segments.get(max(self._segments, default=0))
+        if last is not None and last.length < self._size:
             path = self._path(last.number)
-            if last.length < self._size and path.exists() and path.stat().st_size >= last.length:
+            if path.exists() and path.stat().st_size >= last.length:
                 os.truncate(path, last.length)
                 self._current = last
+        return [number for number in there if number not in self._segments]
 
     def verify(self) -> int:
         """
