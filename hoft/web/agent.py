@@ -33,8 +33,6 @@ from hoft.web.responses import HEAD_LIMIT, Field, ServiceError
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
-_ANYWHERE = EncodedURL.from_text("http://exact.invalid/")
-"""What treq is told as URL; the agent goes by the L{ExactRequest}."""
 _UNFIT = re.compile(rb"[\x00\r\n]")
 
 
@@ -116,6 +114,19 @@ class ExactHeaders(Headers):
 
     def addRawHeader(self, name: Any, value: Any) -> None:
         """Nothing is added on the way."""
+
+
+class _Anywhere(EncodedURL):
+    """What treq is told as URL; the agent goes by the L{ExactRequest}, so it need not be normalised."""
+
+    def to_uri(self) -> _Anywhere:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://exact.invalid/"
+
+
+_ANYWHERE = _Anywhere("http", "exact.invalid")
 
 
 class _NoCookies(IndexableCookieJar):
