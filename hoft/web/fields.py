@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from enum import Enum
 from ipaddress import AddressValueError, IPv6Address
 
-from attrs import frozen
+from attrs import field, frozen
 
 from hoft.web.heads import Fields
 from hoft.web.problems import (
@@ -239,7 +239,7 @@ class Authority:
 
     host: str
     port: int | None = None
-    credentials: bytes | None = None
+    credentials: bytes | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """For messages: without the credentials."""
