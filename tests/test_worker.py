@@ -56,11 +56,13 @@ class WorkerTests(TestCase):
     @inlineCallbacks
     def test_works_off_the_reactor_thread_and_answers_on_it(self) -> Any:
         worker = self.worker()
-        fired_on: list[str] = []
-        asked = worker.call(lambda: threading.current_thread().name)
-        asked.addCallback(lambda name: (fired_on.append(threading.current_thread().name), name)[1])
-        self.assertEqual((yield asked), "test worker")
-        self.assertEqual(fired_on, [threading.current_thread().name])
+        names: list[str] = []
+
+        def fired(ran_on: str) -> None:
+            names.extend([ran_on, threading.current_thread().name])
+
+        yield worker.call(lambda: threading.current_thread().name).addCallback(fired)
+        self.assertEqual(names, ["test worker", threading.current_thread().name])
 
     @inlineCallbacks
     def test_order(self) -> Any:

@@ -146,9 +146,9 @@ class Journal:
             return succeed(None)
         self._opened = False
         self._refusal = JournalError("the journal is closed")
-        self._closing = Deferred()
+        closing = self._closing = Deferred()
         self._close_when_idle()
-        return self._closing
+        return closing
 
     def abandon(self) -> None:
         """

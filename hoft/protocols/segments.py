@@ -159,7 +159,7 @@ class Segments:
             if path.exists() and path.stat().st_size >= last.length:
                 os.truncate(path, last.length)
                 self._current = last
-        return [number for number in there if number not in self._segments]
+        return [number for number in sorted(there) if number not in self._segments]
 
     def verify(self) -> int:
         """
@@ -288,7 +288,10 @@ class Segments:
         if location.inline is not None:
             return location.inline
         try:
-            payload = os.pread(self._file(location.segment).descriptor, location.size, location.offset)
+            file = self._file(
+                location.segment
+            )  # a name of its own: it must not close before the call is over
+            payload = os.pread(file.descriptor, location.size, location.offset)
         except FileNotFoundError:
             raise PayloadLost(f"{location} is gone") from None
         except OSError as error:
@@ -308,7 +311,8 @@ class Segments:
             created, self._created = self._created, False
         for number in dirty:
             try:
-                os.fdatasync(self._file(number).descriptor)
+                file = self._file(number)
+                os.fdatasync(file.descriptor)
             except FileNotFoundError:
                 continue  # emptied and removed meanwhile
         if created:
