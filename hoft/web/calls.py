@@ -1,0 +1,145 @@
+"""
+One call, as whoever serves it sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from hoft.web.requests import Field, Request
+
+if TYPE_CHECKING:
+    from hoft.web.server import Connection
+
+
+class CallReceiver(Protocol):
+    """Who serves one call: what L{hoft.web.server.ServerFactory}'s C{serve} returns."""
+
+    def bodyReceived(self, data: bytes) -> None:
+        """More of the request's body; never empty, never after L{Call.pauseBody}."""
+
+    def bodyEnded(self, trailers: Sequence[Field]) -> None:
+        """The request is complete.  Called for every request, also without a body."""
+
+    def pauseResponse(self) -> None:
+        """The caller does not keep up: write no more than has to be."""
+
+    def resumeResponse(self) -> None:
+        """The caller has taken what was written."""
+
+    def callLost(self, reason: str) -> None:
+        """
+        The caller is gone, or sent rubbish in place of the body's rest, before
+        the response was finished.  Nothing more can be written.
+        """
+
+
+class Call:
+    """
+    One request, and the way to answer it.
+
+    Methods do nothing once the call is over (finished, aborted or lost).
+
+    @ivar request: its head.
+    @ivar peer: the caller's address, C{b""} where the transport has none.
+    @ivar secure: the caller speaks TLS.
+    @ivar writable: C{False} between C{pauseResponse} and C{resumeResponse}.
+    @ivar responding: the head of the response was given.
+    """
+
+    __slots__ = ("_connection", "peer", "request", "responding", "secure")
+
+    def __init__(self, connection: Connection, request: Request, peer: str, secure: bool) -> None:
+        self.request = request
+        self.secure = secure
+        self.peer = peer
+        self.responding = False
+        self._connection: Connection | None = connection
+
+    @property
+    def over(self) -> bool:
+        """Nothing can be done with it any more."""
+        return self._connection is None
+
+    @property
+    def writable(self) -> bool:
+        return self._connection is not None and self._connection.writable
+
+    def continueBody(self) -> None:
+        """Send C{100 (Continue)} if the caller waits for it."""
+        if self._connection is not None:
+            self._connection.sendContinue()
+
+    def pauseBody(self) -> None:
+        """Take no more of the body: the caller is held up."""
+        if self._connection is not None:
+            self._connection.pauseBody()
+
+    def resumeBody(self) -> None:
+        """Go on after L{pauseBody}; may call C{bodyReceived} before it returns."""
+        if self._connection is not None:
+            self._connection.resumeBody()
+
+    def respond(self, status: int, reason: bytes, fields: Iterable[Field], length: int | None = None) -> None:
+        """
+        Give the response's head.
+
+        @param fields: end-to-end ones only; how the body is framed, and whether
+            the connection is kept, is added here.
+        @param length: of the body, if it is known; also that of a body which
+            HEAD or 304 leaves out.
+        @raise BadResponse: status, reason or a field are not valid; nothing was written.
+        """
+        if self._connection is not None:
+            self._connection.respond(status, reason, fields, length)
+
+    def write(self, data: bytes) -> None:
+        """
+        Give more of the response's body; left out where the response has none.
+
+        @raise BadResponse: more than C{length}; the connection was aborted.
+        """
+        if self._connection is not None:
+            self._connection.write(data)
+
+    def finish(self, trailers: Iterable[Field] = ()) -> None:
+        """
+        The response is complete.
+
+        @param trailers: left out where the body is not chunked.
+        @raise BadResponse: less than C{length}, or bad trailers; the connection was aborted.
+        """
+        if self._connection is not None:
+            self._connection.finish(trailers)
+
+    def abort(self) -> None:
+        """Cut the connection, so that the caller sees the response as incomplete."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def detach(self) -> None:
+        """For the connection: the call is over."""
+        self._connection = None
+
+
+class _Ignored:
+    """A L{CallReceiver} for what still comes of a request that was answered at once."""
+
+    def bodyReceived(self, data: bytes) -> None:
+        """Nobody wants it."""
+
+    def bodyEnded(self, trailers: Sequence[Field]) -> None:
+        """Nor this."""
+
+    def pauseResponse(self) -> None:
+        """All is written."""
+
+    def resumeResponse(self) -> None:
+        """All is written."""
+
+    def callLost(self, reason: str) -> None:
+        """Nobody minds."""
+
+
+IGNORE: CallReceiver = _Ignored()

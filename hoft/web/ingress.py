@@ -1,0 +1,449 @@
+"""
+Where callers are: takes their HTTP calls, sends them to the peer that is to make
+them, and hands back the responses.
+
+Nothing of a call is kept here beyond its connection: a caller whose node stops has
+lost its connection, and would not know an answer that came later for its own.
+What the far side still sends for such a call is taken out of the journal, and
+answered with one CANCEL.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, datetimeToString
+from zope.interface import implementer
+
+from hoft.config import Config, Forward, Route
+from hoft.errors import HoftError, JournalFull, RecordError
+from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState, Outgoing
+from hoft.web.calls import Call
+from hoft.web.exchange import CHANNEL, Part, Side, decode_part, encode_cancel
+from hoft.web.fields import max_forwards
+from hoft.web.forwarding import crossing, deadline
+from hoft.web.policy import choose_peer
+from hoft.web.problems import (
+    Problem,
+    Refused,
+    headers_too_large,
+    not_found,
+    not_implemented,
+    outcome_unknown,
+    peer_unavailable,
+    too_busy,
+    too_large,
+    unknown_route,
+)
+from hoft.web.requests import Field
+from hoft.web.server import ServerFactory
+from hoft.web.targets import Mount, Own, Service, parse_target
+from hoft.web.targets import Route as RouteTarget
+from hoft.web.waiting import Outcome, Waiting
+
+MAX_WAITING = 4096
+"""The most exchanges under way at once."""
+
+TICK = 0.1
+"""Seconds between looks at deadlines."""
+
+REMEMBERED = 10_000
+"""How many ended exchanges are remembered, for what still comes for them."""
+
+FETCHED = 16
+"""Records whose payload is not in memory that are read at once to find out what they are."""
+
+GRACE = 2.0
+"""Seconds that responses under way get when the node stops."""
+
+
+@frozen
+class Routing:
+    """
+    Where calls go, and what they may take.
+
+    @ivar deadline: seconds for a whole exchange, unless its caller says otherwise.
+    @ivar max_request_body: bytes.
+    """
+
+    routes: Sequence[Route] = ()
+    forwards: Sequence[Forward] = ()
+    default_peer: str | None = None
+    deadline: float = 60.0
+    max_request_body: int = 4 << 30
+    mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
+    """Routes by their name, each with its peer."""
+
+    @mounts.default
+    def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
+        return {route.name: (Mount.parse(route.name, route.url), route.peer) for route in self.routes}
+
+    @classmethod
+    def of(cls, config: Config) -> Routing:
+        """
+        What a configuration says of it.
+
+        @raise Refused: the URL of a route is none.
+        """
+        return cls(
+            config.routes, config.forwards, config.default_peer, config.deadline, config.max_request_body
+        )
+
+
+@implementer(IRecordReceiver)
+class Ingress:
+    """
+    @ivar factory: for any number of listening ports, on any kind of endpoint.
+    @ivar routing: what is in force for new calls.
+    @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        links: Mapping[str, ILink],
+        routing: Routing,
+        pseudonym: str,
+        status: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param entropy: so many random bytes.
+        @param links: by the names of the peers; looked into anew for each call.
+        @param status: what C{GET /_hoft/status} shows, ready for JSON.
+        """
+        self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
+        self.routing = routing
+        self.pseudonym = pseudonym
+        self._reactor = reactor
+        self._clock = clock
+        self._entropy = entropy
+        self._links = links
+        self._status = status
+        self._waiting: dict[bytes, Waiting] = {}
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._batches: dict[ILink, _Batch] = {}
+        self._unknown: dict[ILink, deque[int]] = {}
+        self._flushing: IDelayedCall | None = None
+        self._ticking: IDelayedCall | None = None
+        self._date = (0, b"")
+
+    def reconfigure(self, routing: Routing) -> None:
+        """Let C{routing} be in force from now on; calls under way go on as they began."""
+        self.routing = routing
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by a stable name each."""
+        names = ("requests", "stray_parts", "malformed_parts", *(outcome.value for outcome in Outcome))
+        counts = dict.fromkeys(names, 0) | self._counts
+        return counts | {"waiting": len(self._waiting), "connections": self.factory.connections}
+
+    def stop(self) -> Deferred[None]:
+        """
+        Answer who waits with 503, let responses under way come to their end for
+        L{GRACE} seconds, then cut what is left.
+
+        @return: fires when no caller is connected any more.
+        """
+        stopped = self.factory.drain(GRACE)
+        for waiting in list(self._waiting.values()):
+            if not waiting.responding:
+                waiting.fail(_stopping(waiting.link.name))
+        self._flush()
+        return stopped.addCallback(lambda _: self._flush())
+
+    # --- calls --------------------------------------------------------------------
+
+    def _serve(self, call: Call) -> Waiting | None:
+        self._counts["requests"] += 1
+        try:
+            target = parse_target(call.request.method, call.request.target)
+            goes_on, call.request.fields = max_forwards(call.request.method, call.request.fields)
+            if isinstance(target, Own):
+                self._own(call, target.path.partition(b"?")[0])
+            elif not goes_on:
+                self._last(call)
+            else:
+                return self._begin(call, target)
+        except Refused as refused:
+            self.answer(call, refused.problem)
+        return None
+
+    def _begin(self, call: Call, target: RouteTarget | Service) -> Waiting:
+        routing, request = self.routing, call.request
+        mount, service, link = self._resolve(target)
+        seconds = deadline(request, routing.deadline)
+        if request.length is not None and request.length > routing.max_request_body:
+            raise Refused(too_large(f"the body is larger than {routing.max_request_body} bytes"))
+        if len(self._waiting) >= MAX_WAITING:
+            raise Refused(too_busy(f"{MAX_WAITING} calls are under way already"))
+        scheme = "https" if call.secure else "http"
+        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds)
+        try:
+            waiting = Waiting(self, link, call, self._entropy(16), head, mount, self._clock() + seconds)
+        except ValueError as error:
+            raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
+        self._waiting[waiting.id] = waiting
+        self._tick_later()
+        call.continueBody()
+        return waiting
+
+    def _resolve(self, target: RouteTarget | Service) -> tuple[Mount | None, Service, ILink]:
+        """Who is to be called, and through whom."""
+        mount: Mount | None = None
+        if isinstance(target, Service):
+            service = target
+            routing = self.routing
+            forwards = [(forward.match, forward.peer) for forward in routing.forwards]
+            peer = choose_peer(target.authority.host, list(self._links), forwards, routing.default_peer)
+        else:
+            found = self.routing.mounts.get(target.name)
+            if found is None:
+                raise Refused(unknown_route(target.name, sorted(self.routing.mounts)))
+            mount, peer = found
+            service = mount.service(target.rest)
+        link = self._links.get(peer)
+        if link is None:
+            raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
+        if link.state is LinkState.STOPPED:
+            raise Refused(peer_unavailable(peer, "it was stopped; see 'hoft list' and the log of this node"))
+        if link.state is LinkState.DOWN:
+            raise Refused(peer_unavailable(peer, "nothing passes, or nothing has been heard of it", 30))
+        return mount, service, link
+
+    def _own(self, call: Call, path: bytes) -> None:
+        """Calls to the gateway itself."""
+        method = call.request.method
+        if path == b"*":
+            self._respond(call, 204, [(b"Allow", b"*")], b"")
+        elif path != b"/status":
+            raise Refused(not_found("of /_hoft/ there is only /_hoft/status"))
+        elif method not in (b"GET", b"HEAD"):
+            problem = evolve(not_found("/_hoft/status can be read, with GET or HEAD"), status=405)
+            self.answer(call, problem, [(b"Allow", b"GET, HEAD")])
+        else:
+            body = json.dumps(self._status(), indent=1).encode("ascii") + b"\n"
+            fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
+            self._respond(call, 200, fields, body)
+
+    def _last(self, call: Call) -> None:
+        """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""
+        if call.request.method == b"TRACE":
+            raise Refused(not_implemented("TRACE is not answered by this gateway itself"))
+        self._respond(call, 204, [(b"Allow", b"*")], b"")
+
+    def answer(self, call: Call, problem: Problem, fields: Sequence[Field] = ()) -> None:
+        """Respond with a problem."""
+        status, described, body = problem.response(self.pseudonym)
+        self._counts[f"problem_{status}"] += 1
+        self._respond(call, status, [*described, *fields], body)
+
+    def _respond(self, call: Call, status: int, fields: list[Field], body: bytes) -> None:
+        reason = RESPONSES.get(status, b"")
+        length = len(body)
+        call.respond(status, reason, [*fields, (b"Date", self.date())], length)
+        call.write(body)
+        call.finish()
+
+    def date(self) -> bytes:
+        """Now, as Date wants it."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, datetimeToString(now))
+        return self._date[1]
+
+    # --- for the exchanges ---------------------------------------------------------
+
+    def send(self, link: ILink, payload: bytes) -> None:
+        """Commit a part soon, with others."""
+        self._batch(link).send.append(Outgoing(payload, CHANNEL, 0))
+
+    def consume(self, link: ILink, records: Sequence[int]) -> None:
+        """Let go of records soon, with others."""
+        if records:
+            self._batch(link).consume.extend(records)
+
+    def ended(self, waiting: Waiting, outcome: Outcome) -> None:
+        """Nothing more will come of it."""
+        del self._waiting[waiting.id]
+        self._counts[outcome.value] += 1
+        self._remember(waiting.id)
+
+    def _remember(self, exchange: bytes) -> None:
+        self._ended[exchange] = None
+        if len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _batch(self, link: ILink) -> _Batch:
+        batch = self._batches.get(link)
+        if batch is None:
+            batch = self._batches[link] = _Batch()
+            if self._flushing is None:
+                self._flushing = self._reactor.callLater(0, self._flush)
+        return batch
+
+    def _flush(self) -> None:
+        """One commit for all that the exchanges of a link asked for in this turn of the reactor."""
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+        batches, self._batches = self._batches, {}
+        for link, batch in batches.items():
+            link.commit(batch.send, batch.consume).addErrback(self._not_flushed, link, batch)
+
+    def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
+        if failure.check(JournalFull) and batch.send:
+            # What is let go of makes room; the rest is tried again with the next tick.
+            if batch.consume:
+                link.commit((), batch.consume).addErrback(self._not_flushed, link, _Batch())
+            self._batches.setdefault(link, _Batch()).send[:0] = batch.send
+            self._tick_later()
+        elif failure.check(HoftError):
+            self.log.warn("Not kept for {peer}: {error}", peer=link.name, error=failure.getErrorMessage())
+        else:
+            self.log.failure("A commit failed", failure)
+
+    # --- time ------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """
+        Let go of callers that have waited long enough.  Called by our own timer;
+        whoever has a better one (the reactor's stands still after its clock was
+        set back) may call it as well.
+        """
+        now = self._clock()
+        for waiting in list(self._waiting.values()):
+            if waiting.due <= now:
+                waiting.expire()
+        self._flush()
+
+    def _tick_later(self) -> None:
+        if self._ticking is None:
+            self._ticking = self._reactor.callLater(TICK, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticking = None
+        self.tick()
+        if self._waiting or self._batches:
+            self._tick_later()
+
+    # --- IRecordReceiver ---------------------------------------------------------------
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """
+        Parts that egress sends are for us; what belongs to requests is left alone.
+        """
+        touched: dict[bytes, Waiting] = {}
+        unknown: list[int] = []
+        for record in records:
+            if record.payload is None:
+                unknown.append(record.id)
+            else:
+                self._received(link, record.id, record.payload, touched)
+        for waiting in touched.values():
+            waiting.advance()
+        if unknown:
+            queue = self._unknown.get(link)
+            if queue is None:
+                self._unknown[link] = deque(unknown)
+                self._find_out(link)
+            else:
+                queue.extend(unknown)
+
+    def _find_out(self, link: ILink) -> None:
+        """Read what was handed up without its payload, a few at a time."""
+        queue = self._unknown[link]
+        ids = [queue.popleft() for _ in range(min(FETCHED, len(queue)))]
+        if not ids:
+            del self._unknown[link]
+            return
+        link.read(ids).addCallbacks(
+            self._found_out, self._not_found_out, callbackArgs=(link, ids), errbackArgs=(link,)
+        )
+
+    def _found_out(self, payloads: list[bytes], link: ILink, ids: list[int]) -> None:
+        touched: dict[bytes, Waiting] = {}
+        for record, payload in zip(ids, payloads, strict=True):
+            self._received(link, record, payload, touched)
+        for waiting in touched.values():
+            waiting.advance()
+        self._find_out(link)
+
+    def _not_found_out(self, failure: Failure, link: ILink) -> None:
+        del self._unknown[link]
+        self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
+
+    def _received(self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting]) -> None:
+        try:
+            part = decode_part(payload)
+        except RecordError as error:
+            self._counts["malformed_parts"] += 1
+            self.log.warn("{peer} sent what is no part: {error}", peer=link.name, error=error)
+            self.consume(link, [record])
+            return
+        if part.side is not Side.EGRESS:
+            return
+        waiting = self._waiting.get(part.exchange)
+        if waiting is None or waiting.link is not link:
+            self._stray(link, record, part)
+        else:
+            touched[part.exchange] = waiting
+            waiting.received(record, part)
+
+    def _stray(self, link: ILink, record: int, part: Part) -> None:
+        """Part of a response that nobody waits for, or not any more."""
+        self._counts["stray_parts"] += 1
+        self.consume(link, [record])
+        if part.exchange not in self._ended:
+            self._remember(part.exchange)
+            self.send(link, encode_cancel(part.exchange))
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """A call is over when it is answered, not when it has arrived."""
+
+    def linkChanged(self, link: ILink) -> None:
+        """
+        While it is only down, what is under way may yet be answered in time; what
+        was stopped waits for a person.
+        """
+        if link.state is LinkState.STOPPED:
+            problem = outcome_unknown(f"the link to {link.name} was stopped while the call was under way")
+            for waiting in self._of(link):
+                waiting.fail(problem)
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        still = frozenset(resent)
+        for waiting in self._of(link):
+            waiting.rolledBack(still)
+
+    def _of(self, link: ILink) -> list[Waiting]:
+        return [waiting for waiting in self._waiting.values() if waiting.link is link]
+
+
+class _Batch:
+    """What is to be committed for a link."""
+
+    __slots__ = ("consume", "send")
+
+    def __init__(self) -> None:
+        self.send: list[Outgoing] = []
+        self.consume: list[int] = []
+
+
+def _stopping(peer: str) -> Problem:
+    detail = f"this node is being stopped; the call may have been made through {peer} already"
+    return evolve(outcome_unknown(detail), status=503)

@@ -1,0 +1,249 @@
+"""
+What the tests of the ingress share: callers with real sockets, and a far side that
+does what the test says.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from hoft.config import Route
+from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
+from hoft.web.exchange import (
+    CHANNEL,
+    Kind,
+    PartWriter,
+    Side,
+    decode_credit,
+    decode_end,
+    decode_head,
+    decode_part,
+    decode_trailers,
+    encode_abort,
+    encode_credit,
+)
+from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.ingress import Ingress, Routing
+from hoft.web.problems import Problem
+from hoft.web.reassembly import Reassembler
+from tests.web.loopback import LoopbackLink, pair
+
+Test = Generator[Deferred[Any], Any, None]
+
+
+def talk(port: int, *pieces: bytes, half_close: bool = False) -> bytes:
+    """Send all, then read until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=8) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        received = []
+        while data := connection.recv(1 << 18):
+            received.append(data)
+        return b"".join(received)
+
+
+@define(eq=False)
+class Response:
+    """What a caller got."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Response:
+        """The one response in C{data}; a chunked body is put together."""
+        head, blank, body = data.partition(b"\r\n\r\n")
+        if not blank:
+            raise AssertionError(f"no response: {data[:200]!r}")
+        if b"\r\nTransfer-Encoding: chunked" in head:
+            pieces, size = [], -1
+            while size:
+                line, _, body = body.partition(b"\r\n")
+                size = int(line, 16)
+                if size:
+                    pieces.append(body[:size])
+                    body = body[size + 2 :]
+            body = b"".join(pieces)
+        return cls(int(head.split(b" ")[1]), head, body)
+
+    def fields(self, name: bytes) -> list[bytes]:
+        """Values of the fields called C{name}, in any case."""
+        lines = (line.partition(b": ") for line in self.head.split(b"\r\n")[1:])
+        return [value for key, _, value in lines if key.lower() == name.lower()]
+
+
+@define(eq=False)
+class Received:
+    """A request at the far side, and the means to answer it."""
+
+    far: FarSide
+    exchange: bytes
+    head: RequestHead | None = None
+    body: list[bytes] = field(factory=list)
+    trailers: Fields = ()
+    complete: bool = False
+    cancelled: int = 0
+    credit: int = 0
+    reassembler: Reassembler = field(factory=lambda: Reassembler(Side.INGRESS))
+    pieces: list[bytes] = field(factory=list)
+
+    def writer(self) -> PartWriter:
+        return PartWriter(self.exchange, Side.EGRESS)
+
+    def answer(
+        self, status: int = 200, headers: Fields = (), body: bytes = b"", length: int | None = -1, **more: Any
+    ) -> None:
+        """A whole response; C{length} is that of C{body} unless told otherwise."""
+        writer = self.writer()
+        parts = writer.head(ResponseHead(status, b"Fine", headers, len(body) if length == -1 else length))
+        self.far.send(parts + writer.data(body) + writer.end(**more))
+
+    def abort(self, problem: Problem) -> None:
+        self.far.send([encode_abort(self.exchange, problem)])
+
+    def grant(self, total: int) -> None:
+        self.far.send([encode_credit(self.exchange, Side.EGRESS, total)])
+
+
+@implementer(IRecordReceiver)
+class FarSide:
+    """Receives requests as the egress would, and leaves the answers to C{then}."""
+
+    def __init__(self, link: LoopbackLink) -> None:
+        self.link = link
+        self.requests: dict[bytes, Received] = {}
+        self.then: Callable[[Received], None] | None = None
+        self.cancels: list[bytes] = []
+        self.batches = 0
+
+    @property
+    def one(self) -> Received:
+        """The only request there was."""
+        (request,) = self.requests.values()
+        return request
+
+    def send(self, payloads: Sequence[bytes]) -> None:
+        self.link.commit([Outgoing(payload, CHANNEL) for payload in payloads])
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        self.batches += 1
+        for record in records:
+            assert record.payload is not None
+            part = decode_part(record.payload)
+            if part.kind is Kind.CANCEL:
+                self.cancels.append(part.exchange)
+                link.commit(consume=[record.id])
+                continue
+            request = self.requests.setdefault(part.exchange, Received(self, part.exchange))
+            if part.kind is Kind.CREDIT:
+                request.credit = max(request.credit, decode_credit(part))
+                link.commit(consume=[record.id])
+                continue
+            request.reassembler.add(record.id, part)
+            self.take(request)
+
+    def take(self, request: Received) -> None:
+        for taken in request.reassembler.take():
+            assert taken.part is not None
+            part = taken.part
+            if part.kind is Kind.HEAD:
+                request.pieces.append(part.body)
+                if not part.more:
+                    head = decode_head(Side.INGRESS, b"".join(request.pieces))
+                    assert isinstance(head, RequestHead)
+                    request.head = head
+            elif part.kind is Kind.DATA:
+                request.body.append(part.body)
+            elif part.kind is Kind.TRAILERS:
+                request.trailers = decode_trailers(part)
+            else:
+                assert decode_end(part).total == sum(map(len, request.body))
+                request.complete = True
+            self.link.commit(consume=[taken.record])
+        if request.complete and self.then is not None:
+            self.then(request)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """Of no interest here."""
+
+    def linkChanged(self, link: ILink) -> None:
+        """Of no interest here."""
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        """Of no interest here."""
+
+
+class IngressCase(TestCase):
+    """An ingress that listens, with a link to C{far} and one to nowhere."""
+
+    timeout = 15
+
+    def setUp(self) -> None:
+        self.links: dict[str, ILink] = {}
+        self.near, self.far_link = pair(reactor, seed=7)
+        self.links["far"] = self.near
+        self.far = FarSide(self.far_link)
+        self.routing = Routing(routes=(Route("demo", "far", "http://service.example:81/base"),), deadline=5.0)
+        self.status: Mapping[str, Any] = {"node": "near"}
+        random = Random(11)
+        self.ingress = Ingress(
+            reactor, time.monotonic, random.randbytes, self.links, self.routing, "near", lambda: self.status
+        )
+        self.near.attach(self.ingress)
+        self.far_link.attach(self.far)
+        self.port: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")  # type: ignore[attr-defined]  # the reactor is a module
+        self.number = self.port.getHost().port
+        self.addCleanup(self.tearAllDown)
+
+    @inlineCallbacks
+    def tearAllDown(self) -> Test:
+        yield self.port.stopListening()
+        self.ingress.factory.abortAll()
+        yield self.until(lambda: self.ingress.factory.connections == 0)
+        yield self.ingress.stop()
+        # What was committed last still goes round the loopback.
+        yield deferLater(reactor, 0.15)
+
+    def talk(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
+        return deferToThread(talk, self.number, *pieces, **options)
+
+    def ask(self, *pieces: bytes, **options: Any) -> Deferred[Response]:
+        return self.talk(*pieces, **options).addCallback(Response.parse)
+
+    def get(
+        self, target: bytes = b"/svc/demo/", *fields: bytes, method: bytes = b"GET"
+    ) -> Deferred[Response]:
+        lines = [method + b" " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
+        return self.ask(b"".join(line + b"\r\n" for line in lines) + b"\r\n")
+
+    def post(self, body: bytes, *fields: bytes, target: bytes = b"/svc/demo/") -> Deferred[Response]:
+        head = [b"POST " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
+        head.append(b"Content-Length: %d" % len(body))
+        return self.ask(b"".join(line + b"\r\n" for line in head) + b"\r\n", body)
+
+    @inlineCallbacks
+    def until(self, condition: Callable[[], object]) -> Test:
+        """Wait until it holds; the case's timeout fails the test."""
+        while not condition():
+            yield deferLater(reactor, 0.002)
+
+    def connect(self) -> socket.socket:
+        """A caller of which the test does each step itself."""
+        caller = socket.create_connection(("127.0.0.1", self.number), timeout=8)
+        self.addCleanup(caller.close)
+        return caller
