@@ -129,8 +129,8 @@ class Identity:
             raise IdentityError(f"{path}: no key there; 'hoft init' makes one") from None
         except OSError as error:
             raise IdentityError(f"{path}: cannot be read: {error.strerror}") from error
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise IdentityError(f"{path}: is not a regular file")
             if status.st_mode & 0o077:
@@ -138,7 +138,9 @@ class Identity:
                     f"{path}: others may read this key (mode {stat.S_IMODE(status.st_mode):04o}); "
                     f"'chmod 600 {path}', and make a new one if others did"
                 )
-            text = file.read(_LONGEST_FILE).decode("ascii", "replace").strip()
+            text = os.read(handle, _LONGEST_FILE).decode("ascii", "replace").strip()
+        finally:
+            os.close(handle)
         fields = text.split(":")
         if len(fields) != 4 or fields[0] != _IDENTITY or fields[3] != _check(*fields[:3]):
             raise IdentityError(f"{path}: key file is damaged; restore it from a backup")

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from hoft import config
 from hoft.config import Config
-from hoft.errors import IdentityError, LocalError
+from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
 
 _SINGLE = ("folder", "inbox", "outbox", "transport", "name", "state", "config")
@@ -107,7 +107,7 @@ class Options(usage.Options):
         if self["config"] is not None:
             for option in (*_SINGLE[:-1], *_SEVERAL):
                 if self[option]:
-                    raise config.ConfigurationError(
+                    raise ConfigurationError(
                         config.COMMAND_LINE, f"--{option}", "given beside --config", "it said in the file"
                     )
             return config.read(Path(self["config"]))
@@ -138,16 +138,16 @@ def makeService(options: Options) -> IService:
     The node that the options describe.  On a mistake the process ends, with one
     line on standard error and exit code 2.
     """
-    from twisted.internet import reactor
-
-    from hoft.node import makeNode
-
     try:
         configuration = options.described()
         config.check_runnable(configuration)
         identity = _identity(configuration)
         if not configuration.peers:
             print(identity.card(configuration.name), flush=True)
+        from twisted.internet import reactor
+
+        from hoft.node import makeNode
+
         gateway = Gateway(makeNode(configuration, reactor), reactor, configuration.path)
     except LocalError as error:
         refuse(str(error))
@@ -279,5 +279,10 @@ def end(reactor: Any, line: str, code: int) -> None:
         os._exit(code)
 
     atexit.register(leave)
-    # Not at once: startService runs before the reactor does, and it could not be stopped yet.
-    reactor.callWhenRunning(reactor.stop)
+
+    def stop() -> None:
+        if reactor.running:
+            reactor.stop()
+
+    # startService runs before the reactor does, and that could not be stopped yet.
+    reactor.callWhenRunning(stop)

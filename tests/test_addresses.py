@@ -1,0 +1,76 @@
+"""Addresses: what is taken as an endpoint, a URL prefix or a host pattern, and what is refused."""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft.addresses import check_endpoint, check_host_pattern, check_url
+from hoft.errors import ConfigurationError
+
+
+class UrlTests(SynchronousTestCase):
+    def test_prefixes_are_taken_as_they_are(self) -> None:
+        for url in (
+            "http://h", "https://stock.example/", "http://127.0.0.1:8000/a/b", "http://[::1]:1/x",
+            "HTTP://H.EXAMPLE./a%20b;c=d", "http://xn--bcher-kva.example", "http://h/a:b@c", "http://my_host:65535",
+        ):  # fmt: skip
+            self.assertEqual(check_url("w", "k", url), url)
+
+    def test_what_could_be_read_in_two_ways_is_refused(self) -> None:
+        for url in (
+            "", "h", "//h", "/a", "h:80", "ftp://h", "file:///etc/passwd", "http:h", "http:///a", "http://", "http://:80",
+            "http://h:", "http://h:0", "http://h:65536", "http://h:x", "http://u@h", "http://u:p@h", "http://h?q",
+            "http://h/?q=1", "http://h#f", "http://h/a b", "http://h/\n", "http://h\\@evil", "http://h/a\\b", "http://é",
+            "http://h/%", "http://h/%zz", "http://h/..", "http://h/a/../b", "http://h/./a", "http://h/%2e%2E/a",
+            "http://h/a%2fb", "http://h/a%5Cb", "http://[::1", "http://[fe80::1%25eth0]", "http://[1.2.3.4]", "http://a..b",
+            "http://h%41", "http://" + "a" * 64, "http://h|x",
+        ):  # fmt: skip
+            with self.assertRaises(ConfigurationError, msg=url) as caught:
+                check_url("w", "k", url)
+            self.assertNotIn("\n", str(caught.exception))
+            self.assertTrue(str(caught.exception).startswith("w: k: "))
+
+
+class EndpointTests(SynchronousTestCase):
+    def test_endpoints_that_only_this_machine_reaches_are_taken_and_twisted_knows_them(self) -> None:
+        for description in (
+            "tcp:8080:interface=127.0.0.1", "tcp:port=0:interface=127.1.2.3:backlog=5", "tcp:0:127.0.0.1",
+            r"tcp6:8080:interface=\:\:1", "unix:/run/x.sock", "unix:/run/x.sock:mode=660",
+        ):  # fmt: skip
+            self.assertEqual(check_endpoint("w", "k", description), description)
+            serverFromString(reactor, description)
+
+    def test_endpoints_that_others_reach_are_refused_while_callers_are_not_asked_who_they_are(self) -> None:
+        for description in (
+            "tcp:8080", "tcp:8080:interface=", "tcp:8080:interface=0.0.0.0", "tcp:8080:interface=192.0.2.1",
+            "tcp:8080:interface=localhost", "tcp6:8080", r"tcp6:8080:interface=\:\:",
+            "tcp:8080:interface=127.0.0.1.x",
+        ):  # fmt: skip
+            with self.assertRaisesRegex(
+                ConfigurationError, "callers are not asked who they are", msg=description
+            ):
+                check_endpoint("w", "k", description)
+
+    def test_whatever_else_is_no_endpoint_of_ours(self) -> None:
+        for description in (
+            "", "8080", "127.0.0.1:8080", "tcp", "tcp:", "tcp:x:interface=127.0.0.1",
+            "tcp:65536:interface=127.0.0.1",
+            "tcp:-1:interface=127.0.0.1", "tcp:1:interface=127.0.0.1:colour=red", "tcp:1:127.0.0.1:5:6",
+            "unix", "unix:",
+            "tcp:1:interface=127.0.0.1:backlog=x", "systemd:domain=INET:index=0", "ssl:443", "fd:3", "stdio:",
+        ):  # fmt: skip
+            with self.assertRaises(ConfigurationError, msg=description):
+                check_endpoint("w", "k", description)
+
+
+class HostPatternTests(SynchronousTestCase):
+    def test_hosts_and_suffixes_are_taken(self) -> None:
+        for pattern in ("*", "h", "stock.example", "*.example", "127.0.0.1", "[::1]"):
+            self.assertEqual(check_host_pattern("w", "k", pattern), pattern)
+
+    def test_other_patterns_are_refused(self) -> None:
+        for pattern in ("", "*.", "*x", "a.*", "**", "http://h", "h:80", "h/a", "::1", "[h]"):
+            with self.assertRaises(ConfigurationError, msg=pattern):
+                check_host_pattern("w", "k", pattern)
