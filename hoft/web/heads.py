@@ -7,7 +7,7 @@ proper HTTP is for L{hoft.web.fields} to check.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -37,6 +37,14 @@ class Retry(Enum):
     ALWAYS = "always"
 
 
+def _in_order(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    return tuple(fields)
+
+
+def _as_they_came(stages: Iterable[tuple[str, float]]) -> Sequence[tuple[str, float]]:
+    return tuple(stages)
+
+
 @frozen
 class RequestHead:
     """
@@ -63,7 +71,7 @@ class RequestHead:
     scheme: str
     host: str
     target: bytes = field(repr=False)
-    headers: Fields = field(converter=tuple, default=(), repr=False)
+    headers: Fields = field(converter=_in_order, default=(), repr=False)
     port: int | None = None
     credentials: bytes | None = field(default=None, repr=False)
     length: int | None = None
@@ -95,10 +103,10 @@ class ResponseHead:
 
     status: int
     reason: bytes = b""
-    headers: Fields = field(converter=tuple, default=(), repr=False)
+    headers: Fields = field(converter=_in_order, default=(), repr=False)
     length: int | None = None
     callee: str | None = None
-    stages: Sequence[tuple[str, float]] = field(converter=tuple, default=())
+    stages: Sequence[tuple[str, float]] = field(converter=_as_they_came, default=())
 
 
 def encode_head(head: RequestHead | ResponseHead) -> bytes:
@@ -113,7 +121,7 @@ def encode_head(head: RequestHead | ResponseHead) -> bytes:
             "scheme": head.scheme,
             "host": head.host,
             "target": head.target,
-            "deadline": round(head.deadline * 1e6),
+            "deadline": max(1, round(head.deadline * 1e6)),
             "retry": head.retry.value,
             "urgency": head.urgency,
         }

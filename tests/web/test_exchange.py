@@ -1,0 +1,355 @@
+"""The form in which exchanges cross: parts that fit records, and heads in CBOR."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft import cbor
+from hoft.errors import RecordError
+from hoft.protocols.packets import MAX_RECORD
+from hoft.web import problems
+from hoft.web.exchange import (
+    MAX_BODY,
+    MIN_COST,
+    Kind,
+    Part,
+    PartWriter,
+    Side,
+    body_digest,
+    data_cost,
+    decode_abort,
+    decode_credit,
+    decode_end,
+    decode_head,
+    decode_part,
+    decode_trailers,
+    encode_abort,
+    encode_cancel,
+    encode_credit,
+    encode_part,
+)
+from hoft.web.heads import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    RequestHead,
+    ResponseHead,
+    Retry,
+    decode_request,
+    decode_response,
+    encode_head,
+)
+
+ID = bytes(range(16))
+
+REQUEST = RequestHead(
+    b"PATCH",
+    "https",
+    "2001:db8::1",
+    b"/a%2Fb/../c?d=%zz&e",
+    [(b"Accept", b"*/*"), (b"X-A", b"1"), (b"x-a", b"\xff\xfe"), (b"Empty", b"")],
+    port=8443,
+    credentials=b"user:p%40ss",
+    length=12,
+    deadline=12.5,
+    retry=Retry.ALWAYS,
+    urgency=1,
+    caller="192.0.2.7",
+)
+RESPONSE = ResponseHead(
+    418,
+    b"I'm a \xe9 teapot",
+    [(b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2")],
+    length=0,
+    callee="192.0.2.9:443",
+    stages=[("connected", 0.25), ("responded", 1.5)],
+)
+
+
+class PartTests(SynchronousTestCase):
+    def test_the_layout_is_the_documented_one(self) -> None:
+        part = Part(Kind.DATA, Side.EGRESS, ID, 0x01020304, b"body")
+        self.assertEqual(encode_part(part), b"\x02\x01" + ID + b"\x01\x02\x03\x04body")
+
+    def test_every_part_is_read_back_as_it_was(self) -> None:
+        for part in (
+            Part(Kind.HEAD, Side.INGRESS, ID, 0, b"x", more=True),
+            Part(Kind.HEAD, Side.EGRESS, ID, (1 << 32) - 1, b"x"),
+            Part(Kind.DATA, Side.INGRESS, ID, 7, b"x" * MAX_BODY),
+            Part(Kind.TRAILERS, Side.EGRESS, ID, 8, b"x"),
+            Part(Kind.END, Side.INGRESS, ID, 9, bytes(40)),
+            Part(Kind.ABORT, Side.EGRESS, ID, 0, b"x"),
+            Part(Kind.CREDIT, Side.EGRESS, ID, 0, bytes(8)),
+            Part(Kind.CANCEL, Side.INGRESS, ID, 0, b""),
+        ):
+            self.assertEqual(decode_part(encode_part(part)), part)
+            self.assertEqual(part.size, len(encode_part(part)))
+
+    def test_a_full_part_fills_a_record_exactly(self) -> None:
+        payload = encode_part(Part(Kind.DATA, Side.INGRESS, ID, 0, b"x" * MAX_BODY))
+        self.assertEqual(len(payload), MAX_RECORD)
+        self.assertRaises(RecordError, decode_part, payload + b"x")
+
+    def test_other_forms_are_refused(self) -> None:
+        number = b"\0\0\0\1"
+        none = bytes(4)
+        for what, payload in {
+            "nothing": b"",
+            "too short": b"\x02\x00" + ID + b"\0\0\0",
+            "kind 0": b"\x00\x00" + ID + none,
+            "unknown kind": b"\x08\x00" + ID + none + b"x",
+            "unknown flag": b"\x02\x04" + ID + none + b"x",
+            "more on DATA": b"\x02\x02" + ID + none + b"x",
+            "empty HEAD": b"\x01\x00" + ID + none,
+            "empty DATA": b"\x02\x00" + ID + none,
+            "short END": b"\x04\x00" + ID + none + bytes(39),
+            "long END": b"\x04\x00" + ID + none + bytes(41),
+            "ABORT from ingress": b"\x05\x00" + ID + none + b"x",
+            "ABORT with a number": b"\x05\x01" + ID + number + b"x",
+            "CREDIT with a number": b"\x06\x00" + ID + number + bytes(8),
+            "short CREDIT": b"\x06\x00" + ID + none + bytes(7),
+            "CANCEL from egress": b"\x07\x01" + ID + none,
+            "CANCEL with a body": b"\x07\x00" + ID + none + b"x",
+        }.items():
+            try:
+                decode_part(payload)
+            except RecordError:
+                continue
+            self.fail(f"{what} passed")
+
+    @settings(derandomize=True, deadline=None, max_examples=200, database=None)
+    @given(st.binary(max_size=80))
+    def test_any_bytes_are_a_part_or_a_record_error(self, payload: bytes) -> None:
+        try:
+            part = decode_part(payload)
+        except RecordError:
+            return
+        self.assertEqual(encode_part(part), payload)
+
+    def test_a_part_does_not_show_its_body(self) -> None:
+        self.assertNotIn("secret", repr(Part(Kind.DATA, Side.INGRESS, ID, 0, b"secret")))
+
+
+class WriterTests(SynchronousTestCase):
+    def test_a_message_is_head_data_trailers_end_numbered_from_0(self) -> None:
+        writer = PartWriter(ID, Side.INGRESS)
+        payloads = writer.head(REQUEST) + writer.data(b"body") + writer.end([(b"X", b"y")])
+        parts = [decode_part(payload) for payload in payloads]
+        kinds = [part.kind for part in parts]
+        self.assertEqual(kinds, [Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END])
+        self.assertEqual([part.number for part in parts], [0, 1, 2, 3])
+        self.assertEqual(decode_head(Side.INGRESS, parts[0].body), REQUEST)
+        self.assertEqual(decode_trailers(parts[2]), ((b"X", b"y"),))
+        end = decode_end(parts[3])
+        digest = body_digest()
+        digest.update(b"body")
+        self.assertEqual((end.total, end.digest), (4, digest.digest()))
+
+    def test_a_message_without_body_is_head_and_end(self) -> None:
+        writer = PartWriter(ID, Side.EGRESS)
+        parts = [decode_part(payload) for payload in writer.head(RESPONSE) + writer.end()]
+        self.assertEqual([part.kind for part in parts], [Kind.HEAD, Kind.END])
+        self.assertEqual({part.side for part in parts}, {Side.EGRESS})
+        self.assertEqual(decode_end(parts[1]).total, 0)
+
+    def test_a_large_head_spans_parts(self) -> None:
+        head = RequestHead(b"GET", "http", "h", b"/", [(b"X", b"y" * 200_000)])
+        payloads = PartWriter(ID, Side.INGRESS).head(head)
+        parts = [decode_part(payload) for payload in payloads]
+        self.assertEqual([part.more for part in parts], [True, True, True, False])
+        self.assertEqual({len(payload) for payload in payloads[:-1]}, {MAX_RECORD})
+        self.assertEqual(decode_head(Side.INGRESS, b"".join(part.body for part in parts)), head)
+
+    def test_data_fills_records_exactly_however_it_comes(self) -> None:
+        random = Random(5)
+        body = random.randbytes(5 * MAX_BODY + 123)
+        for most in (1, 1000, MAX_BODY - 1, MAX_BODY, MAX_BODY + 1, 300_000):
+            writer = PartWriter(ID, Side.EGRESS)
+            pieces, at = [], 0
+            size = most if most > 1 else 4999
+            payloads = []
+            while at < len(body):
+                pieces.append(body[at : at + size])
+                payloads += writer.data(pieces[-1])
+                at += size
+            self.assertEqual({len(payload) for payload in payloads}, {MAX_RECORD})
+            payloads += writer.end()
+            parts = [decode_part(payload) for payload in payloads]
+            self.assertEqual(b"".join(part.body for part in parts[:-1]), body)
+            self.assertEqual(len(parts), 7)
+            self.assertEqual(decode_end(parts[-1]).total, len(body))
+
+    def test_whoever_waits_for_bytes_gets_them(self) -> None:
+        writer = PartWriter(ID, Side.EGRESS)
+        self.assertEqual(writer.data(b"abc"), [])
+        self.assertEqual(writer.held, 3)
+        (payload,) = writer.data(b"def", flush=True)
+        self.assertEqual(decode_part(payload).body, b"abcdef")
+        self.assertEqual((writer.held, writer.flush()), (0, []))
+
+    def test_nothing_is_sent_for_nothing(self) -> None:
+        self.assertEqual(PartWriter(ID, Side.EGRESS).data(b"", flush=True), [])
+
+    def test_what_is_spent_counts_small_parts_as_larger(self) -> None:
+        writer = PartWriter(ID, Side.EGRESS)
+        writer.data(b"x", flush=True)
+        self.assertEqual(writer.spent, MIN_COST)
+        writer.data(bytes(MAX_BODY))
+        self.assertEqual(writer.spent, MIN_COST + MAX_BODY)
+        self.assertEqual(writer.spent, data_cost(1) + data_cost(MAX_BODY))
+        self.assertEqual(writer.total, 1 + MAX_BODY)
+
+    def test_trailers_that_fit_no_record_are_a_mistake_here(self) -> None:
+        writer = PartWriter(ID, Side.EGRESS)
+        self.assertRaises(ValueError, writer.end, [(b"X", bytes(MAX_BODY))])
+
+
+class ControlTests(SynchronousTestCase):
+    def test_credit_comes_from_either_side(self) -> None:
+        for side in Side:
+            part = decode_part(encode_credit(ID, side, 1 << 40))
+            self.assertEqual((part.kind, part.side, decode_credit(part)), (Kind.CREDIT, side, 1 << 40))
+
+    def test_cancel_comes_from_ingress(self) -> None:
+        part = decode_part(encode_cancel(ID))
+        self.assertEqual((part.kind, part.side, part.exchange), (Kind.CANCEL, Side.INGRESS, ID))
+
+    def test_abort_carries_a_problem(self) -> None:
+        problem = problems.dns_error("h\u00f6st", "no such name")
+        part = decode_part(encode_abort(ID, problem))
+        self.assertEqual((part.kind, part.side), (Kind.ABORT, Side.EGRESS))
+        self.assertEqual(decode_abort(part), problem)
+
+    def test_an_abort_without_a_problem_is_refused(self) -> None:
+        for body in (b"", b"\xff", cbor.encode([]), cbor.encode({"status": 502})):
+            part = Part(Kind.ABORT, Side.EGRESS, ID, 0, body)
+            self.assertRaises(RecordError, decode_abort, part)
+
+
+class HeadTests(SynchronousTestCase):
+    def test_heads_are_read_back_as_they_were(self) -> None:
+        self.assertEqual(decode_request(encode_head(REQUEST)), REQUEST)
+        self.assertEqual(decode_response(encode_head(RESPONSE)), RESPONSE)
+
+    def test_what_may_be_left_out_is(self) -> None:
+        request = RequestHead(b"GET", "http", "h", b"*")
+        self.assertEqual(decode_request(encode_head(request)), request)
+        self.assertNotIn(b"port", encode_head(request))
+        response = ResponseHead(200)
+        self.assertEqual(decode_response(encode_head(response)), response)
+
+    def test_authority_is_what_host_must_say(self) -> None:
+        self.assertEqual(REQUEST.authority, b"[2001:db8::1]:8443")
+        self.assertEqual(RequestHead(b"GET", "http", "h", b"/").authority, b"h")
+
+    def test_a_head_shows_neither_fields_nor_credentials_nor_query(self) -> None:
+        head = RequestHead(
+            b"GET", "http", "h", b"/?token=canary", [(b"Authorization", b"canary")], credentials=b"u:canary"
+        )
+        self.assertNotIn("canary", repr(head))
+        self.assertNotIn("canary", repr(ResponseHead(200, headers=[(b"Set-Cookie", b"canary")])))
+
+    def test_a_request_head_is_exactly_as_it_must_be(self) -> None:
+        self.refuses(
+            REQUEST,
+            {"method": b""},
+            {"method": "GET"},
+            {"method": b"x" * 65},
+            {"scheme": "ftp"},
+            {"scheme": b"http"},
+            {"scheme": []},
+            {"host": ""},
+            {"host": "b\u00fccher"},
+            {"host": "h" * 256},
+            {"host": b"h"},
+            {"target": b""},
+            {"target": "/"},
+            {"headers": {}},
+            {"headers": [[b"a", b"b", b"c"]]},
+            {"headers": [[b"a"]]},
+            {"headers": [["a", b"b"]]},
+            {"headers": [b"ab"]},
+            {"headers": [[b"a", b"b"]] * (MAX_FIELDS + 1)},
+            {"port": 0},
+            {"port": 65536},
+            {"port": True},
+            {"port": None},
+            {"credentials": "u:p"},
+            {"length": -1},
+            {"length": 1 << 63},
+            {"deadline": 0},
+            {"deadline": -5},
+            {"deadline": 1 << 60},
+            {"deadline": True},
+            {"retry": "maybe"},
+            {"retry": 1},
+            {"retry": []},
+            {"urgency": 8},
+            {"urgency": -1},
+            {"caller": 5},
+            {"caller": ""},
+            {"another": 1},
+            {"status": 200},
+        )
+
+    def test_a_response_head_is_exactly_as_it_must_be(self) -> None:
+        self.refuses(
+            RESPONSE,
+            {"status": 199},
+            {"status": 1000},
+            {"status": "200"},
+            {"status": True},
+            {"reason": "OK"},
+            {"reason": b"x" * 4097},
+            {"headers": None},
+            {"length": -1},
+            {"callee": b"h"},
+            {"stages": [["a", -1]]},
+            {"stages": [["a", 1 << 60]]},
+            {"stages": [["a"]]},
+            {"stages": [["a", 1]] * 17},
+            {"method": b"GET"},
+        )
+
+    def refuses(self, head: RequestHead | ResponseHead, *changes: dict[str, object]) -> None:
+        decode = decode_request if isinstance(head, RequestHead) else decode_response
+        good = cbor.decode_strict(encode_head(head), limit=MAX_HEAD)
+        self.assertEqual(decode(cbor.encode(good)), head)
+        required = {"method", "scheme", "host", "target", "headers", "deadline", "retry", "urgency"}
+        required |= {"status", "reason", "stages"}
+        for name in required & good.keys():
+            missing = {key: value for key, value in good.items() if key != name}
+            self.assertRaises(RecordError, decode, cbor.encode(missing))
+        for change in changes:
+            try:
+                decode(cbor.encode(good | change))
+            except RecordError:
+                continue
+            self.fail(f"{change} passed")
+
+    def test_what_is_no_map_is_refused(self) -> None:
+        for data in (b"", b"\x80", b"\xa0", b"\xff", encode_head(REQUEST) + b"\0", encode_head(REQUEST)[:-1]):
+            self.assertRaises(RecordError, decode_request, data)
+            self.assertRaises(RecordError, decode_response, data)
+
+    def test_a_head_above_the_limit_is_a_mistake_here_and_refused_there(self) -> None:
+        large = RequestHead(b"GET", "http", "h", b"/", [(b"X", bytes(MAX_HEAD))])
+        self.assertRaises(ValueError, encode_head, large)
+        many = RequestHead(b"GET", "http", "h", b"/", [(b"X", b"")] * (MAX_FIELDS + 1))
+        self.assertRaises(ValueError, encode_head, many)
+        self.assertRaises(RecordError, decode_request, bytes(MAX_HEAD + 1))
+
+    @settings(derandomize=True, deadline=None, max_examples=200, database=None)
+    @given(st.binary(max_size=120), st.integers(0, 300), st.integers(0, 255))
+    def test_a_damaged_head_is_another_head_or_a_record_error(self, tail: bytes, at: int, byte: int) -> None:
+        data = bytearray(encode_head(REQUEST))
+        data[at % len(data)] = byte
+        for damaged in (bytes(data), bytes(data[: at % len(data)]) + tail, tail):
+            try:
+                head = decode_request(damaged)
+            except RecordError:
+                continue
+            self.assertEqual(encode_head(head), damaged)
