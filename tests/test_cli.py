@@ -1,0 +1,385 @@
+"""The command line: its words, what they print, and one line with exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft import config
+from hoft.cli import main
+from hoft.config import Allow, Route
+from hoft.identity import Card, Identity
+from hoft.running import ask_to_reload, running_process
+
+from .processes import PATIENCE, command, environment, hoft
+
+
+class Command(SynchronousTestCase):
+    """Runs commands in this process, with a folder of its own for each test."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+        self.near = self.folder / "near"
+        self.far = self.folder / "far"
+
+    def run_in(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as exit:
+                code = exit.code if isinstance(exit.code, int) else -1
+        return code, out.getvalue(), err.getvalue()
+
+    def well(self, *arguments: object) -> str:
+        code, out, err = self.run_in(*arguments)
+        self.assertEqual((code, err), (0, ""), f"hoft {arguments}")
+        return out
+
+    def refused(self, pattern: str, *arguments: object) -> None:
+        code, out, err = self.run_in(*arguments)
+        self.assertEqual((code, out), (2, ""), f"hoft {arguments}: {err}")
+        self.assertRegex(err, pattern)
+        self.assertEqual(err.count("\n"), 1, err)
+        self.assertTrue(err.startswith("hoft"), err)
+
+    def make_pair(self) -> None:
+        self.well("init", self.near, "--folder", self.folder / "exchange")
+        self.well("init", self.far, "--folder", self.folder / "exchange")
+        self.well("trust", self.near, self.well("card", self.far).strip())
+
+
+class InitTests(Command):
+    def test_a_new_node_is_private_has_a_card_and_is_told_where_files_go(self) -> None:
+        out = self.well(
+            "init", self.near, "--name", "gate", "--folder", "/srv/a b", "--listen", "unix:/run/x"
+        )
+        text, fingerprint = out.splitlines()
+        card = Card.parse(text)
+        self.assertEqual(card.name, "gate")
+        self.assertEqual(fingerprint, f"fingerprint {card.fingerprint}")
+        made = config.read(self.near / "hoft.toml")
+        self.assertEqual(
+            (made.name, made.transport, made.listen), ("gate", "folder:/srv/a%20b", ("unix:/run/x",))
+        )
+        self.assertEqual(made.state, self.near)
+        self.assertEqual(Identity.load(self.near / "identity").card("gate"), card)
+        for path, mode in (
+            (self.near, 0o700),
+            (self.near / "hoft.toml", 0o600),
+            (self.near / "identity", 0o600),
+        ):
+            self.assertEqual(path.stat().st_mode & 0o777, mode, path)
+        self.assertIn("# deadline = 60", (self.near / "hoft.toml").read_text())
+
+    def test_what_is_commented_out_in_a_new_file_is_right_when_it_is_not(self) -> None:
+        self.make_pair()
+        text = (self.near / "hoft.toml").read_text()
+        for line in text.splitlines():
+            if line.startswith("# ") and " = " in line:
+                text = text.replace(line, line[2:], 1)
+        made = config.parse(text, self.near / "hoft.toml")
+        plain = config.read(self.near / "hoft.toml")
+        for key in ("deadline", "max_request_body", "spool", "heartbeat"):
+            self.assertEqual(getattr(made, key), getattr(plain, key), key)
+        self.assertEqual(made.default_peer, "far")
+
+    def test_the_ways_to_name_a_carrier(self) -> None:
+        for number, (options, url) in enumerate(
+            (
+                (("--inbox", "/i", "--outbox", "/o"), "folder:?inbox=/i&outbox=/o"),
+                (("--transport", "memory:x"), "memory:x"),
+            )
+        ):
+            node = self.folder / str(number)
+            self.well("init", node, *options)
+            self.assertEqual(config.read(node / "hoft.toml").transport, url)
+
+    def test_without_a_carrier_it_says_that_one_is_still_to_be_named(self) -> None:
+        code, _, err = self.run_in("init", self.near)
+        self.assertEqual(code, 0)
+        self.assertRegex(err, "say in .*near/hoft.toml where files are exchanged")
+        self.refused("transport: not given", "run", self.near)
+        self.refused("transport: not given", "reload", self.near)
+
+    def test_an_existing_node_is_left_alone(self) -> None:
+        self.well("init", self.near, "--folder", "/x")
+        before = {path.name: path.read_bytes() for path in self.near.iterdir()}
+        self.refused("there is a node already", "init", self.near, "--folder", "/y")
+        (self.near / "hoft.toml").unlink()
+        self.refused(r"there is a node already \(identity\)", "init", self.near, "--folder", "/y")
+        self.assertEqual((self.near / "identity").read_bytes(), before["identity"])
+
+    def test_a_folder_that_others_look_into_is_closed_if_empty_and_else_refused(self) -> None:
+        self.near.mkdir(mode=0o755)
+        self.well("init", self.near, "--folder", "/x")
+        self.assertEqual(self.near.stat().st_mode & 0o777, 0o700)
+        self.far.mkdir(mode=0o755)
+        (self.far / "notes").touch()
+        self.refused("others may look into it.*chmod 700", "init", self.far, "--folder", "/x")
+        self.assertEqual(os.listdir(self.far), ["notes"])
+
+    def test_bad_options_make_nothing(self) -> None:
+        self.refused("--name: 'a b'", "init", self.near, "--name", "a b")
+        self.refused("--inbox: given alone", "init", self.near, "--inbox", "/x")
+        self.refused(
+            "--transport: given beside --folder",
+            "init",
+            self.near,
+            "--folder",
+            "/x",
+            "--transport",
+            "memory:",
+        )
+        self.refused("--listen: 'tcp:80' listens on every", "init", self.near, "--listen", "tcp:80")
+        self.assertFalse(self.near.exists())
+        blocked = self.folder / "file"
+        blocked.touch()
+        self.refused("cannot be made or used", "init", blocked / "near")
+
+
+class NodeTests(Command):
+    def setUp(self) -> None:
+        super().setUp()
+        self.make_pair()
+
+    def read(self) -> config.Config:
+        return config.read(self.near / "hoft.toml")
+
+    def test_card_is_one_line(self) -> None:
+        self.assertEqual(str(Card.parse(self.well("card", self.near))) + "\n", self.well("card", self.near))
+
+    def test_trust_shows_the_fingerprints_that_people_compare(self) -> None:
+        near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
+        path = self.folder / "near.card"
+        path.write_text(f"{near}\n")
+        out = self.well("trust", self.far, path, "--name", "office")
+        self.assertIn("office is trusted;", out)
+        self.assertIn(near.fingerprint, out)
+        self.assertIn(far.fingerprint, out)
+        self.assertEqual([peer.name for peer in config.read(self.far / "hoft.toml").peers], ["office"])
+        self.assertIn("already", self.well("trust", self.far, path, "--name", "office"))
+
+    def test_trust_refuses_what_is_no_good_card(self) -> None:
+        card = self.well("card", self.far).strip()
+        self.refused("card is damaged", "trust", self.near, card[:-1] + "x")
+        self.refused("neither a card .* nor a file", "trust", self.near, "far.card")
+        self.refused("the node's own card", "trust", self.near, self.well("card", self.near).strip())
+        self.refused("this node is there already", "trust", self.near, card, "--name", "twice")
+
+    def test_routes_and_allowances_come_and_go(self) -> None:
+        self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
+        self.well("allow", self.near, "http://127.0.0.1:8000")
+        self.well("allow", self.near, "http://127.0.0.1:8000", "--peer", "far")
+        self.assertEqual(self.read().routes, (Route("stock", "far", "https://stock.example/api"),))
+        self.assertEqual(
+            self.read().allowed, (Allow("http://127.0.0.1:8000"), Allow("http://127.0.0.1:8000", "far"))
+        )
+        self.well("disallow", self.near, "http://127.0.0.1:8000")
+        self.assertIn("went with it: route stock", self.well("untrust", self.near, "far"))
+        self.assertEqual((self.read().routes, self.read().allowed, self.read().peers), ((), (), ()))
+
+    def test_mistakes_name_the_option_or_the_file(self) -> None:
+        self.refused(
+            "--peer: no peer is called 'fra'.*did you mean far",
+            "route",
+            self.near,
+            "x",
+            "--peer",
+            "fra",
+            "--url",
+            "http://h",
+        )
+        self.refused("--url: 'h' is not http", "route", self.near, "x", "--peer", "far", "--url", "h")
+        self.refused("'a/b' is no name", "route", self.near, "a/b", "--peer", "far", "--url", "http://h")
+        self.refused("URL-PREFIX: 'h' is not http", "allow", self.near, "h")
+        self.refused("--peer: no peer is called 'x'", "allow", self.near, "http://h", "--peer", "x")
+        self.refused("http://h is not allowed", "disallow", self.near, "http://h")
+        self.refused("none is called 'x'", "unroute", self.near, "x")
+        self.refused("none is called 'x'", "untrust", self.near, "x")
+        self.refused("nowhere/hoft.toml: cannot be read", "card", self.folder / "nowhere")
+        (self.near / "identity").chmod(0o644)
+        self.refused("others may read this key", "card", self.near)
+        (self.near / "hoft.toml").write_text("name = 'near'\ncolour = 'red'\n")
+        self.refused("hoft.toml: colour: no such key", "list", self.near)
+
+    def test_list_shows_all_for_people_and_for_programs(self) -> None:
+        self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
+        self.well("allow", self.near, "http://127.0.0.1:8000")
+        near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
+        out = self.well("list", self.near)
+        for word in (
+            str(near.uuid),
+            far.fingerprint,
+            "/svc/stock/",
+            "https://stock.example/api",
+            "(every peer)",
+        ):
+            self.assertIn(word, out)
+        self.assertEqual(
+            json.loads(self.well("list", self.near, "--json")),
+            {
+                "name": "near",
+                "uuid": str(near.uuid),
+                "fingerprint": near.fingerprint,
+                "card": str(near),
+                "transport": f"folder:{self.folder}/exchange",
+                "listen": ["tcp:8080:interface=127.0.0.1"],
+                "default_peer": None,
+                "peers": [
+                    {"name": "far", "uuid": str(far.uuid), "fingerprint": far.fingerprint, "card": str(far)}
+                ],
+                "routes": [{"name": "stock", "peer": "far", "url": "https://stock.example/api"}],
+                "allowed": [{"url": "http://127.0.0.1:8000", "peer": None}],
+                "forwards": [],
+            },
+        )
+
+    def test_reload_without_a_running_node_says_so(self) -> None:
+        self.refused("no node runs on", "reload", self.near)
+
+
+class RunningNodeTests(Command):
+    """Commands find the process that holds the lock, and tell it; a real one stands in for a node."""
+
+    HOLDER = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGHUP, lambda *_: print("hangup", flush=True))
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.write(lock, b"%d\\n" % os.getpid())
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make_pair()
+
+    def start_holder(self, state: Path | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", self.HOLDER, str((state or self.near) / "lock")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.addCleanup(process.communicate)
+        self.assertEqual(self.heard(process), "locked\n")
+        return process
+
+    def heard(self, process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def test_edits_and_reload_reach_the_running_node(self) -> None:
+        holder = self.start_holder()
+        self.assertEqual(running_process(self.near), holder.pid)
+        self.assertIn("takes it up", self.well("allow", self.near, "http://h"))
+        self.assertEqual(self.heard(holder), "hangup\n")
+        self.well("reload", self.near)
+        self.assertEqual(self.heard(holder), "hangup\n")
+
+    def test_a_file_with_a_mistake_is_not_sent_to_it(self) -> None:
+        holder = self.start_holder()
+        (self.near / "hoft.toml").write_text("name = 3")
+        self.refused("hoft.toml: name: 3", "reload", self.near)
+        os.kill(holder.pid, signal.SIGHUP)
+        self.assertEqual(self.heard(holder), "hangup\n")
+        holder.communicate()
+        self.assertEqual(holder.returncode, 0)
+
+    def test_a_process_that_was_killed_is_none(self) -> None:
+        holder = self.start_holder()
+        holder.kill()
+        holder.wait()
+        self.assertEqual((self.near / "lock").read_text().strip(), str(holder.pid))
+        self.assertIsNone(running_process(self.near))
+        self.assertFalse(ask_to_reload(self.near))
+
+    def test_locks_without_a_process_id_are_nobodys(self) -> None:
+        for content in (b"", b"x", b"-1\n", b"0x10"):
+            (self.near / "lock").write_bytes(content)
+            with open(self.near / "lock", "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self.assertIsNone(running_process(self.near), content)
+
+    def test_a_node_of_another_user_is_named_to_be_signalled_by_hand(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be two users")
+        # Outside of trial's folder, which the other user may be unable to enter.
+        state = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, state)
+        state.chmod(0o755)
+        holder = self.start_holder(state)
+        (state / "lock").chmod(0o644)
+        probe = (
+            "import os, sys\n"
+            "from pathlib import Path\n"
+            "from hoft.errors import LocalError\n"
+            "from hoft.running import ask_to_reload\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "try: ask_to_reload(Path(sys.argv[1]))\n"
+            "except LocalError as error: print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", probe, str(state)],
+            env=environment(), capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        self.assertIn(f"the node runs as another user: 'kill -HUP {holder.pid}'", done.stdout, done.stderr)
+
+
+class ProcessTests(Command):
+    def test_every_command_has_help_with_examples(self) -> None:
+        code, out, _ = self.run_in("--help")
+        self.assertEqual(code, 0)
+        for word in (
+            "init", "card", "trust", "untrust", "route", "unroute",
+            "allow", "disallow", "list", "run", "reload", "mirror",
+        ):  # fmt: skip
+            self.assertIn(f"\n    {word} ", out)
+            code, text, _ = self.run_in(word, "--help")
+            self.assertEqual(code, 0)
+            self.assertIn(f"examples:\n  hoft {word} ", text)
+
+    def test_bad_words_and_flags_are_one_line(self) -> None:
+        self.refused("hoft: .*invalid choice: 'start'", "start")
+        self.refused("required: COMMAND", *())
+        self.refused(r"hoft trust: .*required: CARD \(see 'hoft trust --help'\)", "trust", "near")
+        self.refused("unrecognized arguments: --x", "card", "near", "--x")
+
+    def test_as_a_process_it_answers_the_same(self) -> None:
+        done = hoft("--version")
+        self.assertRegex(done.stdout, r"\Ahoft \d+\.\d+\.\d+\n\Z")
+        done = hoft("card", "nowhere", cwd=self.folder)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertEqual(
+            done.stderr,
+            "hoft: nowhere/hoft.toml: cannot be read (No such file or directory); "
+            "wanted: a configuration, as 'hoft init' makes it\n",
+        )
+
+    def test_the_first_seconds_of_a_person(self) -> None:
+        """Card from one node to the other through a pipe, as the tutorial has it."""
+        self.well("init", self.near, "--folder", "/x")
+        self.well("init", self.far, "--folder", "/x")
+        with subprocess.Popen(command("card", self.far), env=environment(), stdout=subprocess.PIPE) as card:
+            done = hoft("trust", self.near, "/dev/stdin", stdin=card.stdout)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([peer.name for peer in config.read(self.near / "hoft.toml").peers], ["far"])
+
+    def test_completions_are_printed_where_shtab_is_installed(self) -> None:
+        code, out, _ = self.run_in("--print-completion", "bash")
+        self.assertEqual(code, 0)
+        self.assertIn("disallow", out)
