@@ -16,7 +16,7 @@ from ipaddress import AddressValueError, IPv6Address
 
 from attrs import field, frozen
 
-from hoft.web.heads import Fields
+from hoft.web.heads import Fields, RequestHead, ResponseHead
 from hoft.web.problems import (
     Blame,
     Refused,
@@ -50,6 +50,8 @@ HOP_BY_HOP = frozenset(
 """What concerns one connection, or the proxy itself, and is never forwarded (RFC 9110 7.6.1, 11.7)."""
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+_NOT_IN_HEADS = HOP_BY_HOP | FRAMING | {b"host"}
 
 _NOT_IN_TRAILERS = (
     HOP_BY_HOP
@@ -130,6 +132,33 @@ def check_fields(fields: Fields, blame: Blame = malformed_request) -> None:
 def _shown(text: bytes) -> str:
     """C{text} in a message, short and in ASCII."""
     return repr(text[:60])[1:]
+
+
+def check_head(head: RequestHead | ResponseHead, blame: Blame = malformed_request) -> None:
+    """
+    A head may be written as HTTP/1.1: tokens and values are what they must be, and no
+    field says anything about the connection.  For what a peer sent, before it is used.
+
+    @raise Refused:
+    """
+    check_fields(head.headers, blame)
+    for name, _ in head.headers:
+        if name.lower() in _NOT_IN_HEADS:
+            raise Refused(blame(f"{_shown(name)} does not cross"))
+    if isinstance(head, ResponseHead):
+        if _CONTROLS.search(head.reason):
+            raise Refused(blame("the reason has a control character"))
+        return
+    if not is_token(head.method) or head.method == b"CONNECT":
+        raise Refused(blame(f"{_shown(head.method)} is not a method that is carried"))
+    if head.target == b"*":
+        if head.method != b"OPTIONS":
+            raise Refused(blame("only OPTIONS has the target *"))
+    elif not re.fullmatch(rb"/[!-~]*", head.target) or b"#" in head.target:
+        raise Refused(blame("the target is not a path"))
+    where = authority(head.authority, blame=blame)
+    if where != Authority(head.host, head.port):
+        raise Refused(blame(f"{_shown(head.authority)} is not a host"))
 
 
 # --- Framing ------------------------------------------------------------------------

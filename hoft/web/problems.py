@@ -6,7 +6,7 @@ CBOR where it must, and the ingress turns it into a response.  Its C{detail} is 
 by callers: it names hosts, routes and limits, never credentials.
 
 The C{type} is a stable name, not an address: C{.invalid} never resolves (RFC 2606).
-The documentation lists them in C{reference-problems}.  Pure.
+C{docs/reference-problems.rst} lists them.  Pure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Blame = Callable[[str], "Problem"]
 
 
 def _short(text: str) -> str:
-    return text[:MAX_DETAIL]
+    """Fit to be read and to cross: surrogates, as from file names, have no UTF-8."""
+    return text[:MAX_DETAIL].encode("utf-8", "replace").decode("utf-8")
 
 
 @frozen
