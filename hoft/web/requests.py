@@ -32,7 +32,7 @@ MAX_CHUNK_LINE = 256
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 _NOTABLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
@@ -114,27 +114,25 @@ class RequestParser:
             self._searched = 0
         end = buffer.find(b"\r\n\r\n", self._searched, self._max_head + 4)
         if end < 0:
-            self._searched = max(0, len(buffer) - 3)
             self._check_partial(buffer)
+            self._searched = max(0, len(buffer) - 3)
             return None
         self._buffer = buffer[end + 4 :]
         self._searched = 0
         return self._head(buffer[: end + 2])
 
     def _check_partial(self, buffer: bytes) -> None:
-        """Refuse early what will never become a head."""
-        first = buffer.find(b"\r\n", 0, self._max_head + 2)
+        """Refuse early what will never become a head; looks only at what is new."""
+        at = buffer.find(b"\n", self._searched)
+        while at >= 0:
+            if buffer[at - 1 : at] != b"\r":
+                raise Refused(malformed_request("a line does not end with CR LF"))
+            at = buffer.find(b"\n", at + 1)
         if len(buffer) > self._max_head:
-            if first < 0:
-                raise Refused(
-                    evolve(
-                        headers_too_large(f"the request line is longer than {self._max_head} bytes"),
-                        status=414,
-                    )
-                )
-            raise Refused(headers_too_large(f"the header fields are larger than {self._max_head} bytes"))
-        if first < 0 and b"\n" in buffer:
-            raise Refused(malformed_request("a line does not end with CR LF"))
+            if buffer.find(b"\r\n", 0, self._max_head + 2) >= 0:
+                raise Refused(headers_too_large(f"the header fields are larger than {self._max_head} bytes"))
+            too_long = headers_too_large(f"the request line is longer than {self._max_head} bytes")
+            raise Refused(evolve(too_long, status=414))
 
     def _head(self, block: bytes) -> Request:
         start = block.index(b"\r\n") + 2

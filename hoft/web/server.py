@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -31,7 +32,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -395,7 +396,7 @@ _UNREADABLE = Request(
 
 
 @implementer(IProtocolFactory)
-class ServerFactory(Factory):
+class ServerFactory(protocol.ServerFactory):
     """
     Makes the connections of any number of listening ports.
 

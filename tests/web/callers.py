@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -206,8 +207,10 @@ class IngressCase(TestCase):
         )
         self.near.attach(self.ingress)
         self.far_link.attach(self.far)
-        self.port: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")  # type: ignore[attr-defined]  # the reactor is a module
-        self.number = self.port.getHost().port
+        self.port: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
+        address = self.port.getHost()
+        assert isinstance(address, IPv4Address)
+        self.number = address.port
         self.addCleanup(self.tearAllDown)
 
     @inlineCallbacks

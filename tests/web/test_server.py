@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -85,8 +86,10 @@ class ServerCase(TestCase):
         self.then: Callable[[Call, bytes], None] | None = hello
         self.now = 0.0
         self.factory = ServerFactory(reactor, self.clock, self.serve, self.refused)
-        self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
-        self.number = self.port.getHost().port
+        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        address = self.port.getHost()
+        assert isinstance(address, IPv4Address)
+        self.number = address.port
         self.addCleanup(self.tearAllDown)
 
     @inlineCallbacks
@@ -136,7 +139,8 @@ class RequestTests(ServerCase):
         self.then = lambda call, _: waiting.append(call)
         answer = self.ask(*(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(3)), CLOSE)
         for n in range(4):
-            yield self.until(lambda n=n: len(self.served) == n + 1)
+            while len(self.served) <= n:
+                yield deferLater(reactor, 0.002)
             yield deferLater(reactor, 0.01)
             self.assertEqual(len(self.served), n + 1, "the next only after the answer")
             hello(waiting[n], b"")
