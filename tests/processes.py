@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
 
 PATIENCE = 60.0
 """Seconds after which a process that should have ended is ended, and the test fails."""
@@ -34,3 +37,12 @@ def twistd(*arguments: object) -> list[str]:
     """The command line of C{twistd -n --pidfile= ARGUMENTS}."""
     program = "from twisted.scripts.twistd import run; run()"
     return [sys.executable, "-c", program, "-n", "--pidfile=", *map(str, arguments)]
+
+
+def end_if_late(test: SynchronousTestCase, process: subprocess.Popen[str]) -> None:
+    """Kill it at the end of the test, and after L{PATIENCE} seconds, so that no test waits for ever."""
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.daemon = True
+    timer.start()
+    test.addCleanup(process.kill)
+    test.addCleanup(timer.cancel)

@@ -23,7 +23,7 @@ from hoft.config import Allow, Route
 from hoft.identity import Card, Identity
 from hoft.running import ask_to_reload, running_process
 
-from .processes import PATIENCE, command, environment, hoft
+from .processes import PATIENCE, command, end_if_late, environment, hoft
 
 
 class Command(SynchronousTestCase):
@@ -276,6 +276,7 @@ sys.stdin.read()
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.addCleanup(process.communicate)
+        end_if_late(self, process)
         self.assertEqual(self.heard(process), "locked\n")
         return process
 
