@@ -48,6 +48,7 @@ BOMBS: dict[str, bytes] = {
     "a cycle as a map's value": bytes.fromhex("d81ca16161d81d00"),
     "a regular expression (tag 35)": b"\xd8\x23\x78\x1d" + b"(a*)*" * 5 + b"b$$$",
     "a long regular expression (tag 35)": b"\xd8\x23\x7a\x00\x01\x00\x00" + b"(" * 65_536,
+    "a regular expression of many choices (tag 35)": b"\xd8\x23\x7a\x00\x0c\x35\x00" + b"(a|b)" * 160_000,
     "a bignum (tag 2)": b"\xc2\x5a\x00\x01\x00\x00" + b"\xff" * 65_536,
     "a decimal (tag 4)": bytes.fromhex("c4821b7fffffffffffffff01"),
     "a bigfloat (tag 5)": bytes.fromhex("c5821b7fffffffffffffff01"),

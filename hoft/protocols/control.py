@@ -66,12 +66,8 @@ def _flatten(ranges: Ranges, after: int) -> list[int]:
     return flat
 
 
-def _unflatten(flat: Sequence[int], after: int, top: int) -> Ranges:
-    """
-    The reverse of L{_flatten}.
-
-    @param top: the highest number allowed.
-    """
+def _unflatten(flat: Sequence[int], after: int) -> Ranges:
+    """The reverse of L{_flatten}."""
     if len(flat) % 2:
         raise ValueError("half a range")
     ranges: list[tuple[int, int]] = []
@@ -80,8 +76,6 @@ def _unflatten(flat: Sequence[int], after: int, top: int) -> Ranges:
             raise ValueError("a range that is not two positive integers")
         start = after + gap + 1
         after = start + length - 1
-        if after > top:
-            raise ValueError(f"a range up to {after}, beyond {top}")
         ranges.append((start, after))
     return tuple(ranges)
 
@@ -99,7 +93,7 @@ class Receipt:
     missing: Ranges = ()
     """The record frames (1 and up) that did not arrive intact."""
     hold: int = field(default=0, validator=_u32)
-    """Milliseconds from the packet's arrival to the sending of this receipt; see L{held}."""
+    """Milliseconds from the packet's arrival to the sending of this receipt."""
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.frames <= MAX_FRAMES:
@@ -115,17 +109,8 @@ class Receipt:
         """How many record frames arrived whole."""
         return self.frames - sum(end - start + 1 for start, end in self.missing)
 
-    @property
-    def held(self) -> float:
-        """Seconds from the packet's arrival to the sending of this receipt."""
-        return self.hold / 1000
-
-    def missing_frames(self) -> list[int]:
-        """The numbers in C{missing}, one by one."""
-        return [index for start, end in self.missing for index in range(start, end + 1)]
-
     @classmethod
-    def of(cls, boot: int, number: int, frames: int, missing: Iterable[int], held: float) -> Receipt:
+    def of(cls, boot: int, number: int, frames: int, missing: Iterable[int], hold: int) -> Receipt:
         """
         A receipt for a packet of which these frames are missing.
 
@@ -135,7 +120,7 @@ class Receipt:
 
         @param missing: ascending, as from L{PacketReader.missing
             <hoft.protocols.packets.PacketReader.missing>}.
-        @param held: seconds from the packet's arrival to the sending of this.
+        @param hold: milliseconds; what the field cannot hold counts as the nearest that it can.
         """
         ranges: list[tuple[int, int]] = []
         for index in missing:
@@ -148,7 +133,7 @@ class Receipt:
             kept = sorted(between[len(ranges) - MAX_GAPS :])
             bounds = zip([0, *kept], [*kept, len(ranges)], strict=True)
             ranges = [(ranges[low][0], ranges[high - 1][1]) for low, high in bounds]
-        return cls(boot, number, frames, tuple(ranges), min(max(round(held * 1000), 0), _U32))
+        return cls(boot, number, frames, tuple(ranges), min(max(hold, 0), _U32))
 
 
 def select_receipts(receipts: Iterable[Receipt]) -> tuple[Receipt, ...]:
@@ -247,7 +232,7 @@ class Control:
             raise ValueError(f"unknown fields {sorted(values)}")
         return cls(
             ack=numbers["ack"],
-            sack=_unflatten(sack, numbers["ack"], _U64),
+            sack=_unflatten(sack, numbers["ack"]),
             limit=numbers["limit"],
             receipts=tuple(_receipt(receipts[0], each) for each in receipts[1:]),
             clock=numbers["clock"],
@@ -273,4 +258,4 @@ def _receipt(boot: object, fields: object) -> Receipt:
     for value in (number, frames, hold):
         if type(value) is not int:
             raise ValueError("a receipt of other than integers")
-    return Receipt(boot, number, frames, _unflatten(missing, -1, frames), hold)
+    return Receipt(boot, number, frames, _unflatten(missing, -1), hold)
