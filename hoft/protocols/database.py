@@ -57,9 +57,9 @@ from zope.interface import implementer
 
 from hoft.errors import JournalError, JournalFull
 from hoft.interfaces import ITransaction
-from hoft.protocols.schema import Schema, migrate
+from hoft.protocols.schema import Schema, back_up, migrate
 from hoft.protocols.segments import FULL, INLINE, Location, Segments, sync_folder
-from hoft.protocols.statefolder import StateFolder, kernel_boot
+from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
 
 DATABASE = "journal.sqlite"
 
@@ -81,9 +81,12 @@ _OWN = Schema(
     ),
 )
 
-_SETTINGS = (
+_AT_CREATION = (
     f"page_size = {PAGE}",
-    "locking_mode = EXCLUSIVE",
+    "auto_vacuum = INCREMENTAL",  # see Database._make_room
+)
+
+_SETTINGS = (
     "journal_mode = WAL",
     "synchronous = NORMAL",
     "foreign_keys = ON",
@@ -237,16 +240,18 @@ class Database:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             self._disconnect()
             self._connection = connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, cached_statements=256
+                path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._transaction = Transaction(self, connection)
             execute = connection.execute
-            for setting in _SETTINGS:
+            execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look, or there is shared memory
+            new = back_up(connection, self._schemas, self.folder / "before-upgrade.sqlite")
+            for setting in (*_AT_CREATION, *_SETTINGS) if new else _SETTINGS:
                 execute(f"PRAGMA {setting}")
             if execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 raise JournalError(f"{path}: SQLite cannot keep a write-ahead log here")
             execute("BEGIN IMMEDIATE")
-            migrate(connection, self._schemas, self.folder / "before-upgrade.sqlite")
+            migrate(connection, self._schemas)
             execute(
                 "INSERT INTO journal (only, incarnation, clock, boot) VALUES (1, ?, 0, '')"
                 " ON CONFLICT DO NOTHING",
@@ -293,6 +298,8 @@ class Database:
             doomed = ()
             self._roll_back()
         self._raised = self._minted = False
+        if self._full:
+            self._make_room()
         done = Done(self.incarnation, self.clock, doomed=doomed)
         for (_, deferred, durable), (result, failed) in zip(batch, outcomes, strict=True):
             (done.durable if durable and not failed else done.ordered).append((deferred, result))
@@ -324,6 +331,17 @@ class Database:
             self._read_state()
         except sqlite3.Error:
             pass  # the next commit fails in turn, and says so to those who ask for it
+
+    def _make_room(self) -> None:
+        """
+        While room is short: give back what SQLite holds and does not need, its
+        log and free pages.  A few at a time, since moving them takes log first.
+        """
+        try:
+            self._transaction.execute(f"PRAGMA incremental_vacuum({RESERVE // 4 // PAGE})").fetchall()
+            self._transaction.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            pass  # no room even for that yet: the log stays, and is whole
 
     def _failure(self, error: BaseException) -> Failure:
         """What the caller is told; where the disk is full, also what is done about it."""

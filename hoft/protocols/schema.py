@@ -31,25 +31,36 @@ class Schema:
     """Statements; number k leads from version k to k + 1, and 0 is nothing at all."""
 
 
-def migrate(connection: sqlite3.Connection, schemas: Sequence[Schema], backup: Path) -> None:
+def back_up(connection: sqlite3.Connection, schemas: Sequence[Schema], backup: Path) -> bool:
     """
-    In the transaction that is open: bring each component to its newest version.
+    Outside of any transaction: copy the database, if existing tables are about to change.
 
-    @param backup: where a copy of the database lies before existing tables change.
+    @param backup: where the copy lies then; an older one is replaced.
+    @return: whether the database is still empty.
     @raise JournalError: the file is something else, or of a newer release.
     """
     versions = _versions(connection)
-    missing = {
-        schema.component: len(schema.migrations) - versions.get(schema.component, 0) for schema in schemas
-    }
-    newer = [component for component, steps in missing.items() if steps < 0]
+    newer = [
+        schema.component for schema in schemas if versions.get(schema.component, 0) > len(schema.migrations)
+    ]
     if newer:
         raise JournalError(
             f"the journal was written by a newer release of hoft (its tables for {', '.join(newer)}"
             " are unknown to this one): run that release, or restore a backup from before the upgrade"
         )
-    if any(steps and component in versions for component, steps in missing.items()):
+    if any(0 < versions.get(schema.component, 0) < len(schema.migrations) for schema in schemas):
         _copy(connection, backup)
+    return not versions
+
+
+def migrate(connection: sqlite3.Connection, schemas: Sequence[Schema]) -> None:
+    """In the transaction that is open: bring each component to its newest version."""
+    versions = _versions(connection)
+    if not versions:
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(
+            "CREATE TABLE component (name TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+        )
     for schema in schemas:
         version = versions.get(schema.component, 0)
         for migration in schema.migrations[version:]:
@@ -68,10 +79,6 @@ def _versions(connection: sqlite3.Connection) -> dict[str, int]:
         return dict(connection.execute("SELECT name, version FROM component"))
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise JournalError("this SQLite database is not a journal of hoft")
-    connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    connection.execute(
-        "CREATE TABLE component (name TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID"
-    )
     return {}
 
 

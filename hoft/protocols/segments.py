@@ -321,9 +321,9 @@ class Segments:
     def remove(self, numbers: Iterable[int]) -> None:
         """On the thread that syncs: the commit that let go of these segments is on disk."""
         for number in numbers:
-            with self._lock:
-                self._files.pop(number, None)
             self._path(number).unlink(missing_ok=True)
+            with self._lock:  # after: or a reader might open it once more in between, and keep it
+                self._files.pop(number, None)
 
     # --- files ---
 

@@ -1,0 +1,716 @@
+"""The durable log: two grades of commit, and what holds when things break."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from zope.interface.verify import verifyClass
+
+from hoft.errors import JournalError, JournalFull, JournalInUse, PayloadLost
+from hoft.interfaces import ITransaction
+from hoft.protocols import database, statefolder
+from hoft.protocols.journal import GROUP, Journal, Schema, Transaction
+from hoft.protocols.segments import Segments
+from hoft.worker import Worker
+
+from .journals import NOTES, InlineJournal, erase, notes, payload_of, write
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class JournalCase(SynchronousTestCase):
+    """A journal in virtual time, in a folder of its own."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.journals: list[InlineJournal] = []
+
+    def tearDown(self) -> None:
+        for inline in self.journals:
+            inline.crash()
+
+    def opened(self, **options: Any) -> InlineJournal:
+        inline = InlineJournal(self.folder, **options)
+        self.journals.append(inline)
+        inline.result(inline.journal.open())
+        return inline
+
+    def reopened(self, inline: InlineJournal, **options: Any) -> InlineJournal:
+        inline.crash()
+        return self.opened(**options)
+
+
+class CommitTests(JournalCase):
+    def test_interface(self) -> None:
+        verifyClass(ITransaction, Transaction)
+
+    def test_group(self) -> None:
+        """What is given together is one commit, up to a bound."""
+        inline = self.opened()
+        before = inline.worker.calls
+        asked = [inline.journal.transact(Transaction.raise_clock) for _ in range(GROUP + 1)]
+        clocks = [inline.result(one) for one in asked]
+        self.assertEqual(clocks, [1] * GROUP + [2])
+        self.assertEqual(inline.worker.calls - before, 2)
+        self.assertEqual(inline.journal.clock, 2)
+
+    def test_one_failure_harms_no_other(self) -> None:
+        """An operation that raises is undone alone, and its caller gets the traceback."""
+        inline = self.opened()
+
+        def stumble(transaction: Transaction) -> None:
+            write(2, bytes(9000))(transaction)
+            transaction.execute("DELETE FROM note WHERE number = 1")
+            raise ZeroDivisionError("on purpose")
+
+        first = inline.journal.transact(write(1, b"a" * 9000))
+        second = inline.journal.transact(stumble)
+        third = inline.journal.transact(write(3, b"c" * 9000))
+        inline.result(first)
+        failure = self.failureResultOf(second, ZeroDivisionError)
+        self.assertIn("stumble", failure.getTraceback())
+        inline.result(third)
+        inline = self.reopened(inline)
+        places = inline.do(notes)
+        self.assertEqual(list(places), [1, 3])
+        self.assertEqual(
+            inline.result(inline.journal.load([places[3], places[1]])), [b"c" * 9000, b"a" * 9000]
+        )
+
+    def test_mistakes_in_sql_reach_their_caller(self) -> None:
+        inline = self.opened()
+        self.assertRaises(sqlite3.OperationalError, inline.do, lambda t: t.execute("SELECT nonsense"))
+        inline.do(write(1, b""))
+        self.assertRaises(sqlite3.IntegrityError, inline.do, write(1, b""))
+        self.assertEqual(list(inline.do(notes)), [1])
+
+    def test_a_failed_commit_fails_all_of_it(self) -> None:
+        """When SQLite refuses the commit itself, nobody is told yes, and the journal goes on."""
+        deferred_check = Schema(
+            "checked",
+            (
+                (
+                    "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
+                    "CREATE TABLE child (parent INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+                ),
+            ),
+        )
+        inline = self.opened(schemas=[NOTES, deferred_check])
+        inline.do(Transaction.raise_clock)
+        innocent = inline.journal.transact(write(1, bytes(9000)))
+        clock = inline.journal.transact(Transaction.raise_clock)
+        guilty = inline.journal.transact(lambda t: t.execute("INSERT INTO child VALUES (7)"))
+        for deferred in (innocent, clock, guilty):
+            self.assertRaises(sqlite3.IntegrityError, inline.result, cast("Deferred[Any]", deferred))
+        self.assertEqual(inline.journal.clock, 1)
+        self.assertEqual(inline.do(notes), {})
+        inline.do(write(1, b"x" * 9000))
+        self.assertEqual(inline.do(Transaction.raise_clock), 2)
+        self.assertEqual(inline.journal.segments.read(inline.do(notes)[1]), b"x" * 9000)
+
+    def test_order(self) -> None:
+        """Operations run as given; results of one grade fire in that order."""
+        inline = self.opened(sync_delay=0.01)
+        ran: list[int] = []
+        fired: dict[bool, list[int]] = {False: [], True: []}
+
+        def run(number: int, transaction: Transaction) -> int:
+            ran.append(number)
+            return number
+
+        def told(number: int, durable: bool) -> None:
+            fired[durable].append(number)
+
+        chance = random.Random(3)
+        waiting = []
+        for number in range(2000):
+            durable = chance.random() < 0.3
+            asked = inline.journal.transact(partial(run, number), durable)
+            waiting.append(asked.addCallback(told, durable))
+            if chance.random() < 0.02:
+                inline.clock.advance(0.005)
+        inline.result(gatherResults(waiting))
+        self.assertEqual(ran, list(range(2000)))
+        self.assertEqual(sorted(fired[False] + fired[True]), ran)
+        self.assertEqual(fired[False], sorted(fired[False]))
+        self.assertEqual(fired[True], sorted(fired[True]))
+
+    def test_clock_and_incarnation(self) -> None:
+        """They outlive a crash, and a failed operation mints nothing."""
+        inline = self.opened()
+        first = inline.journal.incarnation
+        self.assertNotEqual(first, 0)
+        self.assertEqual(inline.do(lambda t: (t.raise_clock(), t.raise_clock())), (1, 1))
+
+        def in_vain(transaction: Transaction) -> None:
+            transaction.mint_incarnation()
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, inline.do, in_vain)
+        self.assertEqual(inline.journal.incarnation, first)
+        inline = self.reopened(inline)
+        self.assertEqual((inline.journal.incarnation, inline.journal.clock), (first, 1))
+        second = inline.do(Transaction.mint_incarnation)
+        self.assertNotEqual(second, first)
+        self.assertEqual(inline.journal.incarnation, second)
+        self.assertEqual(self.reopened(inline).journal.incarnation, second)
+
+    def test_payloads(self) -> None:
+        """Small or large, they come back from any thread, within and after the transaction."""
+        inline = self.opened()
+        payloads = [bytes([size % 256]) * size for size in (0, 1, 4095, 4096, 65536, 200000)]
+
+        def operation(transaction: Transaction) -> list[bytes]:
+            return [transaction.load(write(len(p), p)(transaction)) for p in payloads]
+
+        self.assertEqual(inline.do(operation), payloads)
+        inline = self.reopened(inline)
+        places = list(inline.do(notes).values())
+        self.assertEqual(inline.result(inline.journal.load(places)), payloads)
+        self.assertEqual([inline.journal.segments.read(place) for place in places], payloads)
+        for payload in payloads:
+            inline.do(erase(len(payload)))
+        for number in range(20):  # moves on to further segments
+            inline.do(write(number, bytes(30000)))
+            inline.do(erase(number))
+        self.assertRaises(PayloadLost, inline.result, inline.journal.load(places[-1:]))
+        self.assertLessEqual(len(list((self.folder / "segments").iterdir())), 2)
+
+    def test_log_is_bounded(self) -> None:
+        """SQLite's log is used anew, however much is committed."""
+        inline = self.opened()
+        for number in range(1500):
+            inline.do(write(number % 100, bytes(4000)))
+            inline.do(erase(number % 100))
+        self.assertLess((self.folder / "journal.sqlite-wal").stat().st_size, 3 * database.CHECKPOINT)
+        self.assertLess((self.folder / "journal.sqlite").stat().st_size, 1 << 20)
+
+
+class DurabilityTests(JournalCase):
+    def test_only_durable_ones_wait_for_the_disk(self) -> None:
+        """And one sync serves all that were committed before it began."""
+        inline = self.opened(sync_delay=5)
+        synced: list[int] = []
+        real = os.fdatasync
+
+        def sync(descriptor: int) -> None:
+            synced.append(descriptor)
+            real(descriptor)
+
+        self.patch(os, "fdatasync", sync)
+        first = inline.journal.transact(write(1, b"first"), durable=True)
+        inline.clock.pump([0, 0, 0, 1])
+        self.assertNoResult(first)
+        ordered = inline.journal.transact(write(2, b"second"))
+        inline.clock.pump([0, 0, 0, 1])
+        self.successResultOf(ordered)
+        later = [inline.journal.transact(write(number, b""), durable=True) for number in range(3, 9)]
+        inline.clock.pump([0, 0, 0, 1])
+        self.assertEqual(synced, [])
+        inline.clock.pump([2, 0, 0])
+        self.successResultOf(first)
+        self.assertEqual(len(synced), 1)
+        for deferred in later:
+            self.assertNoResult(deferred)
+        inline.clock.pump([5, 0, 0])
+        for deferred in later:
+            self.successResultOf(deferred)
+        self.assertEqual(len(synced), 2)
+
+    def test_failed_sync(self) -> None:
+        """The disk failed: nobody is told yes from then on, until the journal is opened again."""
+        inline = self.opened()
+        inline.do(write(1, b"before"), durable=True)
+
+        def fail(descriptor: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "fdatasync", fail)
+        durable = inline.journal.transact(write(2, b""), durable=True)
+        ordered = inline.journal.transact(write(3, b""))
+        inline.result(ordered)
+        self.assertRaises(JournalError, inline.result, durable)
+        self.assertRaises(JournalError, inline.do, write(4, b""))
+        self.assertRaises(JournalError, inline.do, write(5, b""), True)
+
+    def test_segments_are_synced_before_a_durable_answer(self) -> None:
+        """The log and every segment with new payloads, by the file, and their folder if one is new."""
+        inline = self.opened()
+        synced: list[str] = []
+
+        def note(real: Any) -> Any:
+            def sync(descriptor: int) -> None:
+                synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+                real(descriptor)
+
+            return sync
+
+        if not os.path.exists("/proc/self/fd"):
+            raise SkipTest("needs /proc to tell files by descriptor")
+        self.patch(os, "fdatasync", note(os.fdatasync))
+        self.patch(os, "fsync", note(os.fsync))
+        inline.do(write(1, bytes(30000)))
+        inline.do(write(2, bytes(30000)))
+        self.assertEqual(synced, [])
+        inline.do(write(3, bytes(30000)), durable=True)
+        self.assertEqual(
+            synced,
+            ["000000000001.segment", "000000000002.segment", "segments", "journal.sqlite-wal"],
+        )
+        synced.clear()
+        inline.do(write(4, b"small"), durable=True)
+        self.assertEqual(synced, ["journal.sqlite-wal"])
+
+    def test_no_segment_goes_before_the_disk_knows(self) -> None:
+        """A power cut may bring back rows that were deleted; their payloads must still be there."""
+        inline = self.opened(sync_delay=5)
+        for number in range(4):
+            inline.do(write(number, bytes(40000)))
+        inline.journal.transact(erase(0))
+        inline.clock.pump([0, 0, 0, 1])
+        files = sorted(path.name for path in (self.folder / "segments").iterdir())
+        self.assertEqual(len(files), 4)
+        inline.clock.pump([5, 0])
+        self.assertEqual(sorted(path.name for path in (self.folder / "segments").iterdir()), files[1:])
+
+    def test_payloads_lost_in_a_power_cut(self) -> None:
+        """They are found at the next start, and stay reported until a new incarnation is minted."""
+        inline = self.opened()
+        inline.do(write(1, b"safe" * 2000), durable=True)
+        inline.do(write(2, b"lost" * 2000))
+        inline.crash()
+        [segment] = (self.folder / "segments").iterdir()
+        os.truncate(segment, segment.stat().st_size - 4096)
+        self.patch(database, "kernel_boot", lambda: "another run of the kernel")
+        for _ in range(2):
+            inline = self.opened()
+            self.assertEqual(inline.journal.lost, 1)
+            inline.crash()
+        inline = self.opened()
+        places = inline.do(notes)
+        self.assertEqual(inline.journal.segments.read(places[1]), b"safe" * 2000)
+        self.assertRaises(PayloadLost, inline.journal.segments.read, places[2])
+        inline.do(erase(2))
+        inline.do(Transaction.mint_incarnation)
+        inline = self.reopened(inline)
+        self.assertEqual(inline.journal.lost, 0)
+        inline.result(inline.journal.close())
+
+    def test_all_is_looked_at_only_after_a_power_cut(self) -> None:
+        """A crash of the process loses nothing: no need to read all payloads at each start."""
+        inline = self.opened()
+        inline.do(write(1, bytes(9000)))
+        inline.crash()
+        self.patch(Segments, "verify", lambda segments: self.fail("read everything"))
+        inline = self.opened()
+        inline.result(inline.journal.close())
+        self.patch(database, "kernel_boot", lambda: "another run of the kernel")
+        self.opened()
+
+
+class FolderTests(JournalCase):
+    def test_private(self) -> None:
+        """Nobody else can read the state, whatever the folder's mode was and the umask is."""
+        self.folder.mkdir(mode=0o755)
+        before = os.umask(0)
+        try:
+            inline = self.opened(reserve=1 << 16)
+            inline.do(write(1, bytes(9000)), durable=True)
+        finally:
+            os.umask(before)
+        self.assertEqual(self.folder.stat().st_mode & 0o777, 0o700)
+        for path in self.folder.rglob("*"):
+            self.assertEqual(path.stat().st_mode & 0o077, 0, path)
+
+    def test_lock_tells_the_process(self) -> None:
+        inline = self.opened()
+        self.assertEqual((self.folder / "lock").read_text(), f"{os.getpid()}\n")
+        inline.result(inline.journal.close())
+        self.assertEqual((self.folder / "lock").read_text(), "")
+
+    def test_second_user_refused(self) -> None:
+        first = self.opened()
+        second = InlineJournal(self.folder)
+        refused = self.assertRaises(JournalInUse, second.result, second.journal.open())
+        self.assertIn(str(os.getpid()), str(refused))
+        first.do(write(1, b"unharmed"))
+        first.crash()
+        second.result(second.journal.open())
+        self.assertEqual(list(second.do(notes)), [1])
+        second.crash()
+
+    def test_network_file_system_refused(self) -> None:
+        self.folder.mkdir()
+        mounts = Path("/proc/self/mountinfo")
+        if not mounts.exists():
+            raise SkipTest("needs /proc/self/mountinfo")
+        kind = statefolder.file_system(mounts.read_text(), self.folder.stat().st_dev)
+        if not kind:
+            raise SkipTest("the file system of the working directory is not listed")
+        self.patch(statefolder, "NETWORK_FILE_SYSTEMS", frozenset({kind}))
+        inline = InlineJournal(self.folder)
+        refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
+        self.assertIn(f"network file system ({kind})", str(refused))
+        self.assertFalse((self.folder / "journal.sqlite").exists())
+
+    def test_kind_of_file_system(self) -> None:
+        mounts = (
+            "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
+            "30 27 8:1 / / rw,relatime shared:1 master:2 - ext4 /dev/sda1 rw\n"
+            "31 30 0:47 / /home/some\\040one rw shared:9 - nfs4 server:/export rw,vers=4.2\n"
+            "32 30 0:48 / /mnt rw - fuse.sshfs me@there: rw\n"
+        )
+        kinds = [statefolder.file_system(mounts, os.makedev(*n)) for n in ((8, 1), (0, 47), (0, 48), (9, 9))]
+        self.assertEqual(kinds, ["ext4", "nfs4", "fuse.sshfs", ""])
+        self.assertIn("nfs4", statefolder.NETWORK_FILE_SYSTEMS)
+        self.assertIn("fuse.sshfs", statefolder.NETWORK_FILE_SYSTEMS)
+
+    def test_a_folder_that_cannot_be(self) -> None:
+        self.folder.write_text("a file")
+        inline = InlineJournal(self.folder)
+        refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
+        self.assertIn(str(self.folder), str(refused))
+
+    def test_close(self) -> None:
+        """What was given is committed and synced first; later calls are refused, and it opens again."""
+        inline = self.opened(sync_delay=0.2)
+        asked = [
+            inline.journal.transact(write(number, b"x" * 5000), durable=number % 2 == 0)
+            for number in range(GROUP + 20)
+        ]
+        closed = inline.journal.close()
+        self.failureResultOf(inline.journal.transact(notes), JournalError)
+        inline.result(closed)
+        for deferred in asked:
+            self.successResultOf(deferred)
+        self.assertEqual(
+            sorted(path.name for path in self.folder.iterdir()), ["journal.sqlite", "lock", "segments"]
+        )
+        inline.result(inline.journal.close())
+        self.assertEqual(len(self.opened().do(notes)), GROUP + 20)
+
+    def test_copy_of_the_folder(self) -> None:
+        """Putting back a copy puts back the state, and the incarnation, of its time."""
+        inline = self.opened()
+        for number in range(10):
+            inline.do(write(number, payload_of(number)))
+        clock = inline.do(Transaction.raise_clock)
+        inline.result(inline.journal.close())
+        shutil.copytree(self.folder, f"{self.folder}.copy")
+        inline = self.opened()
+        for number in range(10):
+            inline.do(erase(number))
+            inline.do(write(number + 50, payload_of(number + 50)))
+        inline.do(Transaction.raise_clock)
+        incarnation = inline.journal.incarnation
+        inline.crash()
+        shutil.rmtree(self.folder)
+        shutil.move(f"{self.folder}.copy", self.folder)
+        inline = self.opened()
+        self.assertEqual((inline.journal.clock, inline.journal.incarnation), (clock, incarnation))
+        places = inline.do(notes)
+        self.assertEqual(list(places), list(range(10)))
+        self.assertEqual(
+            inline.result(inline.journal.load(list(places.values()))), [payload_of(n) for n in range(10)]
+        )
+
+
+class SchemaTests(JournalCase):
+    OLD = Schema("web", (("CREATE TABLE exchange (id INTEGER PRIMARY KEY)",),))
+    NEW = Schema(
+        "web",
+        (
+            *OLD.migrations,
+            ("ALTER TABLE exchange ADD COLUMN started INTEGER", "UPDATE exchange SET started = id * 2"),
+            ("CREATE TABLE job (id INTEGER PRIMARY KEY)",),
+        ),
+    )
+
+    def test_upgrade(self) -> None:
+        """Older tables are brought up to date, after a copy of the database was made."""
+        inline = self.opened(schemas=[NOTES, self.OLD])
+        inline.do(lambda t: t.execute("INSERT INTO exchange VALUES (21)"))
+        backup = self.folder / "before-upgrade.sqlite"
+        self.assertFalse(backup.exists())
+        inline = self.reopened(inline, schemas=[NOTES, self.NEW])
+        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21, 42)])
+        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM job"))), [])
+        self.assertEqual(backup.stat().st_mode & 0o777, 0o600)
+        with closing(sqlite3.connect(backup)) as copy:
+            self.assertEqual(list(copy.execute("SELECT * FROM exchange")), [(21,)])
+        inline = self.reopened(inline, schemas=[self.NEW])
+        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21, 42)])
+
+    def test_a_further_component(self) -> None:
+        inline = self.opened(schemas=[NOTES])
+        inline = self.reopened(inline, schemas=[NOTES, self.NEW])
+        inline.do(lambda t: t.execute("INSERT INTO job VALUES (1)"))
+        self.assertFalse((self.folder / "before-upgrade.sqlite").exists())
+
+    def test_newer_refused(self) -> None:
+        """A journal of a newer release is refused, and left as it is."""
+        self.opened(schemas=[self.NEW]).crash()
+        content = (self.folder / "journal.sqlite").read_bytes()
+        older = InlineJournal(self.folder, [self.OLD])
+        refused = self.assertRaises(JournalError, older.result, older.journal.open())
+        self.assertIn("newer release", str(refused))
+        self.assertEqual((self.folder / "journal.sqlite").read_bytes(), content)
+        self.opened(schemas=[self.NEW])
+
+    def test_failed_migration_changes_nothing(self) -> None:
+        inline = self.opened(schemas=[self.OLD])
+        inline.do(lambda t: t.execute("INSERT INTO exchange VALUES (21)"))
+        inline.crash()
+        bad = Schema("web", (*self.NEW.migrations, ("SELECT no_such_function()",)))
+        failing = InlineJournal(self.folder, [bad])
+        self.assertRaises(JournalError, failing.result, failing.journal.open())
+        inline = self.opened(schemas=[self.OLD])
+        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21,)])
+
+    def test_something_else_refused(self) -> None:
+        self.folder.mkdir()
+        for content in (b"not a database at all" * 100, None):
+            path = self.folder / "journal.sqlite"
+            if content is None:
+                path.unlink()
+                with closing(sqlite3.connect(path)) as other:
+                    other.execute("CREATE TABLE other (id)")
+            else:
+                path.write_bytes(content)
+            inline = InlineJournal(self.folder)
+            refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
+            self.assertIn("journal", str(refused))
+
+
+class FullDiskTests(TestCase):
+    """On a file system of 24 MiB."""
+
+    def setUp(self) -> None:
+        self.mount = Path(self.mktemp())
+        self.mount.mkdir()
+        if os.getuid() != 0:
+            raise SkipTest("only root may mount a small tmpfs")
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", self.mount], capture_output=True, check=False
+        )
+        if mounted.returncode:
+            raise SkipTest(f"cannot mount a small tmpfs: {mounted.stderr.decode().strip()}")
+        self.addCleanup(lambda: subprocess.run(["umount", "-l", self.mount], check=True))
+        self.inline = self.opened()
+
+    def opened(self) -> InlineJournal:
+        inline = InlineJournal(self.mount / "state", reserve=statefolder.RESERVE, segment_size=1 << 20)
+        inline.result(inline.journal.open())
+        self.addCleanup(inline.crash)
+        return inline
+
+    def fill(self, size: int, first: int = 0) -> list[int]:
+        """Write notes until there is no room; the numbers of those that were accepted."""
+        accepted: list[int] = []
+        for number in range(first, 10000):
+            try:
+                self.inline.do(write(number, random.Random(number).randbytes(size)))
+            except JournalFull:
+                return accepted
+            accepted.append(number)
+        raise self.failureException("it never got full")
+
+    def check(self, size: int, accepted: list[int]) -> None:
+        places = self.inline.do(notes)
+        self.assertEqual(list(places), accepted)
+        for number, place in places.items():
+            self.assertEqual(self.inline.journal.segments.read(place), random.Random(number).randbytes(size))
+
+    def through_a_full_disk(self, size: int) -> None:
+        accepted = self.fill(size)
+        self.assertGreater(len(accepted), 20)
+        self.check(size, accepted)
+        # While it is full: payloads are refused alone, the rest goes on.
+        refused = self.inline.journal.transact(write(5000, bytes(size)))
+        small = self.inline.journal.transact(Transaction.raise_clock)
+        self.inline.result(small)
+        self.assertTrue(self.failureResultOf(refused, JournalFull))
+        # A restart does no harm; what it frees of SQLite's log may be used.
+        self.inline.crash()
+        self.inline = self.opened()
+        self.check(size, accepted)
+        # Acknowledgements free room, and with that, everything goes on unaided.
+        for number in accepted:
+            self.inline.do(erase(number))
+            self.inline.do(Transaction.raise_clock)
+        again = range(len(accepted) // 2)
+        for number in again:
+            self.inline.do(write(number, random.Random(number).randbytes(size)))
+        self.check(size, list(again))
+
+    def test_large_payloads(self) -> None:
+        self.through_a_full_disk(30000)
+
+    def test_small_payloads(self) -> None:
+        self.through_a_full_disk(3000)
+
+    def test_by_another_hand(self) -> None:
+        """The disk is filled by somebody else, to the last byte, and emptied again."""
+        for number in range(5):
+            self.inline.do(write(number, random.Random(number).randbytes(6000)))
+        with open(self.mount / "other", "wb", buffering=0) as other:
+            try:
+                while True:
+                    other.write(bytes(4096))
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+        self.fill(6000, first=5)
+        for number in list(self.inline.do(notes)):
+            self.inline.do(erase(number))
+        (self.mount / "other").unlink()
+        self.inline.do(write(7, random.Random(7).randbytes(6000)), durable=True)
+        self.check(6000, [7])
+
+
+class ThreadTests(TestCase):
+    """The same with real threads."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        reactor = cast(Any, installed_reactor)
+        self.workers = [Worker(reactor, name) for name in ("journal", "sync", "read")]
+        self.journal = Journal(
+            self.folder,
+            self.workers[0],
+            self.workers[1],
+            [NOTES],
+            entropy=os.urandom,
+            read_worker=self.workers[2],
+            segment_size=1 << 16,
+        )
+        for worker in self.workers:
+            self.addCleanup(worker.stop)
+        self.addCleanup(self.journal.close)
+
+    @inlineCallbacks
+    def test_many_at_once(self) -> Any:
+        """Writers, readers and erasers together: each sees its own."""
+        yield self.journal.open()
+
+        @inlineCallbacks
+        def one(number: int) -> Any:
+            for round_ in range(10):
+                name = number * 100 + round_
+                place = yield self.journal.transact(write(name, payload_of(name)), durable=number % 5 == 0)
+                [payload] = yield self.journal.load([place])
+                self.assertEqual(payload, payload_of(name))
+                if round_ != 9:
+                    yield self.journal.transact(erase(name))
+
+        yield gatherResults([one(number) for number in range(40)], consumeErrors=True)
+        places = yield self.journal.transact(notes)
+        self.assertEqual(list(places), [number * 100 + 9 for number in range(40)])
+
+    @inlineCallbacks
+    def test_a_slow_disk_holds_up_nobody_else(self) -> Any:
+        """While a sync hangs, ordered commits and reads go on."""
+        yield self.journal.open()
+        place = yield self.journal.transact(write(1, bytes(9000)))
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        real = os.fdatasync
+
+        def sync(descriptor: int) -> None:
+            gate.wait()
+            real(descriptor)
+
+        self.patch(os, "fdatasync", sync)
+        durable = self.journal.transact(write(2, b""), durable=True)
+        yield self.journal.transact(write(3, b""))
+        self.assertEqual((yield self.journal.load([place])), [bytes(9000)])
+        self.assertFalse(durable.called)
+        gate.set()
+        yield durable
+
+
+class ProcessTests(TestCase):
+    """What only other processes can show."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+
+    def child(self, first: int, last: int, together: int) -> subprocess.Popen[str]:
+        arguments = [self.folder, first, last, together]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.protocols.journals", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        assert child.stdout is not None
+        self.addCleanup(child.stdout.close)
+        return child
+
+    def test_second_process_refused(self) -> None:
+        """In time, and naming the first; once that is dead, however it died, the next gets in."""
+        child = self.child(0, 1 << 30, 1)
+        assert child.stdout is not None
+        self.assertEqual(child.stdout.readline(), "open\n")
+        inline = InlineJournal(self.folder)
+        start = time.monotonic()
+        refused = self.assertRaises(JournalInUse, inline.result, inline.journal.open())
+        self.assertLess(time.monotonic() - start, 1)
+        self.assertIn(f"process {child.pid}", str(refused))
+        child.kill()
+        child.wait()
+        inline.result(inline.journal.open())
+        inline.crash()
+
+    def test_killed_at_any_moment(self) -> None:
+        """
+        20 times (HOFT_SOAK x 20): what was answered is there, what was erased is
+        not, and nothing is there without all that was asked for before it.
+        """
+        chance = random.Random(20)
+        first = 0
+        for _ in range(20 * int(os.environ.get("HOFT_SOAK", "1"))):
+            child = self.child(first, first + 100_000, chance.choice([1, 5, 50]))
+            assert child.stdout is not None
+            self.assertEqual(child.stdout.readline(), "open\n")
+            time.sleep(chance.uniform(0, 0.1))
+            child.kill()
+            lines = child.stdout.read().split("\n")[:-1]  # the last may be cut
+            child.wait()
+            self.assertNotIn("!", {line[:1] for line in lines})
+            written = {int(line[1:]) for line in lines if line[0] in "+*"}
+            erased = {int(line[1:]) for line in lines if line[0] == "-"}
+            inline = InlineJournal(self.folder)
+            inline.result(inline.journal.open())
+            places = {number: place for number, place in inline.do(notes).items() if number >= first}
+            last = max(places, default=first - 1)
+            # An erasure may be committed and not answered: it is asked for right after its note + 40.
+            missing = written - places.keys() - erased
+            self.assertTrue(all(number + 40 <= last for number in missing), missing)
+            self.assertEqual(erased & places.keys(), set())
+            oldest = min(places, default=first)
+            self.assertEqual(list(places), list(range(oldest, last + 1)))
+            for number, place in places.items():
+                self.assertEqual(inline.journal.segments.read(place), payload_of(number))
+            self.assertEqual(inline.journal.segments.verify(), 0)
+            for number in places:
+                inline.do(erase(number))
+            self.assertLessEqual(len(list((self.folder / "segments").iterdir())), 1)
+            inline.crash()
+            first = last + 100_000
