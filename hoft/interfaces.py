@@ -246,7 +246,7 @@ class ILink(Interface):
         Commits of one link take effect in the order of the calls, and records
         are sent in that order as far as urgency allows.
 
-        @param also: called on the journal's thread inside the transaction.
+        @param also: called on the journal's thread inside the transaction, before the rest.
         @param durable: fire only once it would survive a power cut; otherwise
             once it would survive a crash of this process.
         @raise JournalFull: (as failure) no room; nothing was written.
@@ -290,4 +290,7 @@ class IRecordReceiver(Interface):
         One side was restored from an older copy or lost its state.  Of all that was
         committed to the log before, nobody can say what the other side still knows;
         records not yet numbered are still sent and are named in C{resent}.
+
+        What the receiver asks to be committed within this call is in the journal
+        before the report counts as made; else it is made again after a restart.
         """

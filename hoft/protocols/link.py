@@ -86,6 +86,8 @@ class NodeParts:
     settings: Settings
     clock_at_start: int
     """The journal's clock when this process had opened it."""
+    outbox_at_start: int
+    """L{log.last_outbox_id} then."""
 
 
 @implementer(ILink)
@@ -169,6 +171,8 @@ class Link:
             entropy=parts.entropy,
             now=parts.clock(),
         )
+        if opened.rolled_back:
+            self._tell_rolled_back(list(self._entries))
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
@@ -200,8 +204,9 @@ class Link:
         self._backlog += size
 
         def operation(transaction: Transaction) -> tuple[T | None, log.Enqueued | None]:
-            log.consume(transaction, consume)
+            transaction.raise_clock()
             value = also(transaction) if also is not None else None
+            log.consume(transaction, consume)
             if not send:
                 return value, None
             return value, log.enqueue(transaction, self._link, self._parts.boot, send)
@@ -373,10 +378,8 @@ class Link:
             incarnation=sighting.incarnation,
             clock=sighting.clock,
         )
-        done = self._journal.transact(operation)
-        done.addCallback(self._adopted, sighting)
-        done.addErrback(self._lost, "the peer could not be noted; it will greet again")
-        done.addCallback(self._adoption_over)
+        done = self._journal.transact(operation).addCallback(self._adopted, sighting)
+        done.addErrback(self._not_adopted).addCallback(self._adoption_over)
 
     def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
         known = self.engine.synchronisation.peer_incarnation != 0
@@ -390,11 +393,15 @@ class Link:
             self._hand_up(leftovers, [None] * len(leftovers))
         return True
 
-    def _adoption_over(self, adopted: bool | None) -> None:
+    def _not_adopted(self, failure: Failure) -> bool:
+        self._lost(failure, "the peer could not be noted; it will greet again")
+        return False
+
+    def _adoption_over(self, adopted: bool) -> None:
         adopting, self._adopting = self._adopting, None
         self.pump()
         if adopting is not None:
-            adopting.callback(bool(adopted))
+            adopting.callback(adopted)
 
     def _replace_entries(self, adopted: log.Adopted) -> None:
         for id in adopted.dropped:
@@ -415,7 +422,13 @@ class Link:
             peer=self.name,
             dropped=len(adopted.dropped),
         )
-        self._receiver.peerRolledBack(self, [queued.id for queued in adopted.outbox])
+        self._tell_rolled_back([queued.id for queued in adopted.outbox])
+
+    def _tell_rolled_back(self, resent: Sequence[int]) -> None:
+        self._receiver.peerRolledBack(self, resent)
+        # After whatever that has just asked to be committed: a crash before this tells it again.
+        told = self._journal.transact(partial(log.rollback_told, link=self._link))
+        told.addErrback(self._lost, "that the log began anew will be told again")
 
     def reincarnated(self, begun: log.Adopted) -> None:
         """Our own journal was restored and has minted an incarnation: the log is a new one."""

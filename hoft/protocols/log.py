@@ -37,7 +37,8 @@ SCHEMA = Schema(
                 peer_incarnation BLOB,
                 peer_clock INTEGER NOT NULL DEFAULT 0,
                 next_number INTEGER NOT NULL DEFAULT 1,
-                received BLOB NOT NULL DEFAULT x''
+                received BLOB NOT NULL DEFAULT x'',
+                rolled_back INTEGER NOT NULL DEFAULT 0
             )""",
             """CREATE TABLE retired (
                 link INTEGER NOT NULL REFERENCES link,
@@ -98,6 +99,8 @@ class Opened:
     generation: int
     synchronised: bool
     """The link was synchronised by an earlier L{open} of this very boot."""
+    rolled_back: bool
+    """The layer above may not have been told yet that the log began anew."""
     peer_incarnation: int
     peer_clock: int
     retired: Sequence[int]
@@ -151,8 +154,9 @@ def _queued(row: Sequence[Any]) -> Queued:
 def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     """Load what there is of the link to C{peer}, or begin it."""
     transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
-    link, generation, last_boot, incarnation, clock, received = transaction.execute(
-        "SELECT id, generation, boot, peer_incarnation, peer_clock, received FROM link WHERE peer = ?",
+    link, generation, last_boot, incarnation, clock, received, rolled_back = transaction.execute(
+        "SELECT id, generation, boot, peer_incarnation, peer_clock, received, rolled_back"
+        " FROM link WHERE peer = ?",
         (peer,),
     ).fetchone()
     retired = transaction.execute("SELECT incarnation FROM retired WHERE link = ?", (link,)).fetchall()
@@ -163,6 +167,7 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
         link=link,
         generation=generation,
         synchronised=last_boot == _word(boot),
+        rolled_back=bool(rolled_back),
         peer_incarnation=_number(incarnation),
         peer_clock=clock,
         retired=[_number(word) for (word,) in retired],
@@ -211,6 +216,7 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
     if old != _word(incarnation):
         if old is not None:
             transaction.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (link, old))
+            transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
         dropped = _begin_log(transaction, link)
         transaction.execute(
             "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (_word(incarnation), link)
@@ -232,9 +238,10 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
     return Adopted(generation, dropped, _outbox(transaction, link))
 
 
-def _begin_log(transaction: Transaction, link: int) -> list[int]:
+def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[int]:
     rows = transaction.execute(
-        "DELETE FROM outbox WHERE link = ? AND number IS NOT NULL RETURNING id, location", (link,)
+        "DELETE FROM outbox WHERE link = ? AND (number IS NOT NULL OR id <= ?) RETURNING id, location",
+        (link, suspect),
     ).fetchall()
     for _, location in rows:
         transaction.discard(Location.parse(location))
@@ -246,13 +253,22 @@ def _begin_log(transaction: Transaction, link: int) -> list[int]:
     return [id for id, _ in rows]
 
 
-def begin_all_logs(transaction: Transaction) -> dict[bytes, Adopted]:
+def last_outbox_id(transaction: Transaction) -> int:
+    """The highest id that any outbox record has had so far."""
+    row = transaction.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopted]:
     """
     We were restored: mint an incarnation and begin every log anew.
 
     What lies in the inboxes may have been acted on in the life that was lost, so
-    it is dropped too: the peers learn that its fate is unknown.
+    it is dropped: the peers learn that its fate is unknown.  The same holds for
+    what waited in the outboxes without a number when this process started: it
+    may have been sent in that life.
 
+    @param restored: L{last_outbox_id} at the start of the process.
     @return: by peer, what that leaves.
     """
     transaction.mint_incarnation()
@@ -261,10 +277,16 @@ def begin_all_logs(transaction: Transaction) -> dict[bytes, Adopted]:
         transaction.discard(Location.parse(location))
     begun: dict[bytes, Adopted] = {}
     for link, peer in transaction.execute("SELECT id, peer FROM link").fetchall():
-        dropped = _begin_log(transaction, link)
+        dropped = _begin_log(transaction, link, restored)
+        transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
         (generation,) = transaction.execute("SELECT generation FROM link WHERE id = ?", (link,)).fetchone()
         begun[peer] = Adopted(generation, dropped, _outbox(transaction, link))
     return begun
+
+
+def rollback_told(transaction: Transaction, link: int) -> None:
+    """The layer above knows, and has committed what follows from it, that the log began anew."""
+    transaction.execute("UPDATE link SET rolled_back = 0 WHERE id = ?", (link,))
 
 
 def accept(

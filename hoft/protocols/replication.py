@@ -115,6 +115,7 @@ class Replication:
         self._hellos = 0
         self._probe_due = False
         self._stranger_at = now
+        self._greeted = False
         self._greeted_at: float | None = None
         self.last_heard: float | None = None
 
@@ -176,7 +177,6 @@ class Replication:
         self.synchronisation.adopt(seen)
         self.last_heard = now
         if self.round_trips.smoothed is None and self._greeted_at is not None:
-            # The greeting was answered: the first notion of how long a round trip takes.
             self.round_trips.sample(now - self._greeted_at)
         if new or first:
             self.sender = Sender(self.round_trips)
@@ -289,7 +289,9 @@ class Replication:
         frames = [[record.number for record in frame] for frame in plan.frames]
         self.sender.sent(plan.number, frames, size, now)
         if not self.synchronised:
-            self._greeted_at = now
+            # Only a greeting that is the only one tells how long its answer took.
+            self._greeted_at = None if self._greeted else now
+            self._greeted = True
 
     # --- time
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 from attrs import define, field
@@ -226,7 +227,8 @@ class LinkRouter:
             minting.callback(None)
             return result
 
-        done = self._parts.journal.transact(log.begin_all_logs).addCallback(minted)
+        operation = partial(log.begin_all_logs, restored=self._parts.outbox_at_start)
+        done = self._parts.journal.transact(operation).addCallback(minted)
         return done.addBoth(over)
 
     def _take(self, arrival: _Arrival, frame: RecordFrame) -> None:

@@ -290,12 +290,16 @@ class Sender:
         return self._quiet_since + self._round_trips.probe_after(self._unanswered)
 
     def probe(self, most: int, now: float) -> list[OutgoingRecord]:
-        """The oldest unacknowledged records, up to C{most} bytes, to be sent once more as a probe."""
+        """
+        The oldest unacknowledged records, to be sent once more as a probe.
+
+        @param most: payload bytes; at least one record is taken where there is one.
+        """
         self._quiet_since = now
         self._unanswered += 1
         taken: list[OutgoingRecord] = []
         for record in self._records.values():
-            if record.size > most or not record.packets:
+            if not record.packets or (taken and record.size > most):
                 break
             most -= record.size
             taken.append(record)
