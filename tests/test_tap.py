@@ -101,7 +101,7 @@ class ProcessTests(SynchronousTestCase):
         cards = []
         for _ in range(2):
             process = subprocess.Popen(
-                twistd("hoft", "--folder", self.folder, "--name", "near", "--listen", "tcp:0:interface=127.0.0.1"),
+                twistd("hoft", "--folder", self.folder, "--name", "near", "--listen", "unix:x"),
                 env=environment(XDG_STATE_HOME=str(self.folder / "state")),
                 cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
