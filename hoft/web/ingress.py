@@ -163,8 +163,13 @@ class Ingress:
         for waiting in list(self._waiting.values()):
             if not waiting.responding:
                 waiting.fail(_stopping(waiting.link.name))
+        return stopped.addCallback(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
         self._flush()
-        return stopped.addCallback(lambda _: self._flush())
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
 
     # --- calls --------------------------------------------------------------------
 

@@ -220,7 +220,9 @@ class IngressCase(TestCase):
         yield self.until(lambda: self.ingress.factory.connections == 0)
         yield self.ingress.stop()
         # What was committed last still goes round the loopback.
-        yield deferLater(reactor, 0.15)
+        self.near.open = self.far_link.open = True
+        for _ in range(30):
+            yield deferLater(reactor, 0)
 
     def talk(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
         return deferToThread(talk, self.number, *pieces, **options)
