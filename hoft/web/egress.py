@@ -1,0 +1,401 @@
+"""
+Where services are: takes requests that peers send, performs them, and sends back
+the responses.
+
+Executing once
+==============
+A request is performed only when it has arrived as a whole.  If it must not be
+repeated, a row that says so is on disk before a connection is made
+(L{hoft.web.executions}).  The records of a request stay in the journal until the
+commit that queues the last part of its response, so that after a crash
+
+ - a request without a row is performed, (again) if it was under way: it is repeatable;
+ - one that was started is answered with C{outcome-unknown};
+ - one whose response had begun to cross is broken off with an ABORT;
+ - one that was answered is gone, but for records that had not arrived in time, which
+   are dropped as they come.
+
+When a peer rolled back
+=======================
+That is: its state or ours is an older copy, or none.  Parts that had a number in the
+old log may never arrive, and it may send requests again, under the ids they had.
+
+ - What has come of requests is kept: what comes again is the same, part by part, and
+   is dropped.
+ - What runs goes on, and its response crosses in the new log, unless a part of it
+   was in the old one: then no whole response can arrive, so the service is cut off
+   and an ABORT says so, which needs none of the other parts.
+ - A request that comes again after it was answered is performed again if it is
+   repeatable; else its row makes the answer C{outcome-unknown}.
+ - What stays incomplete because the peer knows nothing of it any more is found by
+   poking: once a tick we tell it how much it may send, and it cancels what it does
+   not know.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hoft.errors import JournalFull, LinkClosed, RecordError
+from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
+from hoft.web.agent import ExactAgent, ExactClient
+from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
+from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
+from hoft.web.performing import Exchange, Limits, Stage
+from hoft.web.policy import Policy
+
+FETCHED = 16
+"""Records whose payload is not in memory that are read at once to find out what they are."""
+
+REMEMBERED = 10_000
+"""How many cancelled exchanges are remembered of which nothing else has come yet."""
+
+_SIDE = 1
+"""Where a part's flags are, which tell who sends it."""
+
+
+class PeerExchanges:
+    """
+    The exchanges of one peer; the L{hoft.web.performing.Surroundings} of each.
+
+    @ivar running: how many services are at work for it.
+    @ivar spooled: bytes of its quota that are taken.
+    """
+
+    log = Logger()
+
+    def __init__(self, egress: Egress, link: ILink) -> None:
+        self.link = link
+        self.rows = Rows(link.peer.bytes)
+        self.limits = egress.limits
+        self.pseudonym = egress.pseudonym
+        self.client = egress.client
+        self.reactor = egress.reactor
+        self.clock = egress.clock
+        self.running = 0
+        self.spooled = 0
+        self._egress = egress
+        self._exchanges: dict[bytes, Exchange] = {}
+        self._queue: deque[Exchange] = deque()
+        self._cancelled: OrderedDict[bytes, None] = OrderedDict()
+        self._discards: list[int] = []
+        self._discarding: IDelayedCall | None = None
+        self._early: list[Incoming] | None = []
+        """What came before the table was read."""
+        self._unknown: deque[int] = deque()
+        self._finding = False
+
+    @property
+    def policy(self) -> Policy:
+        return self._egress.policy
+
+    @property
+    def queued(self) -> int:
+        """How many complete requests wait for their turn."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """A service is at work, or a response not committed as a whole."""
+        return any(exchange.stage is Stage.RUNNING for exchange in self._exchanges.values())
+
+    # --- Surroundings ---------------------------------------------------------------
+
+    def enqueue(self, exchange: Exchange) -> None:
+        self._queue.append(exchange)
+        self._next()
+
+    def withdraw(self, exchange: Exchange) -> None:
+        if exchange in self._queue:
+            self._queue.remove(exchange)
+
+    def released(self, exchange: Exchange) -> None:
+        self.running -= 1
+        self._next()
+        self._egress.settled()
+
+    def ended(self, exchange: Exchange) -> None:
+        if self._exchanges.get(exchange.id) is exchange:
+            del self._exchanges[exchange.id]
+            self._egress.settled()
+
+    def discard(self, records: Sequence[int]) -> None:
+        self._discards.extend(records)
+        if self._discarding is None:
+            self._discarding = self.reactor.callLater(0, self._discard)
+
+    def count(self, what: str) -> None:
+        self._egress.counts[what] += 1
+
+    def _next(self) -> None:
+        while self._queue and self.running < self.limits.parallel and not self._egress.stopping:
+            self.running += 1
+            self._queue.popleft().start()
+
+    def _discard(self) -> None:
+        self._discarding = None
+        discards, self._discards = self._discards, []
+        if discards:
+            self.link.commit((), discards).addErrback(self._uncommitted)
+
+    def _uncommitted(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed, JournalFull):
+            self.log.failure("The journal did not take a commit", failure)
+
+    # --- After a start ------------------------------------------------------------------
+
+    def recover(self) -> Deferred[None]:
+        """Read what an earlier process left; records that come meanwhile wait for it."""
+        reading: Deferred[CommitResult[dict[bytes, State]]] = self.link.commit((), (), self.rows.unfinished())
+        return reading.addCallbacks(self._recovered, self._uncommitted)
+
+    def _recovered(self, result: CommitResult[dict[bytes, State]]) -> None:
+        for id, state in (result.value or {}).items():
+            exchange = self._exchanges[id] = Exchange(self, id)
+            exchange.recover(state)
+        early, self._early = self._early, None
+        self.received(early or ())
+
+    # --- What the link brings -------------------------------------------------------------
+
+    def received(self, records: Sequence[Incoming]) -> None:
+        """Records have come; those of responses are left to the ingress."""
+        if self._early is not None:
+            self._early.extend(records)
+            return
+        known = [(record.id, record.payload) for record in records if record.payload is not None]
+        self._unknown.extend(record.id for record in records if record.payload is None)
+        self._take(known)
+        self._find_out()
+
+    def _find_out(self) -> None:
+        """Read what was handed up without its payload, a few at a time."""
+        if self._finding or not self._unknown:
+            return
+        ids = [self._unknown.popleft() for _ in range(min(FETCHED, len(self._unknown)))]
+        self._finding = True
+
+        def found(payloads: list[bytes]) -> None:
+            self._finding = False
+            self._take(list(zip(ids, payloads, strict=True)))
+            self._find_out()
+
+        self.link.read(ids).addCallback(found).addErrback(self._uncommitted)
+
+    def _take(self, records: Sequence[tuple[int, bytes]]) -> None:
+        touched: dict[bytes, Exchange] = {}
+        for record, payload in records:
+            if len(payload) > _SIDE and payload[_SIDE] & 1 != Side.INGRESS:
+                continue
+            try:
+                part = decode_part(payload)
+            except RecordError as error:
+                self.count("malformed_parts")
+                self.log.warn("{peer} sent what is no part: {error}", peer=self.link.name, error=error)
+                self.discard([record])
+                continue
+            exchange = self._one(record, part)
+            if exchange is not None:
+                touched[part.exchange] = exchange
+        for exchange in touched.values():
+            exchange.advance()
+
+    def _one(self, record: int, part: Part) -> Exchange | None:
+        exchange = self._exchanges.get(part.exchange)
+        if part.kind in NUMBERED:
+            if exchange is None:
+                exchange = self._exchanges[part.exchange] = Exchange(self, part.exchange)
+                self.count("requests")
+                if part.exchange in self._cancelled:
+                    del self._cancelled[part.exchange]
+                    exchange.cancel()
+            exchange.add(record, part)
+            return exchange
+        self.discard([record])
+        if part.kind is Kind.CANCEL:
+            if exchange is not None:
+                exchange.cancel()
+            else:
+                self._cancelled[part.exchange] = None
+                if len(self._cancelled) > REMEMBERED:
+                    self._cancelled.popitem(last=False)
+        elif part.kind is Kind.CREDIT and exchange is not None:
+            exchange.credit(part)
+        return None
+
+    def resume(self) -> None:
+        """Some of what was sent has been acknowledged."""
+        if self.link.backlog() <= self.limits.backlog:
+            for exchange in list(self._exchanges.values()):
+                if exchange.stage is Stage.RUNNING:
+                    exchange.resume()
+
+    def rolledBack(self, resent: frozenset[int]) -> None:
+        for exchange in list(self._exchanges.values()):
+            exchange.rolledBack(resent)
+
+    # --- Time -------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once in L{TICK} seconds."""
+        self.link.commit((), (), self.rows.age()).addErrback(self._uncommitted)
+        for exchange in list(self._exchanges.values()):
+            exchange.idle += 1
+            if exchange.stage is Stage.GATHERING:
+                exchange.poke()
+            if exchange.idle > LIFETIME and exchange.stage in (Stage.GATHERING, Stage.DRAINING):
+                exchange.cancel()
+                self.ended(exchange)
+
+    def stop(self) -> None:
+        """Leave all as it is for the next start."""
+        self._queue.clear()
+        for exchange in list(self._exchanges.values()):
+            exchange.abandon()
+        self._exchanges.clear()
+        if self._discarding is not None:
+            self._discarding.cancel()
+            self._discard()
+
+
+@implementer(IRecordReceiver)
+class Egress:
+    """
+    Performs what peers ask for.
+
+    @ivar policy: what they may reach.
+    @ivar counts: what was counted since the start.
+    @ivar stopping: nothing is begun any more.
+    """
+
+    SCHEMA = SCHEMA
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: Callable[[], float],
+        policy: Policy,
+        pseudonym: str,
+        limits: Limits | None = None,
+        agent: ExactAgent | None = None,
+    ) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param pseudonym: what this node calls itself in Via and Proxy-Status.
+        @param agent: makes the connections to services.
+        """
+        self.reactor = reactor
+        self.clock = clock
+        self.policy = policy
+        self.pseudonym = pseudonym
+        self.limits = limits or Limits()
+        self.agent = agent or ExactAgent(reactor)
+        self.client = ExactClient(self.agent, reactor)
+        self.counts: Counter[str] = Counter()
+        self.stopping = False
+        self._peers: dict[UUID, PeerExchanges] = {}
+        self._ticking: IDelayedCall | None = None
+        self._stopped: Deferred[None] | None = None
+        self._last: IDelayedCall | None = None
+
+    def attach(self, link: ILink) -> Deferred[None]:
+        """
+        Begin to serve a peer; once for each link, at best before it brings anything.
+
+        @return: fires when what a crash interrupted has been dealt with.
+        """
+        if self._ticking is None:
+            self._ticking = self.reactor.callLater(TICK, self._tick)
+        peer = self._peers[link.peer] = PeerExchanges(self, link)
+        return peer.recover()
+
+    def detach(self, link: ILink) -> None:
+        """The peer is not trusted any more: cut off what runs for it."""
+        peer = self._peers.pop(link.peer, None)
+        if peer is not None:
+            peer.stop()
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Let C{policy} be in force for requests that come from now on."""
+        self.policy = policy
+        self.agent.dropIdle()
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by a stable name each, and how many run and wait now."""
+        names = ("requests", "performed", "failed", "refused", "cancelled", "interrupted", "malformed_parts")
+        peers = self._peers.values()
+        return {
+            **{name: self.counts[name] for name in names},
+            "running": sum(peer.running for peer in peers),
+            "queued": sum(peer.queued for peer in peers),
+            **self.agent.counters(),
+        }
+
+    def stop(self) -> Deferred[None]:
+        """
+        Begin nothing more; what runs gets C{limits.grace} seconds to end, then it is
+        cut off and dealt with at the next start as after a crash.
+        """
+        self.stopping = True
+        if self._ticking is not None and self._ticking.active():
+            self._ticking.cancel()
+        if self._stopped is None:
+            self._stopped = Deferred()
+            self._last = self.reactor.callLater(self.limits.grace, self._cut)
+            self.settled()
+        return self._stopped
+
+    def settled(self) -> None:
+        """For the peers: something has ended."""
+        stopped = self._stopped
+        if stopped is None or stopped.called or any(peer.busy for peer in self._peers.values()):
+            return
+        if self._last is not None and self._last.active():
+            self._last.cancel()
+            self._cut()
+
+    def _cut(self) -> None:
+        for peer in list(self._peers.values()):
+            peer.stop()
+        self._peers.clear()
+        self.agent.stop()
+        if self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)
+
+    def _tick(self) -> None:
+        self._ticking = self.reactor.callLater(TICK, self._tick)
+        for peer in self._peers.values():
+            peer.tick()
+
+    def _peer(self, link: ILink) -> PeerExchanges:
+        peer = self._peers.get(link.peer)
+        if peer is None or peer.link is not link:
+            self.attach(link)
+            peer = self._peers[link.peer]
+        return peer
+
+    # --- IRecordReceiver -----------------------------------------------------------------
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        if not self.stopping:
+            self._peer(link).received(records)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        if link.peer in self._peers:
+            self._peers[link.peer].resume()
+
+    def linkChanged(self, link: ILink) -> None:
+        """Requests are performed whether or not their peer can be heard."""
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        if not self.stopping:
+            self._peer(link).rolledBack(frozenset(resent))

@@ -1,0 +1,544 @@
+"""
+One exchange on the side of the service, from its request's first part to its response's last.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import JournalFull, LinkClosed, RecordError
+from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
+from hoft.web.agent import ExactClient, ExactRequest
+from hoft.web.connection import ExactResponse
+from hoft.web.exchange import (
+    CHANNEL,
+    WINDOW,
+    Kind,
+    Part,
+    Side,
+    decode_credit,
+    decode_trailers,
+    encode_credit,
+)
+from hoft.web.executions import Rows, State
+from hoft.web.fields import Authority, end_to_end, is_token, trailers, with_via
+from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
+from hoft.web.origins import Origin
+from hoft.web.outgoing import RequestBody, outgoing_fields, repeatable, taken
+from hoft.web.policy import Grant, Policy
+from hoft.web.problems import (
+    Problem,
+    Refused,
+    malformed_request,
+    not_implemented,
+    outcome_unknown,
+    quota_exceeded,
+    service_silent,
+    too_busy,
+    too_large,
+)
+from hoft.web.reassembly import Reassembler
+from hoft.web.responding import ResponseSender
+from hoft.web.responses import ServiceError
+
+HOLD = 1 << 17
+"""Bytes of a request's body that are kept in memory while the rest of it is awaited."""
+
+
+class Stage(Enum):
+    """Where an exchange is."""
+
+    GATHERING = "gathering"
+    """Its request has not arrived as a whole."""
+    QUEUED = "queued"
+    """It has, and waits for its turn."""
+    RUNNING = "running"
+    """The service has it, or its response is on the way into the log."""
+    DRAINING = "draining"
+    """It was answered or cancelled before its request had come as a whole; the rest is dropped."""
+    OVER = "over"
+
+
+@frozen
+class Limits:
+    """
+    What peers may ask of us.
+
+    @ivar request_body: the most bytes of one request's body.
+    @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
+    @ivar parallel: requests of one peer under way to services at once; others queue.
+    @ivar backlog: bytes that wait for a peer above which services are held up.
+    @ivar grace: seconds for what is under way when the node stops.
+    """
+
+    request_body: int = 4 << 30
+    spool: int = 16 << 30
+    parallel: int = 100
+    backlog: int = 64 << 20
+    grace: float = 2.0
+
+
+class Surroundings(Protocol):
+    """What an exchange needs of the egress of its peer."""
+
+    link: ILink
+    rows: Rows
+    limits: Limits
+    pseudonym: str
+    client: ExactClient
+    reactor: Any
+    clock: Callable[[], float]
+    spooled: int
+
+    @property
+    def policy(self) -> Policy:
+        """In force now."""
+
+    def enqueue(self, exchange: Exchange) -> None:
+        """Its request is complete: call C{start} when it is its turn."""
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """It was enqueued, and does not want a turn any more."""
+
+    def released(self, exchange: Exchange) -> None:
+        """It has had its turn: the service is done with it."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """No more parts of it are wanted."""
+
+    def discard(self, records: Sequence[int]) -> None:
+        """Consume these soon."""
+
+    def count(self, what: str) -> None:
+        """For the counters."""
+
+
+class Exchange:
+    """
+    One exchange.
+
+    @ivar id: 16 bytes.
+    @ivar stage: where it is.
+    @ivar idle: for the egress: ticks since anything of it came.
+    """
+
+    log = Logger()
+
+    def __init__(self, around: Surroundings, id: bytes) -> None:
+        self.id = id
+        self.stage = Stage.GATHERING
+        self.idle = 0
+        self._around = around
+        self._link = around.link
+        self._reassembler = Reassembler(Side.INGRESS, HOLD)
+        self._records = array("q")
+        """Ids of all records of the request: consumed together when nothing can need them any more."""
+        self._headParts = b""
+        self._headAsked = False
+        self._head: RequestHead | None = None
+        self._grant: Grant | None = None
+        self._fields: Fields = ()
+        self._trailers: Fields = ()
+        self._spooled = 0
+        self._credited = WINDOW
+        self._complete = 0.0
+        self._row: State | None = None
+        """What the table says of it, once what was asked of it is done."""
+        self._requesting: Deferred[ExactResponse] | None = None
+        self._response: ExactResponse | None = None
+        self._deadline: IDelayedCall | None = None
+        self._holdsTurn = False
+        self._firstSent: Sequence[int] | None = None
+        self._sender = ResponseSender(
+            around.reactor, id, around.pseudonym, self._commit, self._room, self._serviceDone
+        )
+
+    # --- The request arrives ----------------------------------------------------------
+
+    def add(self, record: int, part: Part) -> None:
+        """A numbered part has come; call L{advance} after the last of a batch."""
+        self.idle = 0
+        if self.stage is Stage.DRAINING:
+            self._drain(record, part)
+            return
+        try:
+            fresh = self._reassembler.add(record, part)
+            if part.kind is Kind.TRAILERS:
+                self._trailers = trailers(decode_trailers(part))
+        except RecordError as error:
+            self._records.append(record)
+            self._contradiction(error)
+            return
+        if fresh:
+            self._records.append(record)
+        else:
+            self._around.discard([record])
+
+    def advance(self) -> None:
+        """Do what the parts that are here allow."""
+        if self.stage is not Stage.GATHERING:
+            return
+        if self._head is None:
+            if self._reassembler.head_complete and not self._headAsked:
+                self._headAsked = True
+                self._readHead()
+            return
+        try:
+            self._reserve(self._head)
+        except Refused as refusal:
+            self.refuse(refusal.problem)
+            return
+        if self._reassembler.complete:
+            self._complete = self._around.clock()
+            self.stage = Stage.QUEUED
+            self._around.enqueue(self)
+        elif self._reassembler.accepted + WINDOW - self._credited >= WINDOW // 2:
+            self.poke()
+
+    def poke(self) -> None:
+        """Tell the peer how much it may send; one that does not know the exchange cancels it."""
+        if self.stage is Stage.GATHERING:
+            self._credited = self._reassembler.accepted + WINDOW
+            credit = encode_credit(self.id, Side.EGRESS, self._credited)
+            self._link.commit([Outgoing(credit, CHANNEL, 0)]).addErrback(self._uncommitted)
+
+    def _readHead(self) -> None:
+        taken(self._link, self._reassembler, 0).addCallback(self._gotHead).addErrback(self._headFailed)
+
+    def _gotHead(self, parts: Sequence[Part]) -> None:
+        if self.stage is not Stage.GATHERING:
+            return
+        self._headParts += b"".join(part.body for part in parts)
+        if parts[-1].more:
+            self._readHead()
+            return
+        head = decode_request(self._headParts)
+        self._headParts = b""
+        self._accept(head)
+        self._head = head
+        self.advance()
+
+    def _headFailed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, Refused):
+            self.refuse(error.problem)
+        elif isinstance(error, RecordError):
+            self._contradiction(error)
+        else:
+            self._uncommitted(failure)
+
+    def _accept(self, head: RequestHead) -> None:
+        """
+        Judge a request by its head.
+
+        @raise Refused:
+        """
+        if not is_token(head.method):
+            raise Refused(malformed_request("the method is none"))
+        if head.method == b"CONNECT":
+            raise Refused(not_implemented("this gateway makes no tunnels"))
+        where = Authority(head.host, head.port)
+        self._fields = outgoing_fields(head, self._around.pseudonym)
+        self._grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
+
+    def _reserve(self, head: RequestHead) -> None:
+        """
+        Take what the request needs, or will need, of the peer's quota.
+
+        @raise Refused: it is too much.
+        """
+        limits = self._around.limits
+        size = max(head.length or 0, self._reassembler.received)
+        if size > limits.request_body:
+            raise Refused(too_large(f"the far node takes bodies of at most {limits.request_body} bytes"))
+        more = max(size, self._reassembler.accepted) - self._spooled
+        if more > 0:
+            self._spooled += more
+            self._around.spooled += more
+            if self._around.spooled > limits.spool:
+                raise Refused(quota_exceeded("the far node has no room for the request's body", 60))
+
+    def _contradiction(self, error: RecordError) -> None:
+        self.log.warn("{peer} sent a malformed request: {error}", peer=self._link.name, error=error)
+        self.refuse(malformed_request(f"its parts contradict each other: {error}"))
+
+    # --- It is refused, cancelled, or found after a crash -------------------------------
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer it with a problem without performing it."""
+        if self.stage not in (Stage.GATHERING, Stage.QUEUED):
+            return
+        self._around.count("refused")
+        self._around.withdraw(self)
+        self.stage = Stage.OVER if self._reassembler.complete else Stage.DRAINING
+        self._leave()
+        self._sender.refuse(problem)
+
+    def cancel(self) -> None:
+        """Its caller does not want the answer."""
+        if self.stage in (Stage.DRAINING, Stage.OVER):
+            return
+        self._around.count("cancelled")
+        self._giveUp()
+
+    def _giveUp(self) -> None:
+        self._around.withdraw(self)
+        ending = self._sender.ending
+        complete = self._reassembler.complete
+        self.stage = Stage.OVER if complete else Stage.DRAINING
+        self._leave()
+        if not ending:
+            self._sender.drop()
+            also, consume = self._afterwards(), list(self._records)
+            self._link.commit((), consume, also).addErrback(self._uncommitted)
+            del self._records[:]
+        self._stopService()
+
+    def recover(self, state: State) -> None:
+        """A process that is gone left it like this; of its request comes again what was not consumed."""
+        self.stage = Stage.DRAINING
+        self._row = state
+        if state is State.DRAINING:
+            self._sender.drop()
+            return
+        self._around.count("interrupted")
+        if state is State.RESPONDING:
+            self._sender.begun = True
+        self._sender.refuse(
+            outcome_unknown(
+                "the far node was stopped while it performed the call, which may have had its effect"
+            )
+        )
+
+    def abandon(self) -> None:
+        """The node stops: leave it to the next start."""
+        self.stage = Stage.OVER
+        self._sender.drop()
+        self._stopService()
+
+    def rolledBack(self, resent: frozenset[int]) -> None:
+        """What was in the log may not arrive; C{resent} will.  See L{hoft.web.egress}."""
+        lost = self._firstSent is not None and not resent.issuperset(self._firstSent)
+        if self.stage is Stage.RUNNING and lost and not self._sender.ending:
+            self._around.count("interrupted")
+            self._sender.refuse(outcome_unknown("one of the nodes lost its state while the answer crossed"))
+            self._stopService()
+
+    def _drain(self, record: int, part: Part) -> None:
+        self._around.discard([record])
+        try:
+            self._reassembler.add(record, part)
+        except RecordError:
+            return  # it was refused for that, or its first parts are gone
+        if self._reassembler.complete and self._sender.over:
+            self._drained()
+
+    def _drained(self) -> None:
+        """All of the request has come, and was of no use."""
+        if self.stage is Stage.DRAINING:
+            self.stage = Stage.OVER
+            self._around.ended(self)
+            rows = self._around.rows
+            unknown = self._row in (State.STARTED, State.RESPONDING)
+            also = rows.set(self.id, State.DONE) if unknown else rows.forget(self.id)
+            self._link.commit((), (), also).addErrback(self._uncommitted)
+
+    # --- It is performed -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """It is its turn."""
+        head = self._head
+        assert head is not None
+        self._holdsTurn = True
+        if self._around.clock() - self._complete > head.deadline:
+            self.refuse(too_busy("the call waited at the far node until its deadline, and was not made"))
+            self._release()
+            return
+        self.stage = Stage.RUNNING
+        if repeatable(head):
+            self._perform(head)
+            return
+        self._row = State.STARTED
+        rows = self._around.rows
+        self._link.commit((), (), rows.start(self.id), durable=True).addCallbacks(
+            self._started, self._notStarted, callbackArgs=(head,)
+        )
+
+    def _started(self, result: CommitResult[bool], head: RequestHead) -> None:
+        if self.stage is not Stage.RUNNING:
+            return
+        if result.value:
+            self._perform(head)
+            return
+        self._sender.refuse(
+            outcome_unknown("the call was made before, and its answer was lost when a node lost its state")
+        )
+        self._release()
+
+    def _notStarted(self, failure: Failure) -> None:
+        if failure.check(JournalFull):
+            self._row = None
+            self._sender.refuse(quota_exceeded("the far node's journal is full; the call was not made", 60))
+        else:
+            self._sender.drop()
+            self._uncommitted(failure)
+        self._release()
+
+    def _perform(self, head: RequestHead) -> None:
+        grant, link, length = self._grant, self._link, self._reassembler.received
+        assert grant is not None
+        self._around.count("performed")
+        origin = Origin(grant.scheme, grant.host, grant.port)
+        request = ExactRequest(
+            head.method,
+            origin,
+            head.target,
+            self._fields,
+            grant.permits,
+            repeatable(head),
+            self._trailers,
+        )
+        body = RequestBody(link, self._reassembler, length) if length or self._trailers else None
+        self._deadline = self._around.reactor.callLater(head.deadline, self._silent, origin, head.deadline)
+        self._requesting = maybeDeferred(self._around.client.request, request, body)
+        self._requesting.addCallback(self._responded).addErrback(self._unanswered)
+
+    def _responded(self, response: ExactResponse) -> None:
+        self._requesting = None
+        self._stopDeadline()
+        if self.stage is not Stage.RUNNING or self._sender.over:
+            response.abortConnection()
+            return
+        self._response = response
+        received = response.head
+        fields = with_via(end_to_end(received.fields), f"1.{received.minor}", self._around.pseudonym)
+        waited = max(0.0, self._around.clock() - self._complete)
+        head = ResponseHead(
+            received.status,
+            received.reason,
+            tuple(fields),
+            received.declared,
+            response.address,
+            (("head", waited),),
+        )
+        self._sender.respond(head, lambda: trailers(response.trailers))
+        response.deliverBody(self._sender)
+
+    def _unanswered(self, failure: Failure) -> None:
+        self._requesting = None
+        self._stopDeadline()
+        self._around.count("failed")
+        if not failure.check(ServiceError) and self._sender.accepting:
+            self.log.failure("A request could not be made", failure)
+        self._sender.fail(failure)
+        self._stopService()
+        self._release()
+
+    def _silent(self, origin: Origin, waited: float) -> None:
+        self._deadline = None
+        self._sender.refuse(service_silent(str(origin), waited))
+        self._stopService()
+
+    def _serviceDone(self) -> None:
+        """The response's body has ended, well or not."""
+        self._response = None
+        self._release()
+
+    def _stopService(self) -> None:
+        """Nothing more is wanted of the service."""
+        self._stopDeadline()
+        requesting, self._requesting = self._requesting, None
+        response, self._response = self._response, None
+        if requesting is not None:
+            requesting.cancel()
+        if response is not None:
+            response.abortConnection()
+        self._release()
+
+    def _stopDeadline(self) -> None:
+        call, self._deadline = self._deadline, None
+        if call is not None and call.active():
+            call.cancel()
+
+    def _release(self) -> None:
+        if self._holdsTurn:
+            self._holdsTurn = False
+            self._around.released(self)
+
+    # --- Its response goes into the log ----------------------------------------------------
+
+    def credit(self, part: Part) -> None:
+        """The other side takes more of the response."""
+        self._sender.credit(decode_credit(part))
+
+    def resume(self) -> None:
+        """There may be room in the log again."""
+        self._sender.resume()
+
+    def _room(self) -> bool:
+        return self._link.backlog() <= self._around.limits.backlog
+
+    def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
+        urgency = 3 if self._head is None else self._head.urgency
+        send = [Outgoing(part, CHANNEL, urgency) for part in parts]
+        if not last:
+            also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
+            return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)
+        consume = list(self._records)
+        committing = self._link.commit(send, consume, self._afterwards())
+        return committing.addCallbacks(self._lastSent, self._closed, callbackArgs=(len(consume),))
+
+    def _set(self, state: State) -> Callable[[ITransaction], None]:
+        self._row = state
+        return self._around.rows.set(self.id, state)
+
+    def _afterwards(self) -> Callable[[ITransaction], None] | None:
+        """What the table must say once nothing more will be sent."""
+        rows = self._around.rows
+        if self.stage is Stage.DRAINING:
+            return rows.set(self.id, State.DRAINING)
+        if self._row is not None and self._head is not None and not repeatable(self._head):
+            return rows.set(self.id, State.DONE)
+        return None if self._row is None else rows.forget(self.id)
+
+    def _sent(self, result: CommitResult[None]) -> None:
+        if self._firstSent is None:
+            self._firstSent = result.sent
+
+    def _lastSent(self, _: CommitResult[None], consumed: int) -> None:
+        del self._records[:consumed]
+        if self.stage is Stage.RUNNING:
+            self.stage = Stage.OVER
+        if self.stage is Stage.OVER:
+            self._leave()
+        elif self._reassembler.complete:
+            self._drained()
+
+    def _leave(self) -> None:
+        """Give back what it holds of the quota; what is not draining takes no parts any more."""
+        self._around.spooled -= self._spooled
+        self._spooled = 0
+        if self.stage is Stage.OVER:
+            self._around.ended(self)
+
+    def _closed(self, failure: Failure) -> Failure | None:
+        """A commit failed: only a full journal is worth another attempt."""
+        if failure.check(JournalFull):
+            return failure
+        self._sender.drop()
+        self._stopService()
+        self._uncommitted(failure)
+        return None
+
+    def _uncommitted(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed, JournalFull):
+            self.log.failure("An exchange could not be committed", failure)

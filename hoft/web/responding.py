@@ -1,0 +1,264 @@
+"""
+The way of a response from the service into the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+
+from hoft.errors import JournalFull
+from hoft.web.exchange import MAX_BODY, MIN_COST, WINDOW, PartWriter, Side, encode_abort
+from hoft.web.heads import Fields, ResponseHead
+from hoft.web.problems import Problem, bad_response, internal_error
+from hoft.web.responses import ServiceError
+
+HIGH_WATER = 1 << 20
+"""Body bytes in memory above which the service is held up."""
+
+LINGER = 0.001
+"""Seconds that a head waits for the first of its body, so that both share a commit."""
+
+LINGER_SMALL = 0.005
+"""The same where the whole body is known to be small, and so sure to come at once."""
+
+SMALL = 1 << 16
+"""What is a small body."""
+
+FULL_PAUSE = 1.0
+"""Seconds until a commit is tried again that found no room."""
+
+Commit = Callable[[Sequence[bytes], bool], "Deferred[Any]"]
+"""Commits these parts; the flag says that they are the last, and the exchange is over with them."""
+
+
+class ResponseSender(Protocol):
+    """
+    Commits a response as it comes, one commit at a time; whatever arrives while one
+    runs goes into the next.  It is the protocol that the body is delivered to.
+
+    @ivar begun: a part was committed, or is being so.
+    @ivar ending: so is the last.
+    @ivar over: the last part was committed, or the exchange was given up.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        reactor: Any,
+        exchange: bytes,
+        pseudonym: str,
+        commit: Commit,
+        room: Callable[[], bool],
+        received: Callable[[], None],
+    ) -> None:
+        """
+        @param pseudonym: who we are, in Proxy-Status.
+        @param room: whether more may be put into the log now; call L{resume} when so.
+        @param received: called when nothing more is to come from the service.
+        """
+        self.begun = False
+        self.ending = False
+        self.over = False
+        self._reactor = reactor
+        self._exchange = exchange
+        self._pseudonym = pseudonym
+        self._commit = commit
+        self._room = room
+        self._received = received
+        self._writer = PartWriter(exchange, Side.EGRESS)
+        self._trailersOf: Callable[[], Fields] = tuple
+        self._granted = WINDOW
+        self._parts: list[bytes] = []
+        self._body: list[bytes] = []
+        self._waiting = 0
+        self._committing = 0
+        self._trailers: Fields | None = None
+        """Given once the body has ended."""
+        self._abort: bytes | None = None
+        self._input = True
+        """Whether more is taken from the service."""
+        self._paused = False
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def accepting(self) -> bool:
+        """Neither the service's response has ended, nor was it given up."""
+        return self._input
+
+    # --- From the service ---------------------------------------------------------
+
+    def respond(self, head: ResponseHead, trailers: Callable[[], Fields]) -> None:
+        """
+        @param trailers: asked when the body has ended.
+        @raise ServiceError: the head is too large for the log.
+        """
+        if not self._input:
+            return
+        try:
+            self._parts = self._writer.head(head)
+        except ValueError as error:
+            raise ServiceError(bad_response(str(error))) from error
+        self._trailersOf = trailers
+        small = head.length is not None and head.length <= SMALL
+        self._timer = self._reactor.callLater(LINGER_SMALL if small else LINGER, self._lingered)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._input:
+            return
+        self._body.append(data)
+        self._waiting += len(data)
+        if not self._paused and self._waiting + self._committing > HIGH_WATER:
+            self._paused = True
+            self.transport.pauseProducing()
+        if self._timer is None or self._waiting > SMALL:
+            self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._received()
+        if not self._input:
+            return
+        if reason.check(ResponseDone):
+            self._input = False
+            self._trailers = self._trailersOf()
+            self._flush()
+        else:
+            self.fail(reason)
+
+    def fail(self, failure: Failure) -> None:
+        """The service did not answer, or not to the end."""
+        error = failure.value
+        if isinstance(error, ServiceError):
+            self.refuse(error.problem)
+        else:
+            self.refuse(internal_error(type(error).__name__))
+
+    # --- From us --------------------------------------------------------------------
+
+    def refuse(self, problem: Problem) -> None:
+        """
+        Answer with a problem: in place of the service's response, or, where that
+        has begun to cross, by breaking it off.
+        """
+        if self._input:
+            self._input = False
+            self._breakOff(problem)
+
+    def _breakOff(self, problem: Problem) -> None:
+        self._body.clear()
+        self._waiting = 0
+        problem = problem.during(self._exchange)
+        if self.begun:
+            self._abort = encode_abort(self._exchange, problem)
+        else:
+            status, fields, body = problem.response(self._pseudonym)
+            self._writer = PartWriter(self._exchange, Side.EGRESS)
+            self._parts = self._writer.head(ResponseHead(status, b"", tuple(fields), len(body)))
+            self._body.append(body)
+            self._waiting = len(body)
+            self._trailers = ()
+        self._flush()
+
+    def drop(self) -> None:
+        """Nobody wants the rest: commit nothing more."""
+        self.over = True
+        self._input = False
+        self._body.clear()
+        self._parts.clear()
+        self._stopTimer()
+
+    # --- From the other side ----------------------------------------------------------
+
+    def credit(self, total: int) -> None:
+        """The receiver takes this much in total."""
+        if total > self._granted:
+            self._granted = total
+            self._flush()
+
+    def resume(self) -> None:
+        """There may be room again."""
+        self._flush()
+
+    # --- Committing -------------------------------------------------------------------
+
+    def _lingered(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _stopTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _flush(self) -> None:
+        if self.over or self._committing:
+            return
+        self._stopTimer()
+        if self._abort is not None:
+            parts, last = [self._abort], True
+        else:
+            parts, self._parts = self._parts, []
+            parts += self._bodyParts()
+            last = self._trailers is not None and not self._waiting
+            if last:
+                try:
+                    parts += self._writer.end(self._trailers or ())
+                except ValueError as error:
+                    self._breakOff(bad_response(str(error)))
+                    return
+        if parts:
+            self.begun = True
+            self.ending = last
+            self._committing = sum(map(len, parts))
+            self._attempt(parts, last)
+
+    def _bodyParts(self) -> list[bytes]:
+        """What of the body may go out now: all, but whole records only while more is on its way."""
+        if not self._waiting or not self._room():
+            return []
+        size = self._waiting
+        if self._trailers is None and size > MAX_BODY:
+            size -= size % MAX_BODY
+        size = _within(size, self._granted - self._writer.spent)
+        if size <= 0:
+            return []
+        body = b"".join(self._body)
+        self._waiting -= size
+        self._body = [body[size:]] if self._waiting else []
+        return self._writer.data(body[:size], flush=True)
+
+    def _attempt(self, parts: Sequence[bytes], last: bool) -> None:
+        if self.over:
+            return
+
+        def committed(_: Any) -> None:
+            self._committing = 0
+            if last:
+                self.over = True
+                return
+            if self._paused and self._waiting <= HIGH_WATER // 2 and not self.over:
+                self._paused = False
+                self.transport.resumeProducing()
+            self._flush()
+
+        def refused(failure: Failure) -> None:
+            failure.trap(JournalFull)
+            self._reactor.callLater(FULL_PAUSE, self._attempt, parts, last)
+
+        self._commit(parts, last).addCallbacks(committed, refused)
+
+
+def _within(size: int, credit: int) -> int:
+    """How much of C{size} bytes the credit allows: the last record costs L{MIN_COST} at least."""
+    size = min(size, credit)
+    rest = size % MAX_BODY
+    if 0 < rest < MIN_COST and size - rest + MIN_COST > credit:
+        size -= rest
+    return size

@@ -1,0 +1,451 @@
+"""
+What the tests of the egress share: services with real sockets that do what the test
+says, and a near side that sends what the test says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from random import Random
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
+from hoft.web.agent import ExactAgent
+from hoft.web.egress import Egress
+from hoft.web.exchange import (
+    CHANNEL,
+    NUMBERED,
+    WINDOW,
+    Kind,
+    Part,
+    PartWriter,
+    Side,
+    body_digest,
+    decode_abort,
+    decode_end,
+    decode_head,
+    decode_part,
+    decode_trailers,
+    encode_cancel,
+    encode_credit,
+)
+from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.performing import Limits
+from hoft.web.policy import Policy, Rule
+from hoft.web.problems import Problem
+from hoft.web.reassembly import Reassembler
+from tests.web.loopback import LoopbackLink, pair
+
+Test = Generator[Deferred[Any], Any, None]
+
+
+def wait(seconds: float) -> Deferred[None]:
+    return deferLater(reactor, seconds, lambda: None)  # type: ignore[arg-type]  # the module is the reactor
+
+
+@inlineCallbacks
+def until(condition: Callable[[], Any], seconds: float = 8.0) -> Generator[Deferred[Any], Any, None]:
+    """Let the reactor run until the condition holds."""
+    left = seconds
+    while not condition():
+        if left <= 0:
+            raise AssertionError("it did not happen in time")
+        left -= 0.005
+        yield wait(0.005)
+
+
+# --- Services ----------------------------------------------------------------------
+
+
+@frozen
+class Received:
+    """A request as it came over the socket."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def line(self) -> bytes:
+        return self.head.split(b"\r\n")[0]
+
+    @property
+    def fields(self) -> list[bytes]:
+        """The field lines, as they came."""
+        return self.head.split(b"\r\n")[1:]
+
+    def values(self, name: bytes) -> list[bytes]:
+        found = (line.partition(b":") for line in self.fields)
+        return [value.strip() for key, _, value in found if key.lower() == name]
+
+
+class Service(Protocol):
+    """One connection of a L{RawService}; C{transport} writes whatever the test wants."""
+
+    transport: Any
+    factory: Any
+
+    def __init__(self) -> None:
+        self.buffer = b""
+        self.lost = False
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self.factory.connections.append(self)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost = True
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.arrived += len(data)
+        self.buffer += data
+        while (request := self._request()) is not None:
+            self.factory.requests.append(request)
+            self.factory.script(self, request)
+
+    def _request(self) -> Received | None:
+        head, blank, rest = self.buffer.partition(b"\r\n\r\n")
+        if not blank:
+            return None
+        request = Received(head, b"")
+        if request.values(b"transfer-encoding"):
+            if not self.factory.whole and b"0\r\n" not in rest:
+                return None
+            body, end, rest = rest.partition(b"\r\n0\r\n")
+            if not end:
+                return None
+            trailers, _, rest = rest.partition(b"\r\n\r\n") if rest[:2] != b"\r\n" else (b"", b"", rest[2:])
+            self.buffer = rest
+            return Received(head, body + end + trailers)
+        length = int((request.values(b"content-length") or [b"0"])[0])
+        if len(rest) < length:
+            return None
+        self.buffer = rest[length:]
+        return Received(head, rest[:length])
+
+    def answer(self, *pieces: bytes) -> None:
+        """Write, and leave the connection open."""
+        self.transport.writeSequence(pieces)
+
+    def close(self) -> None:
+        self.transport.loseConnection()
+
+    def reset(self) -> None:
+        self.transport.abortConnection()
+
+
+class RawService(Factory):
+    """
+    Listens on a free port of the loopback interface.
+
+    @ivar script: called with the connection and each request that has come as a whole.
+    @ivar requests: all of them.
+    @ivar arrived: bytes that came.
+    """
+
+    protocol = Service
+    noisy = False
+    whole = True
+
+    def __init__(self) -> None:
+        self.script: Callable[[Service, Received], None] = lambda service, request: service.answer(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        )
+        self.requests: list[Received] = []
+        self.connections: list[Service] = []
+        self.arrived = 0
+
+    def says(self, *pieces: bytes, close: bool = False) -> None:
+        """Let every request be answered like this."""
+
+        def script(service: Service, request: Received) -> None:
+            service.answer(*pieces)
+            if close:
+                service.close()
+
+        self.script = script
+
+    def listen(self, test: TestCase) -> int:
+        """@return: the port."""
+        listening: Any = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[attr-defined]  # the module
+        test.addCleanup(self._stop, listening)
+        port: int = listening.getHost().port
+        return port
+
+    @inlineCallbacks
+    def _stop(self, listening: Any) -> Generator[Deferred[Any], Any, None]:
+        yield listening.stopListening()
+        for connection in self.connections:
+            if not connection.lost:
+                connection.reset()
+        yield until(lambda: all(connection.lost for connection in self.connections))
+
+
+# --- The near side -------------------------------------------------------------------
+
+
+@define(eq=False)
+class Call:
+    """
+    One exchange as the near side sees it.
+
+    @ivar done: fires when the response is complete or was aborted.
+    """
+
+    id: bytes
+    near: NearSide
+    head: ResponseHead | None = None
+    body: bytes = b""
+    size: int = 0
+    trailers: Fields = ()
+    problem: Problem | None = None
+    credit: int = WINDOW
+    commits: int = 0
+    done: Deferred[Call] = field(factory=Deferred)
+    reassembler: Reassembler = field(factory=lambda: Reassembler(Side.EGRESS, 1 << 30))
+    _head_bytes: bytes = b""
+    _digest: Any = field(factory=body_digest)
+
+    @property
+    def status(self) -> int:
+        return 0 if self.head is None else self.head.status
+
+    def values(self, name: bytes) -> list[bytes]:
+        assert self.head is not None
+        return [value for key, value in self.head.headers if key.lower() == name]
+
+    def send(self, *payloads: bytes) -> None:
+        self.near.send(*payloads)
+
+    def cancel(self) -> None:
+        self.send(encode_cancel(self.id))
+
+    def grant(self, total: int) -> None:
+        self.send(encode_credit(self.id, Side.INGRESS, total))
+
+    def received(self, record: int, part: Part) -> None:
+        if part.kind is Kind.ABORT:
+            self.problem = decode_abort(part)
+            self._finish()
+        elif part.kind is Kind.CREDIT:
+            self.credit = max(self.credit, int.from_bytes(part.body, "big"))
+        elif part.kind in NUMBERED:
+            self.reassembler.add(record, part)
+            for taken in self.reassembler.take(1 << 40):
+                assert taken.part is not None
+                self._part(taken.part)
+
+    def _part(self, part: Part) -> None:
+        if part.kind is Kind.HEAD:
+            self._head_bytes += part.body
+            if not part.more:
+                head = decode_head(Side.EGRESS, self._head_bytes)
+                assert isinstance(head, ResponseHead)
+                self.head = head
+        elif part.kind is Kind.DATA:
+            self._digest.update(part.body)
+            self.size += len(part.body)
+            if self.near.keep:
+                self.body += part.body
+        elif part.kind is Kind.TRAILERS:
+            self.trailers = decode_trailers(part)
+        elif part.kind is Kind.END:
+            end = decode_end(part)
+            assert (end.total, end.digest) == (self.size, self._digest.digest())
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.done.called:
+            self.done.callback(self)
+
+
+@implementer(IRecordReceiver)
+class NearSide:
+    """
+    Sends requests as an ingress would, and takes the responses.
+
+    @ivar keep: bodies of responses are kept, not only counted.
+    """
+
+    def __init__(self, link: LoopbackLink, seed: int = 0) -> None:
+        self.link = link
+        self.keep = True
+        self.calls: dict[bytes, Call] = {}
+        self.stray: list[Part] = []
+        self._random = Random(seed)
+        link.attach(self)
+
+    def call(
+        self,
+        head: RequestHead,
+        body: bytes = b"",
+        trailers: Fields = (),
+        id: bytes | None = None,
+    ) -> Call:
+        """Send a whole request."""
+        call = self.expect(id)
+        self.send(*self.parts(call.id, head, body, trailers))
+        return call
+
+    def expect(self, id: bytes | None = None) -> Call:
+        """A call that the test sends by itself."""
+        call = Call(id or self._random.randbytes(16), self)
+        self.calls[call.id] = call
+        return call
+
+    def parts(self, id: bytes, head: RequestHead, body: bytes = b"", trailers: Fields = ()) -> list[bytes]:
+        writer = PartWriter(id, Side.INGRESS)
+        return [*writer.head(head), *writer.data(body), *writer.end(trailers)]
+
+    def send(self, *payloads: bytes) -> None:
+        self.link.commit([Outgoing(payload, CHANNEL) for payload in payloads])
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        for record in records:
+            assert record.payload is not None
+            part = decode_part(record.payload)
+            call = self.calls.get(part.exchange)
+            if part.side is Side.EGRESS and call is not None:
+                call.received(record.id, part)
+            else:
+                self.stray.append(part)
+        link.commit((), [record.id for record in records])
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        pass
+
+    def linkChanged(self, link: ILink) -> None:
+        pass
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        pass
+
+
+@implementer(ILink)
+class ProcessLink:
+    """
+    The far node's link as one process of it has it: dead with it, while the journal lives on.
+
+    @ivar held: commits are not made until L{release}.
+    """
+
+    def __init__(self, link: LoopbackLink) -> None:
+        self._link = link
+        self.alive = True
+        self.held: list[Callable[[], None]] | None = None
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def commit(self, *arguments: Any, **keywords: Any) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+
+        def commit() -> None:
+            if self.alive:
+                self.commits += 1
+                self._link.commit(*arguments, **keywords).chainDeferred(done)
+
+        if self.held is None:
+            commit()
+        else:
+            self.held.append(commit)
+        return done.addBoth(self._live)
+
+    def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
+        return self._link.read(ids).addBoth(self._live) if self.alive else Deferred()
+
+    def _live(self, result: Any) -> Any:
+        return result if self.alive else Deferred()
+
+    def hold(self) -> None:
+        self.held = []
+
+    def release(self) -> None:
+        held, self.held = self.held, None
+        for commit in held or ():
+            commit()
+
+
+@implementer(IRecordReceiver)
+class Renaming:
+    """Hands on what a L{LoopbackLink} says, in the name of a L{ProcessLink}."""
+
+    def __init__(self, link: ProcessLink, receiver: IRecordReceiver) -> None:
+        self._link = link
+        self._receiver = receiver
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        self._receiver.recordsReceived(self._link, records)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        self._receiver.recordsAcknowledged(self._link, ids)
+
+    def linkChanged(self, link: ILink) -> None:
+        self._receiver.linkChanged(self._link)
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        self._receiver.peerRolledBack(self._link, resent)
+
+
+class EgressCase(TestCase):
+    """An egress between a near side and one service."""
+
+    timeout = 15
+
+    limits = Limits(grace=0.1)
+    connect_timeout = 3.0
+    seed = 0
+
+    def setUp(self) -> None:
+        self.service = RawService()
+        self.port = self.service.listen(self)
+        self.near_link, self.link = pair(reactor, self.seed)  # type: ignore[arg-type]  # the module is the reactor
+        self.near = NearSide(self.near_link)
+        for migration in Egress.SCHEMA.migrations:
+            for statement in migration:
+                self.link.database.execute(statement)
+        self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/")])
+        self.egress = self.begin()
+        self.addCleanup(self.end)
+
+    def begin(self) -> Egress:
+        """A process of the far node starts."""
+        agent = ExactAgent(reactor, self.connect_timeout)
+        egress = Egress(reactor, reactor.seconds, self.policy, "far", self.limits, agent)  # type: ignore[attr-defined]  # the module
+        self.process = ProcessLink(self.link)
+        egress.attach(self.process)
+        self.link.attach(Renaming(self.process, egress))
+        return egress
+
+    @inlineCallbacks
+    def end(self) -> Generator[Deferred[Any], Any, None]:
+        self.link.detach()
+        yield self.egress.stop()
+        yield until(lambda: not self.egress.agent.counters()["connections_open"])
+
+    @inlineCallbacks
+    def crash(self) -> Generator[Deferred[Any], Any, None]:
+        """The far node's process is killed, with all that only it knew."""
+        self.link.detach()
+        self.process.alive = False
+        yield self.end()
+
+    def restart(self) -> None:
+        """Another process of the far node starts on the same journal."""
+        self.egress = self.begin()
+
+    def head(self, method: bytes = b"GET", target: bytes = b"/", **values: Any) -> RequestHead:
+        values = {"scheme": "http", "host": "127.0.0.1", "port": self.port} | values
+        return RequestHead(method=method, target=target, **values)
+
+    def rows(self) -> dict[bytes, int]:
+        """What the table of executions says."""
+        return dict(self.link.database.execute("SELECT exchange, state FROM execution"))
