@@ -1,0 +1,657 @@
+"""
+What every carrier has to pass: a suite for those who write one.
+
+Mix L{CarrierConformance} into a trial C{TestCase}, say how carriers are made, and
+run it::
+
+    class BucketConformance(CarrierConformance, TestCase):
+        def makeCarrier(self, node, boot):
+            return bucketCarrier(reactor, f"bucket:{self.name}", node, boot, time.monotonic)
+
+Where files can be put in place behind the carrier's back, C{plant} lets the
+suite test what careless mirrors do, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from hoft.errors import CarrierError
+from hoft.interfaces import (
+    MAX_PIECE,
+    ICarrier,
+    IFileReceiver,
+    IFileTransport,
+    IFileWriter,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from twisted.trial.unittest import TestCase
+
+    _Base = TestCase
+else:
+    _Base = object
+
+T = TypeVar("T")
+
+ALICE = UUID("a11ce000-0000-4000-8000-000000000001")
+BOB = UUID("b0b00000-0000-4000-8000-000000000002")
+CAROL = UUID("ca201000-0000-4000-8000-000000000003")
+
+
+@implementer(IFileReceiver)
+class RecordingReceiver:
+    """
+    A receiver that writes down what it is told.
+
+    @ivar answer: what to say of each piece; by default everything is consumed
+        as soon as C{settled}, or C{complete} says that nothing is missing.
+    @ivar pieces: all that was handed over, in order: name, offset, size and settled.
+    @ivar contents: by name, what was put together of the last handing over.
+    @ivar consumed: by name, the contents when it was consumed.
+    @ivar forgotten: names that C{fileForgotten} was called with.
+    @ivar health: C{"up"} and C{"down"}, in order; C{reasons} of the latter.
+    @ivar faults: what this receiver saw that no carrier may do.
+    """
+
+    def __init__(self, complete: Callable[[bytes], bool] = lambda content: True) -> None:
+        self.complete = complete
+        self.answer: Callable[[str, int, bytes, bool], Any] = self.consume
+        self.pieces: list[tuple[str, int, int, bool]] = []
+        self.contents: dict[str, bytearray] = {}
+        self.consumed: dict[str, bytes] = {}
+        self.forgotten: list[str] = []
+        self.health: list[str] = []
+        self.reasons: list[str] = []
+        self.faults: list[str] = []
+        self.thinking: set[str] = set()
+
+    def consume(self, name: str, offset: int, piece: bytes, settled: bool) -> Verdict:
+        """Consume what is complete or settled."""
+        content = self.contents[name]
+        if not settled and not self.complete(bytes(content)):
+            return Verdict.MORE
+        self.consumed[name] = bytes(content)
+        return Verdict.CONSUMED
+
+    def fileReceived(self, name: str, offset: int, piece: bytes, settled: bool) -> Deferred[Verdict]:
+        """See L{IFileReceiver.fileReceived}."""
+        if name in self.thinking:
+            self.faults.append(f"{name}: the next piece came before the last was answered")
+        if len(piece) > MAX_PIECE:
+            self.faults.append(f"{name}: a piece of {len(piece)} bytes")
+        if not piece and not settled:
+            self.faults.append(f"{name}: an empty piece that settles nothing")
+        if offset == 0:
+            self.contents[name] = bytearray()
+        if name not in self.contents or len(self.contents[name]) != offset:
+            self.faults.append(f"{name}: offset {offset} does not continue what came before")
+        self.contents.setdefault(name, bytearray()).extend(piece)
+        self.pieces.append((name, offset, len(piece), settled))
+        self.thinking.add(name)
+        answer = self.answer(name, offset, piece, settled)
+        result: Deferred[Verdict] = answer if isinstance(answer, Deferred) else succeed(answer)
+
+        def answered(verdict: Verdict) -> Verdict:
+            self.thinking.discard(name)
+            return verdict
+
+        return result.addCallback(answered)
+
+    def fileForgotten(self, name: str) -> None:
+        """See L{IFileReceiver.fileForgotten}."""
+        self.forgotten.append(name)
+
+    def carrierUp(self) -> None:
+        """See L{IFileReceiver.carrierUp}."""
+        self.health.append("up")
+
+    def carrierDown(self, reason: str) -> None:
+        """See L{IFileReceiver.carrierDown}."""
+        self.health.append("down")
+        self.reasons.append(reason)
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes that differ everywhere, so that a piece in the wrong place shows."""
+    block = b"".join(blake2b(f"{seed} {index}".encode()).digest() for index in range(1024))
+    out = bytearray()
+    while len(out) < size:
+        out += block
+        out += len(out).to_bytes(8, "big")
+    return bytes(out[:size])
+
+
+class CarrierConformance(_Base):
+    """
+    The tests.  C{setUp} and C{tearDown} of a class that mixes this in must call
+    those here, if it has its own.
+
+    @cvar patience: seconds after which something that has to happen counts as
+        not happening.
+    @cvar quiet: seconds without news after which nothing more is expected.
+    @cvar large: size of the largest file that is tried.
+    @cvar many: number of the small files that are sent at once.
+    @cvar plant: C{plant(recipient, name, content)} puts a file with that content,
+        or that file with more or other content, where C{recipient} will find it,
+        without any carrier; L{None} where that cannot be done.
+    @cvar lying: C{lying(recipient)} tells the names of all that lies there for
+        C{recipient}; L{None} where that cannot be seen.
+    @cvar threads: writers work on threads; false for carriers in memory.
+    """
+
+    patience = 10.0
+    quiet = 0.3
+    large = 5 * MAX_PIECE + 12345
+    many = 100
+    plant: Callable[[UUID, str, bytes], None] | None = None
+    lying: Callable[[UUID], list[str]] | None = None
+    threads = True
+
+    def makeCarrier(self, node: UUID, boot: int) -> ICarrier:
+        """One node's access to what all carriers of one test share; not started."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        """No carriers yet."""
+        self.carriers: list[ICarrier] = []
+        self.receivers: list[RecordingReceiver] = []
+
+    @inlineCallbacks
+    def tearDown(self) -> Generator[Any, Any, None]:
+        """Stop all carriers; none may have done what none may do."""
+        for carrier in self.carriers:
+            yield carrier.stop()
+        for receiver in self.receivers:
+            self.assertEqual(receiver.faults, [])
+
+    # -- for the tests, and for more of them
+
+    @inlineCallbacks
+    def node(self, uuid: UUID, boot: int = 1) -> Generator[Any, Any, tuple[ICarrier, RecordingReceiver]]:
+        """A started carrier and its receiver; both are looked after."""
+        receiver = RecordingReceiver()
+        self.receivers.append(receiver)
+        carrier = self.makeCarrier(uuid, boot)
+        self.carriers.append(carrier)
+        yield carrier.start(receiver)
+        return carrier, receiver
+
+    @inlineCallbacks
+    def until(self, true: Callable[[], Any], what: str) -> Generator[Any, Any, None]:
+        """Wait until it is so; fail if it does not become so."""
+        limit = time.monotonic() + self.patience
+        while not true():
+            if time.monotonic() > limit:
+                self.fail(f"not within {self.patience} s: {what}")
+            yield self.rest(0.005)
+
+    def rest(self, seconds: float) -> Deferred[None]:
+        """Let time pass."""
+        return deferLater(reactor, seconds, lambda: None)
+
+    def off(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Do what only worker threads may do."""
+        if self.threads:
+            return deferToThread(function, *arguments)
+        return succeed(function(*arguments))
+
+    def send(self, transport: IFileTransport, content: bytes) -> Deferred[str]:
+        """Write a file piece by piece; fires with its name."""
+
+        def write() -> str:
+            writer = transport.create()
+            for start in range(0, len(content), MAX_PIECE):
+                writer.write(content[start : start + MAX_PIECE])
+            writer.finish()
+            return writer.name
+
+        return self.off(write)
+
+    # -- the interfaces
+
+    @inlineCallbacks
+    def test_interfaces(self) -> Generator[Any, Any, None]:
+        """Carrier, transport and writer provide what they promise."""
+        carrier, _ = yield self.node(ALICE)
+        transport = carrier.transport(BOB)
+        verifyObject(ICarrier, carrier)
+        verifyObject(IFileTransport, transport)
+        self.assertEqual(transport.recipient, BOB)
+        self.assertTrue(IAddress.providedBy(transport.getHost()))
+        self.assertTrue(IAddress.providedBy(transport.getPeer()))
+        self.assertNotEqual(transport.getHost(), transport.getPeer())
+        writer = yield self.off(transport.create)
+        verifyObject(IFileWriter, writer)
+        yield self.off(writer.abandon)
+        self.assertTrue(all(type(number) is int for number in carrier.counters().values()))
+
+    @inlineCallbacks
+    def test_upFromTheStart(self) -> Generator[Any, Any, None]:
+        """The first report is that the carrier is up, once, before start has fired."""
+        _, receiver = yield self.node(ALICE)
+        self.assertEqual(receiver.health, ["up"])
+
+    # -- carrying
+
+    @inlineCallbacks
+    def test_smallFile(self) -> Generator[Any, Any, None]:
+        """What write() is given arrives as one file, in one piece."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        alice.transport(BOB).write(b"a small file")
+        yield self.until(lambda: receiver.consumed, "the file arrives")
+        self.assertEqual(list(receiver.consumed.values()), [b"a small file"])
+        self.assertEqual(len(receiver.pieces), 1)
+
+    @inlineCallbacks
+    def test_sequenceIsOneFile(self) -> Generator[Any, Any, None]:
+        """The pieces that writeSequence() is given are one file."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        alice.transport(BOB).writeSequence([b"one ", b"file"])
+        yield self.until(lambda: receiver.consumed, "the file arrives")
+        self.assertEqual(list(receiver.consumed.values()), [b"one file"])
+
+    @inlineCallbacks
+    def test_largeFile(self) -> Generator[Any, Any, None]:
+        """A large file comes in pieces, in order, none too large."""
+        content = pattern(self.large)
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) >= len(content)
+        name = yield self.send(alice.transport(BOB), content)
+        yield self.until(lambda: name in receiver.consumed, "the file arrives")
+        self.assertEqual(receiver.consumed[name], content)
+        self.assertGreaterEqual(len(receiver.pieces), len(content) // MAX_PIECE)
+
+    def test_tooLarge(self) -> Deferred[None]:
+        """More than the largest piece is refused where it is given, not cut."""
+
+        def started(both: tuple[ICarrier, RecordingReceiver]) -> None:
+            with self.assertRaises(ValueError):
+                both[0].transport(BOB).write(bytes(MAX_PIECE + 1))
+
+        return self.node(ALICE).addCallback(started)
+
+    @inlineCallbacks
+    def test_manyFiles(self) -> Generator[Any, Any, None]:
+        """Many files at once all arrive, each once and under a name of its own."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        transport = alice.transport(BOB)
+        sent = {b"file %d" % number for number in range(self.many)}
+        for content in sorted(sent):
+            transport.write(content)
+        yield self.until(lambda: len(receiver.consumed) == self.many, "all files arrive")
+        self.assertEqual(set(receiver.consumed.values()), sent)
+        yield self.rest(self.quiet)
+        self.assertEqual(len(receiver.pieces), self.many)
+
+    @inlineCallbacks
+    def test_twoSenders(self) -> Generator[Any, Any, None]:
+        """Files of several senders arrive, and each only at its recipient."""
+        alice, at_alice = yield self.node(ALICE)
+        bob, at_bob = yield self.node(BOB)
+        carol, at_carol = yield self.node(CAROL)
+        alice.transport(BOB).write(b"from alice to bob")
+        carol.transport(BOB).write(b"from carol to bob")
+        bob.transport(CAROL).write(b"from bob to carol")
+        yield self.until(
+            lambda: len(at_bob.consumed) == 2 and len(at_carol.consumed) == 1, "all files arrive"
+        )
+        self.assertEqual(set(at_bob.consumed.values()), {b"from alice to bob", b"from carol to bob"})
+        self.assertEqual(list(at_carol.consumed.values()), [b"from bob to carol"])
+        self.assertEqual(at_alice.pieces, [])
+
+    @inlineCallbacks
+    def test_namesAreNeverUsedAgain(self) -> Generator[Any, Any, None]:
+        """Two transports and two processes of one node give different names."""
+        first, _ = yield self.node(ALICE, boot=1)
+        names = []
+        for transport in (first.transport(BOB), first.transport(BOB), first.transport(CAROL)):
+            names.append((yield self.send(transport, b"x")))
+        yield first.stop()
+        second, _ = yield self.node(ALICE, boot=2)
+        names.append((yield self.send(second.transport(BOB), b"x")))
+        self.assertEqual(len(set(names)), 4)
+        self.assertEqual(names, [name.lower() for name in names])
+        self.assertLessEqual(max(map(len, names)), 120)
+
+    @inlineCallbacks
+    def test_waitsForItsReader(self) -> Generator[Any, Any, None]:
+        """What was written while the recipient was away is there when it starts."""
+        alice, _ = yield self.node(ALICE)
+        name = yield self.send(alice.transport(BOB), b"early")
+        yield self.rest(self.quiet)
+        _, receiver = yield self.node(BOB)
+        yield self.until(lambda: name in receiver.consumed, "the file arrives")
+
+    # -- verdicts
+
+    @inlineCallbacks
+    def test_consumedIsNotSeenAgain(self) -> Generator[Any, Any, None]:
+        """A consumed file is gone, for the next process as well."""
+        alice, _ = yield self.node(ALICE)
+        bob, receiver = yield self.node(BOB)
+        name = yield self.send(alice.transport(BOB), b"once")
+        yield self.until(lambda: name in receiver.consumed, "the file arrives")
+        yield self.rest(self.quiet)
+        if self.lying is not None:
+            self.assertEqual(self.lying(BOB), [])
+        yield bob.stop()
+        bob, again = yield self.node(BOB, boot=2)
+        yield self.rest(self.quiet)
+        self.assertEqual(again.pieces, [])
+        self.assertEqual(receiver.forgotten, [])
+
+    @inlineCallbacks
+    def test_refusedGoesAway(self) -> Generator[Any, Any, None]:
+        """A refused file is not handed over again, and is no obstacle to others."""
+        alice, _ = yield self.node(ALICE)
+        bob, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: Verdict.REFUSED
+        refused = yield self.send(alice.transport(BOB), pattern(MAX_PIECE + 100))
+        yield self.until(lambda: receiver.pieces, "the file arrives")
+        receiver.answer = receiver.consume
+        name = yield self.send(alice.transport(BOB), b"good")
+        yield self.until(lambda: name in receiver.consumed, "the next arrives")
+        bob.wake()
+        yield self.rest(self.quiet)
+        self.assertEqual([piece[0] for piece in receiver.pieces].count(refused), 1)
+
+    @inlineCallbacks
+    def test_laterComesAgain(self) -> Generator[Any, Any, None]:
+        """A file for later comes again from its start after wake()."""
+        alice, _ = yield self.node(ALICE)
+        bob, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) >= len(content)
+        content = pattern(MAX_PIECE + 100)
+
+        def later(name: str, offset: int, piece: bytes, settled: bool) -> Verdict:
+            return Verdict.MORE if offset == 0 else Verdict.LATER
+
+        receiver.answer = later
+        name = yield self.send(alice.transport(BOB), content)
+        yield self.until(lambda: len(receiver.pieces) >= 2, "two pieces arrive")
+        yield self.rest(0.05)
+        receiver.answer = receiver.consume
+        began = time.monotonic()
+        bob.wake()
+        yield self.until(lambda: name in receiver.consumed, "the file comes again")
+        self.assertLess(time.monotonic() - began, 0.8)
+        self.assertEqual(receiver.consumed[name], content)
+
+    @inlineCallbacks
+    def test_laterComesAgainUnasked(self) -> Generator[Any, Any, None]:
+        """A file for later comes again by itself, too."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: Verdict.LATER
+        name = yield self.send(alice.transport(BOB), b"not now")
+        yield self.until(lambda: receiver.pieces, "the file arrives")
+        receiver.answer = receiver.consume
+        yield self.until(lambda: name in receiver.consumed, "the file comes again")
+
+    @inlineCallbacks
+    def test_settles(self) -> Generator[Any, Any, None]:
+        """A file of which more is wanted than comes is said to have settled, once."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: Verdict.MORE
+        yield self.send(alice.transport(BOB), b"half a fi")
+        yield self.until(lambda: any(piece[3] for piece in receiver.pieces), "it settles")
+        yield self.rest(self.quiet)
+        self.assertEqual([piece[3] for piece in receiver.pieces].count(True), 1)
+        self.assertEqual(sum(piece[2] for piece in receiver.pieces), len(b"half a fi"))
+
+    @inlineCallbacks
+    def test_oneAtATime(self) -> Generator[Any, Any, None]:
+        """The next piece waits for the answer to the last; other files do not."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        waiting: Deferred[Verdict] = Deferred()
+        large = yield self.off(alice.transport(BOB).create)
+        receiver.answer = lambda name, offset, piece, settled: (
+            waiting
+            if name == large.name and offset == 0
+            else Verdict.MORE
+            if name == large.name and not settled
+            else Verdict.CONSUMED
+        )
+
+        def write() -> None:
+            for start in range(2):
+                large.write(pattern(MAX_PIECE, start))
+            large.finish()
+
+        yield self.off(write)
+        yield self.until(lambda: receiver.pieces, "the first piece arrives")
+        alice.transport(BOB).write(b"another")
+        yield self.until(lambda: len(receiver.pieces) == 2, "another file passes it")
+        self.assertEqual([piece[0] for piece in receiver.pieces].count(large.name), 1)
+        waiting.callback(Verdict.MORE)
+        yield self.until(lambda: len(receiver.contents[large.name]) == 2 * MAX_PIECE, "the rest arrives")
+
+    @inlineCallbacks
+    def test_receiverThatFails(self) -> Generator[Any, Any, None]:
+        """A receiver that raises costs a log entry; the file comes again."""
+        alice, _ = yield self.node(ALICE)
+        bob, receiver = yield self.node(BOB)
+
+        def fails(name: str, offset: int, piece: bytes, settled: bool) -> Verdict:
+            receiver.thinking.discard(name)
+            raise ZeroDivisionError("as intended by the test")
+
+        receiver.answer = fails
+        name = yield self.send(alice.transport(BOB), b"unlucky")
+        yield self.until(lambda: receiver.pieces, "the file arrives")
+        receiver.answer = receiver.consume
+        yield self.until(lambda: name in receiver.consumed, "the file comes again")
+        self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    # -- writing
+
+    @inlineCallbacks
+    def test_unfinishedIsNotHandedOver(self) -> Generator[Any, Any, None]:
+        """What is abandoned leaves nothing that anybody is told of."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        transport = alice.transport(BOB)
+        writer = yield self.off(transport.create)
+        yield self.off(writer.write, b"never mind")
+        yield self.off(writer.abandon)
+        yield self.off(writer.abandon)
+        with self.assertRaises(CarrierError):
+            yield self.off(writer.write, b"too late")
+        with self.assertRaises(CarrierError):
+            yield self.off(writer.finish)
+        name = yield self.send(transport, b"the next")
+        yield self.until(lambda: name in receiver.consumed, "the next file arrives")
+        yield self.rest(self.quiet)
+        self.assertEqual(set(receiver.contents), {name})
+        if self.lying is not None:
+            self.assertEqual(self.lying(BOB), [])
+
+    @inlineCallbacks
+    def test_removed(self) -> Generator[Any, Any, None]:
+        """Own files that were not fetched can be removed; names that are not there do no harm."""
+        alice, _ = yield self.node(ALICE)
+        transport = alice.transport(BOB)
+        first = yield self.send(transport, b"acknowledged by other means")
+        second = yield self.send(transport, b"still wanted")
+        yield self.rest(0.05)
+        transport.remove([first, "no-such-name", "../" + second])
+        yield self.rest(self.quiet)
+        _, receiver = yield self.node(BOB)
+        yield self.until(lambda: second in receiver.consumed, "the other file arrives")
+        self.assertEqual(set(receiver.contents), {second})
+
+    @inlineCallbacks
+    def test_removedWhileRead(self) -> Generator[Any, Any, None]:
+        """When a file that more was wanted of goes away, the receiver is told."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: Verdict.MORE
+        transport = alice.transport(BOB)
+        name = yield self.send(transport, b"some of it")
+        yield self.until(lambda: receiver.pieces, "the file arrives")
+        transport.remove([name])
+        yield self.until(lambda: receiver.forgotten == [name], "it is forgotten")
+
+    @inlineCallbacks
+    def test_closedTransport(self) -> Generator[Any, Any, None]:
+        """What was given before loseConnection() is carried, nothing after it."""
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        transport = alice.transport(BOB)
+        transport.write(b"before")
+        transport.loseConnection()
+        transport.write(b"after")
+        with self.assertRaises(CarrierError):
+            yield self.off(transport.create)
+        yield self.until(lambda: receiver.consumed, "the file arrives")
+        yield self.rest(self.quiet)
+        self.assertEqual(list(receiver.consumed.values()), [b"before"])
+
+    # -- stopping
+
+    @inlineCallbacks
+    def test_stopIsFinal(self) -> Generator[Any, Any, None]:
+        """After stop() has fired the receiver hears nothing, whatever still happens."""
+        alice, _ = yield self.node(ALICE)
+        bob, receiver = yield self.node(BOB)
+        unanswered: Deferred[Verdict] = Deferred()
+        receiver.answer = lambda name, offset, piece, settled: unanswered
+        transport = alice.transport(BOB)
+        transport.write(b"under way")
+        yield self.until(lambda: receiver.pieces, "the file arrives")
+        yield bob.stop()
+        health = list(receiver.health)
+        unanswered.callback(Verdict.MORE)
+        transport.write(b"too late")
+        bob.wake()
+        yield self.rest(self.quiet)
+        self.assertEqual(len(receiver.pieces), 1)
+        self.assertEqual((receiver.forgotten, receiver.health), ([], health))
+
+    @inlineCallbacks
+    def test_stopTwice(self) -> Generator[Any, Any, None]:
+        """Stopping a carrier that has stopped, or was never started, does nothing."""
+        carrier, _ = yield self.node(ALICE)
+        yield carrier.stop()
+        yield carrier.stop()
+        yield self.makeCarrier(BOB, 1).stop()
+
+    # -- careless mirrors
+
+    def planted(self, recipient: UUID, name: str, content: bytes) -> None:
+        """Put a file in place, or skip the test where that cannot be done."""
+        if self.plant is None:
+            self.skipTest("files cannot be put in place behind this carrier's back")
+        self.plant(recipient, name, content)
+
+    @inlineCallbacks
+    def test_growing(self) -> Generator[Any, Any, None]:
+        """A file that grows is handed on from where it stopped."""
+        content = pattern(3000)
+        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) >= len(content)
+        for size in (100, 1000, 3000):
+            self.planted(BOB, name, content[:size])
+            yield self.until(lambda size=size: len(receiver.contents.get(name, b"")) == size, f"{size} bytes")
+        self.assertEqual(receiver.consumed[name], content)
+        self.assertEqual([piece[1:3] for piece in receiver.pieces], [(0, 100), (100, 900), (1000, 2000)])
+
+    @inlineCallbacks
+    def test_growsAfterItSettled(self) -> Generator[Any, Any, None]:
+        """A file of which more was wanted after it settled goes on when it changes."""
+        content = pattern(3000)
+        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: (
+            receiver.consume(name, offset, piece, settled) if offset + len(piece) == 3000 else Verdict.MORE
+        )
+        self.planted(BOB, name, content[:1000])
+        yield self.until(lambda: receiver.pieces and receiver.pieces[-1][3], "it settles")
+        self.planted(BOB, name, content)
+        yield self.until(lambda: name in receiver.consumed, "the rest arrives")
+        self.assertEqual(receiver.consumed[name], content)
+
+    @inlineCallbacks
+    def test_otherContent(self) -> Generator[Any, Any, None]:
+        """A file that begins with other bytes than before is another: it comes from 0."""
+        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) >= 3000
+        self.planted(BOB, name, pattern(1000, seed=1))
+        yield self.until(lambda: receiver.pieces, "it arrives")
+        self.planted(BOB, name, pattern(3000, seed=2))
+        yield self.until(lambda: name in receiver.consumed, "the other arrives")
+        self.assertEqual(receiver.consumed[name], pattern(3000, seed=2))
+
+    @inlineCallbacks
+    def test_zerosHaveNotArrived(self) -> Generator[Any, Any, None]:
+        """Zeros at the end are space that was reserved, until the file has settled."""
+        content = pattern(2000)
+        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: so_far == content
+        self.planted(BOB, name, content[:500] + bytes(1500))
+        yield self.until(lambda: receiver.pieces, "its beginning arrives")
+        self.assertEqual(receiver.pieces[0][2], 500)
+        self.planted(BOB, name, content)
+        yield self.until(lambda: name in receiver.consumed, "the rest arrives")
+        self.assertEqual(receiver.consumed[name], content)
+
+    @inlineCallbacks
+    def test_zerosThatStay(self) -> Generator[Any, Any, None]:
+        """Once it has settled, a tail of zeros is handed over like everything else."""
+        content = pattern(500) + bytes(MAX_PIECE + 1000)
+        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: False
+        self.planted(BOB, name, content)
+        yield self.until(lambda: name in receiver.consumed, "it settles")
+        self.assertEqual(receiver.consumed[name], content)
+        self.assertEqual(receiver.pieces[0][2], 500)
+
+    @inlineCallbacks
+    def test_strangeNames(self) -> Generator[Any, Any, None]:
+        """What is not named as a packet for us is left alone."""
+        good = f"{ALICE}--{BOB}--{1:016x}-{2:016x}.hoft"
+        strange = [
+            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft.part",
+            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft~",
+            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.sync-conflict-20260101-120000-ABCDEFG.hoft",
+            f".{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft",
+            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.HOFT",
+            f"{ALICE}--{CAROL}--{1:016x}-{1:016x}.hoft",
+            "CON",
+            "desktop.ini",
+        ]
+        _, receiver = yield self.node(BOB)
+        for name in strange:
+            self.planted(BOB, name, b"not for hoft")
+        self.planted(BOB, good, b"for hoft")
+        yield self.until(lambda: good in receiver.consumed, "the packet arrives")
+        yield self.rest(self.quiet)
+        self.assertEqual(set(receiver.contents), {good})
+        if self.lying is not None:
+            self.assertEqual(sorted(self.lying(BOB)), sorted(strange))

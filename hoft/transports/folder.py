@@ -1,0 +1,442 @@
+"""
+The polling folder: the carrier that reads and writes a directory which others move files through.
+
+    - C{folder:/srv/exchange}: a folder that both nodes share.
+    - C{folder:?inbox=/srv/in&outbox=/srv/out}: a mirror or a diode carries between.
+
+All that touches the file system happens on daemon threads of this carrier's
+own: a folder that hangs stops neither the process nor its exit.  The folder is
+looked into every C{poll} seconds, more often while files keep coming that way;
+where the system tells of new files (L{hoft.transports.watching}) they are read
+without waiting for that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hoft.errors import CarrierDown, ConfigurationError
+from hoft.interfaces import ICarrier, IFileReceiver, IWorker
+from hoft.transports.delivery import Delivery
+from hoft.transports.directories import Root
+from hoft.transports.locations import FolderLocation
+from hoft.transports.reading import Inbox
+from hoft.transports.scanning import Condemned, Entry, Fate, Scan, Scanner
+from hoft.transports.schemes import WHERE
+from hoft.transports.tally import Tally
+from hoft.transports.writing import FolderTransport, Outbox
+from hoft.worker import Worker
+
+if TYPE_CHECKING:
+    from hoft.transports.watching import Watch
+
+log = Logger()
+
+QUICK = 0.05
+"""Seconds between two looks right after files came that nobody told us of."""
+
+PATIENCE = 30.0
+"""Seconds after which a folder that does not answer counts as down."""
+
+LAST_WORDS = 5.0
+"""Seconds that stopping waits for writes under way."""
+
+_DECAY = 1.5
+_PROBES = (1.0, 60.0)
+
+_COUNTERS = (
+    "files_written",
+    "bytes_written",
+    "files_removed",
+    "write_errors",
+    "files_read",
+    "bytes_read",
+    "files_deferred",
+    "files_refused",
+    "files_deleted",
+    "files_ignored",
+    "read_errors",
+    "scans",
+)
+
+
+def carrier(reactor: Any, url: str, node: UUID, boot: int, clock: Callable[[], float]) -> FolderCarrier:
+    """See L{hoft.interfaces.ICarrierMaker.carrier}."""
+    return FolderCarrier(reactor, FolderLocation.parse(url), node, boot, clock)
+
+
+@implementer(ICarrier)
+class FolderCarrier:
+    """
+    One node's access to a folder; see L{ICarrier}.
+
+    The first report to the receiver is C{carrierUp}, when L{start} fires (or
+    C{carrierDown}, if the folder does not answer within L{PATIENCE}); from
+    then on the two alternate.
+
+    @param watch: use inotify where the system has it.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        location: FolderLocation,
+        node: UUID,
+        boot: int,
+        clock: Callable[[], float],
+        watch: bool = True,
+    ) -> None:
+        self._reactor = reactor
+        self._location = location
+        self._node = node
+        self._clock = clock
+        self._wants_watch = watch
+        self._tally = Tally(*_COUNTERS)
+        self._workers: dict[str, IWorker] = {}
+        self._reads = Root(location.inbox, "inbox")
+        self._writes = Root(location.outbox, "outbox")
+        self._inbox = Inbox(self._reads, node)
+        self._scanner = Scanner(self._reads, node, clock)
+        self._outbox = Outbox(
+            self._writes, node, boot, location.file_mode, self._tally, self._outbox_reported
+        )
+        self._peers: set[UUID] = set()
+        self._delivery: Delivery | None = None
+        self._receiver: IFileReceiver | None = None
+        self._watch: Watch | None = None
+        self._watched: tuple[tuple[int, int], ...] | None = None
+        self._troubles: dict[str, str] = {}
+        self._down: bool | None = None
+        self._timers: dict[str, IDelayedCall] = {}
+        self._forgotten: set[str] = set()
+        self._interval = location.poll
+        self._scanning = False
+        self._scan_again = False
+        self._unannounced = True
+        self._probing = 0.0
+        self._stopped = False
+        self._stopping: list[Deferred[None]] = []
+
+    # -- ICarrier
+
+    def start(self, receiver: IFileReceiver) -> Deferred[None]:
+        """See L{ICarrier.start}."""
+        self._receiver = receiver
+        self._delivery = Delivery(
+            self._reactor,
+            self._clock,
+            self._inbox,
+            receiver,
+            lambda slot: self._worker(f"read {slot}"),
+            self._delete,
+            self._forgotten.add,
+            lambda reason: self._trouble("inbox", reason),
+            self._peers.__contains__,
+            self._location.poll,
+            self._tally,
+        )
+        started: Deferred[None] = Deferred()
+
+        def unanswered() -> None:
+            self._trouble("start", "the folder does not answer")
+            started.callback(None)
+
+        def prepared(result: Failure | None) -> None:
+            self._cancel("start")
+            if isinstance(result, Failure) and not started.called:
+                started.errback(result)
+                return
+            if isinstance(result, Failure):  # too late to refuse: it is down until it comes back
+                self._trouble("inbox", result.getErrorMessage())
+            self._mend("start")
+            self._report()
+            self._look(0.0)
+            if not started.called:
+                started.callback(None)
+
+        self._timers["start"] = self._reactor.callLater(PATIENCE, unanswered)
+        self._worker("scan").call(self._prepare).addBoth(prepared)
+        return started
+
+    def stop(self) -> Deferred[None]:
+        """See L{ICarrier.stop}.  Waits for writes under way, but not for a folder that hangs."""
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
+        if self._stopped:
+            return stopped
+        self._stopped = True
+        if self._delivery is not None:
+            self._delivery.stop()
+        for name in list(self._timers):
+            self._cancel(name)
+        if self._watch is not None:
+            self._watch.close()
+
+        def done(_: object) -> None:
+            self._cancel("stop")
+            waiting, self._stopping = self._stopping, []
+            for each in waiting:
+                each.callback(None)
+
+        self._timers["stop"] = self._reactor.callLater(LAST_WORDS, done, None)
+        DeferredList([worker.stop() for worker in self._workers.values()]).addCallback(done)
+        return stopped
+
+    def transport(self, recipient: UUID) -> FolderTransport:
+        """See L{ICarrier.transport}."""
+        self._peers.add(recipient)
+        return FolderTransport(self._outbox, recipient, self._worker("write"), self._wrote)
+
+    def wake(self) -> None:
+        """See L{ICarrier.wake}."""
+        if self._delivery is not None:
+            self._delivery.wake()
+            self._look(0.0)
+
+    def counters(self) -> dict[str, int]:
+        """See L{ICarrier.counters}."""
+        return self._tally.snapshot()
+
+    # -- threads and timers
+
+    def _worker(self, job: str) -> IWorker:
+        worker = self._workers.get(job)
+        if worker is None:
+            worker = self._workers[job] = Worker(self._reactor, f"folder {job}")
+        return worker
+
+    def _set(self, name: str, delay: float, function: Callable[[], None]) -> None:
+        """Call C{function} once after C{delay}, unless it will be called earlier anyway."""
+
+        def ring() -> None:
+            del self._timers[name]
+            function()
+
+        if self._stopped:
+            return
+        timer = self._timers.get(name)
+        if timer is not None:
+            if timer.getTime() <= self._reactor.seconds() + delay:
+                return
+            timer.cancel()
+        self._timers[name] = self._reactor.callLater(delay, ring)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    # -- is it there?
+
+    def _prepare(self) -> None:
+        """On a thread: are both folders there, and may we use them?"""
+        try:
+            with self._reads.opened(listable=True) as inbox, os.scandir(inbox) as entries:
+                next(entries, None)
+        except (CarrierDown, OSError) as error:
+            self._refuse("inbox", self._location.inbox, error)
+        try:
+            with self._writes.opened() as outbox:
+                if not os.access(".", os.W_OK | os.X_OK, dir_fd=outbox, effective_ids=True):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except (CarrierDown, OSError) as error:
+            self._refuse("outbox", self._location.outbox, error)
+        if self._wants_watch:
+            try:
+                # Here and not above: not every system has it, and importing it takes a while.
+                import hoft.transports.watching  # noqa: F401  # what follows finds it imported
+            except ImportError as error:
+                log.debug("no inotify: {error}", error=error)
+                self._wants_watch = False
+
+    def _refuse(self, option: str, path: str, error: Exception) -> NoReturn:
+        cause = error.__cause__ if isinstance(error, CarrierDown) else error
+        why = cause.strerror if isinstance(cause, OSError) else str(error)
+        use = "listed" if option == "inbox" else "written to"
+        raise ConfigurationError(
+            WHERE,
+            option,
+            f"{path}: {why}",
+            f"a directory that exists, is mounted and can be {use} by this user",
+        ) from error
+
+    def _trouble(self, what: str, reason: str) -> None:
+        """Something does not work."""
+        self._troubles.setdefault(what, reason)
+        self._report()
+
+    def _mend(self, what: str) -> None:
+        """It works again."""
+        if self._troubles.pop(what, None) is not None:
+            self._report()
+
+    def _report(self) -> None:
+        down = bool(self._troubles)
+        if self._stopped or self._receiver is None or down == self._down:
+            return
+        self._down = down
+        if down:
+            reason = next(iter(self._troubles.values()))
+            log.warn("down: {reason}", reason=reason)
+            self._receiver.carrierDown(reason)
+        else:
+            log.info("up")
+            self._receiver.carrierUp()
+
+    # -- writing
+
+    def _wrote(self) -> None:
+        """Something goes out: an answer may come soon, or the folder may hang."""
+        path = self._location.outbox
+        if self._unannounced:
+            self._hurry()
+        if "hang" not in self._timers:
+            self._set("hang", PATIENCE, lambda: self._trouble("hang", f"outbox {path} does not answer"))
+            self._worker("write").call(int).addBoth(self._answered)
+
+    def _answered(self, _: object) -> None:
+        """The thread that writes has come as far as this."""
+        self._cancel("hang")
+        self._mend("hang")
+
+    def _outbox_reported(self, recipient: UUID, reason: str | None) -> None:
+        """On any thread that writes."""
+        self._reactor.callFromThread(self._outbox_changed, recipient, reason)
+
+    def _outbox_changed(self, recipient: UUID, reason: str | None) -> None:
+        if reason is None:
+            self._cancel("probe")
+            self._mend("outbox")
+            return
+        self._trouble("outbox", reason)
+        self._probe_later(recipient)
+
+    def _probe_later(self, recipient: UUID) -> None:
+        def probe() -> None:
+            self._worker("write").call(self._outbox.probe, recipient).addErrback(failed)
+
+        def failed(failure: Failure) -> None:
+            log.debug("still down: {reason}", reason=failure.getErrorMessage())
+            self._probe_later(recipient)
+
+        # Not reset by a probe that succeeds: a folder may have room for that and no more.
+        self._probing = min(max(2 * self._probing, _PROBES[0]), _PROBES[1])
+        self._set("calm", 5 * _PROBES[1], self._calm)
+        self._set("probe", self._probing, probe)
+
+    def _calm(self) -> None:
+        self._probing = 0.0
+
+    # -- looking
+
+    def _look(self, delay: float) -> None:
+        self._set("look", delay, self._scan)
+
+    def _hurry(self) -> None:
+        self._interval = min(QUICK, self._location.poll)
+        self._look(self._interval)
+
+    def _scan(self) -> None:
+        if self._scanning or self._delivery is None:
+            self._scan_again = True
+            return
+        self._scanning = True
+        self._scan_again = False
+        forgotten = list(self._forgotten)
+        self._forgotten.clear()
+        self._set("patience", PATIENCE, self._impatient)
+        self._worker("scan").call(self._scanner.scan, forgotten, self._delivery.room).addCallbacks(
+            self._scanned, self._unscanned
+        )
+
+    def _impatient(self) -> None:
+        self._trouble("inbox", f"inbox {self._location.inbox} does not answer")
+
+    def _scanned(self, found: Scan) -> None:
+        delivery = self._delivery
+        if self._stopped or delivery is None:
+            return
+        self._scan_done()
+        self._tally.add("scans")
+        if "inbox" in self._troubles:
+            self._mend("inbox")
+            delivery.recovered()
+        for name in found.strange:
+            self._tally.add("files_ignored")
+            log.warn("ignored: {name} in {inbox}", name=name, inbox=self._location.inbox)
+        for name, flat in found.vanished:
+            delivery.vanished(name, flat)
+        for name in found.replaced:
+            delivery.replaced(name)
+        news = sum([delivery.found(entry) for entry in found.added])
+        self._unannounced = self._watch is None or (self._unannounced and not found.added) or news > 0
+        if found.places != self._watched or (self._watch is not None and not self._watch.alive):
+            self._rewatch(found.places)
+        if news and not found.more:
+            self._interval = min(QUICK, self._location.poll)
+        else:
+            self._interval = min(self._interval * _DECAY, self._location.poll)
+        self._look(QUICK if found.more else 0.0 if self._scan_again else self._interval)
+
+    def _unscanned(self, failure: Failure) -> None:
+        if self._stopped:
+            return
+        self._scan_done()
+        self._tally.add("read_errors")
+        if failure.check(CarrierDown, OSError) is None:
+            log.failure("scanning {inbox}", failure, inbox=self._location.inbox)
+        self._trouble("inbox", failure.getErrorMessage())
+        self._interval = self._location.poll
+        self._look(self._interval)
+
+    def _scan_done(self) -> None:
+        self._scanning = False
+        self._cancel("patience")
+
+    def _delete(self, condemned: list[Condemned]) -> Deferred[list[Fate]]:
+        return self._worker("scan").call(self._scanner.delete, condemned)
+
+    # -- being told
+
+    def _rewatch(self, places: tuple[tuple[int, int], ...]) -> None:
+        """The directories are not those that are watched."""
+        self._watched = places
+        if self._wants_watch:
+            self._worker("scan").call(self._make_watch).addCallbacks(self._watching, self._unwatched)
+
+    def _make_watch(self) -> Watch:
+        """On a thread, since it looks up the folders."""
+        from hoft.transports.watching import Watch
+
+        return Watch(self._reactor, self._location.inbox, self._node, self._appeared, lambda: self._look(0.0))
+
+    def _watching(self, watch: Watch) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = None if self._stopped else watch
+        if self._stopped:
+            watch.close()
+        else:
+            watch.start()
+            self._look(0.0)  # for what came between the scan and the watch
+
+    def _unwatched(self, failure: Failure) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if not self._stopped:
+            log.info("not watching, polling only: {reason}", reason=failure.getErrorMessage())
+
+    def _appeared(self, entry: Entry, complete: bool) -> None:
+        if self._delivery is not None and not self._stopped and self._delivery.found(entry, complete):
+            self._unannounced = False

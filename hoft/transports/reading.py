@@ -1,0 +1,233 @@
+"""
+One look at one file of the inbox, and what is remembered of it between looks.
+
+A file is opened anew for every piece: a handle that is held keeps showing old
+content on SMB, sshfs and 9p, and keeps a folder from being unmounted.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from uuid import UUID
+
+from attrs import define, frozen
+
+from hoft.errors import CarrierError
+from hoft.interfaces import MAX_PIECE, PREFIX
+from hoft.transports.directories import Root, open_regular, subfolder
+from hoft.transports.scanning import Condemned, Entry
+from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
+
+MAX_FILE = 500_000_000 + (1 << 20)
+"""The largest file that is read: the largest packet, and slack for what pads it."""
+
+
+class TooLarge(CarrierError):
+    """
+    A file larger than any packet can be.
+
+    @ivar size: in bytes.
+    @ivar modified: when it was changed, as the file system says.
+    """
+
+    def __init__(self, name: str, size: int, modified: int) -> None:
+        self.size = size
+        self.modified = modified
+        super().__init__(f"{name}: {size} bytes")
+
+
+class State(Enum):
+    """Where a file of the inbox stands."""
+
+    READY = "ready"
+    """It waits for its turn."""
+    ACTIVE = "active"
+    """It is being read, or its receiver is thinking."""
+    IDLE = "idle"
+    """It is looked at again when it is due."""
+    DELETING = "deleting"
+    GONE = "gone"
+
+
+@define(eq=False)
+class InboundFile:
+    """
+    What is known of a file; everything here belongs to the reactor thread.
+
+    @ivar offset: up to where it was handed over.
+    @ivar prefix: its first bytes as they were handed over.
+    @ivar size: when last looked at; -1 before.
+    @ivar modified: as the file system says, a hint.
+    @ivar changed: when it was last seen to change, on the carrier's clock.
+    @ivar closing: its writer was seen to close or rename it since the last look.
+    @ivar closed: and it did not change since.
+    @ivar caught_up: all that had arrived when last looked at was handed over.
+    @ivar whole: it settled with a tail of zeros, which is handed over too.
+    @ivar settled: the receiver was told that no more will come.
+    @ivar told: the receiver has seen pieces of it and keeps state for it.
+    @ivar finished: nothing is wanted of it any more but that it goes away.
+    @ivar later: the receiver wants it again from 0.
+    @ivar poked: something happened to it while it was active.
+    @ivar delay: how long it was left alone the last time.
+    @ivar ticket: the appointment for the next look; older ones are void.
+    """
+
+    entry: Entry
+    state: State = State.READY
+    offset: int = 0
+    prefix: bytes = b""
+    size: int = -1
+    modified: int = -1
+    changed: float = 0.0
+    closing: bool = False
+    closed: bool = False
+    caught_up: bool = False
+    whole: bool = False
+    settled: bool = False
+    told: bool = False
+    finished: bool = False
+    later: bool = False
+    poked: bool = False
+    delay: float = 0.0
+    ticket: int = 0
+
+    @property
+    def name(self) -> str:
+        """The base name."""
+        return self.entry.text
+
+    def restart(self) -> None:
+        """Hand it over again from 0."""
+        self.offset = 0
+        self.prefix = b""
+        self.caught_up = self.whole = self.settled = False
+
+    def condemned(self) -> Condemned:
+        """What to delete, as it was when last looked at."""
+        return Condemned(self.entry, self.size, self.modified)
+
+
+@frozen
+class Look:
+    """
+    What one look at a file found.
+
+    @ivar offset: where C{data} belongs: where it stopped before, or 0 if this
+        is not the file it was.
+    @ivar prefix: the file's first bytes, as far as they were handed over
+        including C{data}.
+    @ivar held: zeros at the end that were left out.
+    @ivar at_end: C{data} ends where what has arrived ends.
+    """
+
+    size: int
+    modified: int
+    offset: int
+    data: bytes
+    prefix: bytes
+    held: int
+    at_end: bool
+
+
+class Inbox:
+    """Where files are read; its methods block."""
+
+    def __init__(self, root: Root, node: UUID) -> None:
+        self._root = root
+        self._own = str(node)
+
+    def look(self, entry: Entry, offset: int, prefix: bytes, whole: bool) -> Look:
+        """
+        Read what comes next, at most L{MAX_PIECE} bytes.
+
+        @param offset: where the last look stopped.
+        @param prefix: what the file began with then.
+        @param whole: zeros at the end count as arrived.
+        @raise FileNotFoundError: it is gone.
+        @raise NotAFile: something else has taken its place.
+        @raise TooLarge: no packet is so large.
+        @raise CarrierDown: there is no inbox.
+        @raise OSError: not now.
+        """
+        with self._root.opened() as root:
+            if entry.flat:
+                file = open_regular(root, entry.text)
+            else:
+                with subfolder(root, self._own) as own:
+                    file = open_regular(own, entry.text)
+        try:
+            return _look(file, entry.text, offset, prefix, whole)
+        finally:
+            os.close(file)
+
+
+def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool) -> Look:
+    status = os.fstat(file)
+    size = status.st_size
+    if size > MAX_FILE:
+        raise TooLarge(name, size, status.st_mtime_ns)
+    if offset:
+        seen = prefix[:offset]
+        if size < offset or os.pread(file, len(seen), 0) != seen:
+            offset, prefix, whole = 0, b"", False
+    data = os.pread(file, MAX_PIECE, offset)
+    at_end = not data or offset + len(data) >= size
+    held = 0
+    if not whole and data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):
+        arrived = without_zero_tail(data)
+        held = len(data) - len(arrived)
+        data, at_end = arrived, True
+    # C{prefix} may hold what was read and not handed over.
+    prefix = (prefix[:offset] + data)[:PREFIX] if offset < PREFIX else prefix
+    return Look(size, status.st_mtime_ns, offset, data, prefix, held, at_end)
+
+
+def _ends_in_zeros(file: int, size: int) -> bool:
+    """
+    Whether the file's last bytes are zeros.  What lies between is not looked
+    at: data beyond a gap waits for the gap to fill, or for the file to settle.
+    """
+    return os.pread(file, ZERO_TAIL, size - ZERO_TAIL) == bytes(ZERO_TAIL)
+
+
+class Step(Enum):
+    """What to do after a look."""
+
+    HAND_OVER = "hand over"
+    HAND_OVER_SETTLED = "hand over, settled"
+    LOOK_AGAIN = "look again"
+    WAIT = "wait"
+
+
+def judge(file: InboundFile, look: Look, settling: Settling, now: float) -> Step:
+    """Take what a look found into C{file}, and say what follows from it."""
+    first = file.size < 0
+    restarted = look.offset < file.offset
+    moved = (look.size, look.modified) != (file.size, file.modified)
+    grew = moved or restarted or (file.caught_up and bool(look.data))
+    file.size, file.modified = look.size, look.modified
+    closing, file.closing = file.closing, False
+    if grew:
+        if not first:
+            settling.grew(now - file.changed)
+        file.changed = now
+        file.closed = closing
+        file.settled = False
+        file.delay = 0.0
+        if file.whole and not first:
+            file.restart()  # the zeros that were handed over may be data now
+            return Step.LOOK_AGAIN
+    elif closing:
+        file.closed = True
+    if restarted:
+        file.restart()
+    file.prefix = look.prefix
+    file.caught_up = look.at_end
+    if look.at_end and not file.settled and now - file.changed >= settling.wait(file.closed):
+        if look.held:
+            file.whole, file.caught_up = True, False
+            return Step.LOOK_AGAIN
+        file.settled = True
+        return Step.HAND_OVER_SETTLED
+    return Step.HAND_OVER if look.data else Step.WAIT

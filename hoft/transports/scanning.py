@@ -1,0 +1,233 @@
+"""
+What lies in the folder carrier's inbox: listing it cheaply, and deleting from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from uuid import UUID
+
+from attrs import define, field, frozen
+
+from hoft.transports.directories import Root, subfolder
+from hoft.transports.filenames import FileName
+
+MAX_ENTRIES = 100_000
+"""Names remembered of one directory; those beyond wait until others are gone."""
+
+_SHARE = 20
+"""A directory that took t seconds to list is left alone for this many times t."""
+
+
+@frozen
+class Entry:
+    """
+    A file in the inbox.
+
+    @ivar flat: it lies in the inbox itself, not in our subfolder.
+    """
+
+    name: FileName
+    flat: bool
+
+    @property
+    def text(self) -> str:
+        """The base name."""
+        return str(self.name)
+
+
+@define
+class Scan:
+    """
+    What a look at the inbox brought.
+
+    @ivar added: files not seen before, oldest first.
+    @ivar replaced: names whose inode is another one now.
+    @ivar vanished: names that are gone, and whether they lay flat.
+    @ivar strange: what is not a packet, each only once; shown as C{repr} would.
+    @ivar more: the budget was spent; there are more to be told of.
+    @ivar places: tells one directory from another that took its place: device
+        and inode of the inbox and, if it is there, of our subfolder.
+    """
+
+    added: list[Entry] = field(factory=list)
+    replaced: list[str] = field(factory=list)
+    vanished: list[tuple[str, bool]] = field(factory=list)
+    strange: list[str] = field(factory=list)
+    more: bool = False
+    places: tuple[tuple[int, int], ...] = ()
+
+
+class Fate(Enum):
+    """What became of a file that was to be deleted."""
+
+    GONE = "gone"
+    KEPT = "kept"
+    """We have no right to delete it."""
+    CHANGED = "changed"
+    """It is not what was read any more; it is still there."""
+
+
+@frozen
+class Condemned:
+    """A file to be deleted, if it still has this size and time of change."""
+
+    entry: Entry
+    size: int
+    modified: int
+
+
+class _Listing:
+    """One directory's names as last seen, and when it may be listed again."""
+
+    def __init__(self, flat: bool) -> None:
+        self.flat = flat
+        self.inodes: dict[str, int] = {}
+        self.strange: dict[str, int] = {}
+        self.not_before = float("-inf")
+
+
+class Scanner:
+    """
+    Looks into the inbox, for files with our name as the recipient: in our own
+    subfolder and lying flat.  Used on one worker thread, where it blocks.
+
+    @param clock: monotonic seconds.
+    """
+
+    def __init__(self, root: Root, node: UUID, clock: Callable[[], float]) -> None:
+        self._root = root
+        self._node = node
+        self._own = str(node)
+        self._clock = clock
+        self._subfolder = _Listing(flat=False)
+        self._flat = _Listing(flat=True)
+        self._told = False
+
+    def scan(self, forget: Iterable[str], budget: int) -> Scan:
+        """
+        Compare with the last look.  A directory so large that listing it takes
+        long is not listed each time.
+
+        @param forget: names that are to be told of again if they are there.
+        @param budget: the most new names to tell of.
+        @raise CarrierDown: there is no inbox.
+        @raise OSError: it cannot be listed.
+        """
+        for name in forget:
+            self._forget(name)
+        found = Scan()
+        with self._root.opened(listable=True) as root:
+            places = [_place(root)]
+            try:
+                with subfolder(root, self._own, listable=True) as own:
+                    places.append(_place(own))
+                    self._list(own, self._subfolder, found, budget)
+                self._told = False
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                self._nothing(self._subfolder, found)
+                if error.errno != errno.ENOENT and not self._told:
+                    self._told = True
+                    found.strange.append(repr(self._own))
+            self._list(root, self._flat, found, budget - len(found.added))
+        found.places = tuple(places)
+        found.added.sort(key=lambda entry: (entry.name.boot, entry.name.number))
+        return found
+
+    def delete(self, condemned: Sequence[Condemned]) -> list[Fate]:
+        """
+        Delete files that were read, each only if it did not change since.
+
+        @raise CarrierDown: there is no inbox.
+        """
+        with self._root.opened() as root:
+            return [self._delete(root, each) for each in condemned]
+
+    def _forget(self, name: str) -> None:
+        self._subfolder.inodes.pop(name, None)
+        self._flat.inodes.pop(name, None)
+
+    def _delete(self, root: int, condemned: Condemned) -> Fate:
+        name = condemned.entry.text
+        try:
+            if condemned.entry.flat:
+                fate = _unlink_unchanged(root, name, condemned)
+            else:
+                with subfolder(root, self._own) as own:
+                    fate = _unlink_unchanged(own, name, condemned)
+        except FileNotFoundError:
+            fate = Fate.GONE
+        except OSError:
+            fate = Fate.KEPT
+        if fate is Fate.GONE:
+            # Of both: what the other directory has under this name gets its turn now.
+            self._forget(name)
+        return fate
+
+    def _list(self, folder: int, listing: _Listing, found: Scan, budget: int) -> None:
+        began = self._clock()
+        if began < listing.not_before:
+            return
+        before, now = listing.inodes, {}
+        strange_now = {}
+        own = self._own
+        room = MAX_ENTRIES
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                # In a shared folder most entries are other nodes': pass those at once.
+                if listing.flat and own not in name:
+                    continue
+                if name in before:
+                    now[name] = inode = entry.inode()
+                    if inode != before[name]:
+                        found.replaced.append(name)
+                elif name in listing.strange and listing.strange[name] == entry.inode():
+                    strange_now[name] = listing.strange[name]
+                elif room <= len(now) + len(strange_now):
+                    continue
+                elif not name.startswith(".") and not (listing.flat and name == own):
+                    parsed = FileName.parse(name)
+                    if parsed is None or parsed.recipient != self._node or not _maybe_regular(entry):
+                        if not (listing.flat and parsed is not None and parsed.recipient != self._node):
+                            strange_now[name] = entry.inode()
+                            found.strange.append(repr(os.fsencode(name))[1:])
+                    elif budget > 0:
+                        budget -= 1
+                        now[name] = entry.inode()
+                        found.added.append(Entry(parsed, listing.flat))
+                    else:
+                        found.more = True
+        found.vanished.extend((name, listing.flat) for name in before.keys() - now.keys())
+        listing.inodes, listing.strange = now, strange_now
+        ended = self._clock()
+        listing.not_before = ended + _SHARE * (ended - began) if ended - began > 0.002 else ended
+
+    def _nothing(self, listing: _Listing, found: Scan) -> None:
+        found.vanished.extend((name, listing.flat) for name in listing.inodes)
+        listing.inodes, listing.strange = {}, {}
+
+
+def _place(folder: int) -> tuple[int, int]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _maybe_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:
+        return True  # opening it will tell
+
+
+def _unlink_unchanged(folder: int, name: str, condemned: Condemned) -> Fate:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if (status.st_size, status.st_mtime_ns) != (condemned.size, condemned.modified):
+        return Fate.CHANGED
+    os.unlink(name, dir_fd=folder)
+    return Fate.GONE

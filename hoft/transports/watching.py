@@ -1,0 +1,123 @@
+"""
+Linux tells when files appear (inotify): only a wake-up, the folder carrier's polling is the truth.
+
+Nothing is told of what is written on the other side of a network mount, and
+when too much happens at once some of it is not told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.inotify import (  # raises ImportError where there is no inotify
+    IN_CLOSE_WRITE,
+    IN_CREATE,
+    IN_DONT_FOLLOW,
+    IN_MOVED_TO,
+    IN_ONLYDIR,
+    INotify,
+    INotifyError,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+
+from hoft.transports.filenames import FileName
+from hoft.transports.scanning import Entry
+
+log = Logger()
+
+_APPEARS = IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE
+_COMPLETE = IN_MOVED_TO | IN_CLOSE_WRITE
+
+
+class _Notifier(INotify):
+    """
+    An L{INotify} that can be closed twice: it closes itself when what it
+    watches is deleted.
+    """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the descriptor, once."""
+        if not self.disconnected:
+            super().connectionLost(reason)
+
+
+class Watch:
+    """
+    Tells of files as they appear, in an inbox and our subfolder of it.
+
+    It is made on a worker thread, where looking up the folders may block, and
+    then used on the reactor thread alone.
+
+    @param appeared: told of each packet for us and whether its writer is done
+        with it.
+    @param changed: told that our subfolder was made.
+    @raise OSError: inotify is not to be had, for instance for want of watches.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        inbox: str,
+        node: UUID,
+        appeared: Callable[[Entry, bool], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._own = os.fsencode(str(node))
+        self._appeared = appeared
+        self._changed = changed
+        try:
+            self._notifier = _Notifier(reactor)
+        except INotifyError as error:
+            raise OSError(f"no inotify: {error}") from error
+        try:
+            root = FilePath(inbox)
+            self._notifier.watch(root, _APPEARS | IN_ONLYDIR, callbacks=[self._in_root])
+            try:
+                own = root.child(str(node))
+                self._notifier.watch(
+                    own, _APPEARS | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
+                )
+            except INotifyError as error:
+                log.debug("{own} is not watched yet: {error}", own=str(node), error=error)
+        except INotifyError as error:
+            os.close(self._notifier.fileno())
+            raise OSError(f"{inbox} cannot be watched: {error}") from error
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still tells; no more once what it watches was deleted."""
+        return not (self._notifier.disconnected or self._notifier.disconnecting)
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._notifier.startReading()
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if not self._notifier.disconnected:
+            self._notifier.stopReading()
+            self._notifier.connectionLost(Failure(ConnectionDone()))
+
+    def _in_root(self, _: object, path: FilePath[bytes], mask: int) -> None:
+        name = path.basename()
+        if name == self._own:
+            self._changed()
+        elif self._own in name:
+            self._tell(name, mask, flat=True)
+
+    def _in_subfolder(self, _: object, path: FilePath[bytes], mask: int) -> None:
+        self._tell(path.basename(), mask, flat=False)
+
+    def _tell(self, base: bytes, mask: int, flat: bool) -> None:
+        if base.startswith(b"."):
+            return
+        name = FileName.parse(os.fsdecode(base))
+        if name is not None and name.recipient == self._node:
+            self._appeared(Entry(name, flat), bool(mask & _COMPLETE))
