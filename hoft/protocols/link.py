@@ -249,6 +249,26 @@ class Link:
         """See L{ILink.backlog}."""
         return self._backlog
 
+    def status(self) -> dict[str, Any]:
+        """What there is to know of the link, ready for JSON; times in seconds, sizes in bytes."""
+        engine = self.engine
+        sender = engine.sender
+        now = self._now()
+        return {
+            "peer": str(self.peer),
+            "state": self.state.value,
+            "round_trip": engine.round_trips.smoothed,
+            "timeout": engine.round_trips.timeout(),
+            "heard": None if engine.last_heard is None else now - engine.last_heard,
+            "unacknowledged_records": sender.unacknowledged(),
+            "unacknowledged_bytes": self._backlog,
+            "retransmitted_records": dict(sender.retransmitted),
+            "lost_packets": sender.lost_packets,
+            "cut_packets": sender.cut_packets,
+            "duplicate_records": engine.receiver.duplicates,
+            **self.counters,
+        }
+
     # --- what the router brings
 
     def hear(self, header: Header, control: Control) -> Deferred[Judgement]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from attrs import define, field
@@ -33,6 +34,8 @@ from hoft.protocols.packets import (
 )
 from hoft.protocols.sealing import Suite
 from hoft.protocols.synchronisation import Judgement
+
+T = TypeVar("T")
 
 OPEN_INLINE = 65536
 """Pieces up to this size are opened on the reactor thread, larger ones on the worker."""
@@ -212,24 +215,34 @@ class LinkRouter:
             self._minting.addBoth(lambda _: waiting.callback(None))
             return waiting
         self._minting = Deferred()
-        self._log.warn(
-            "A peer knows more of this node than its journal does: the journal was restored from an older"
-            " copy. Beginning anew; calls that were under way are reported as uncertain."
-        )
 
-        def minted(begun: dict[bytes, log.Adopted]) -> None:
-            for peer, link in self.links.items():
-                link.reincarnated(begun[peer])
-
-        def over(result: object) -> object:
+        def over(result: T) -> T:
             minting, self._minting = self._minting, None
             assert minting is not None
             minting.callback(None)
             return result
 
-        operation = partial(log.begin_all_logs, restored=self._parts.outbox_at_start)
-        done = self._parts.journal.transact(operation).addCallback(minted)
+        done = self.begin_anew("a peer knows more of this node than its journal does")
         return done.addBoth(over)
+
+    def begin_anew(self, why: str) -> Deferred[None]:
+        """
+        The journal is not what it was: mint an incarnation, begin every log anew.
+
+        @param why: for the operator.
+        """
+        self._log.warn(
+            "The journal was restored from an older copy or lost a part: {why}."
+            " Beginning anew; calls that were under way are reported as uncertain.",
+            why=why,
+        )
+
+        def begun(logs: dict[bytes, log.Adopted]) -> None:
+            for peer, link in self.links.items():
+                link.reincarnated(logs[peer])
+
+        operation = partial(log.begin_all_logs, restored=self._parts.outbox_at_start)
+        return self._parts.journal.transact(operation).addCallback(begun)
 
     def _take(self, arrival: _Arrival, frame: RecordFrame) -> None:
         link, header = arrival.link, arrival.reader.header

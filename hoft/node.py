@@ -1,0 +1,309 @@
+"""
+The layers put together: one running gateway.
+
+A node owns one journal, one carrier, one link for each peer, one ingress and
+one egress.  All methods are called on the reactor thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from hoft.config import Config, Peer
+from hoft.errors import ConfigurationError, IdentityError
+from hoft.identity import IDENTITY_FILE, Identity
+from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver
+from hoft.protocols import log as link_log
+from hoft.protocols.journal import Journal
+from hoft.protocols.link import Link, NodeParts
+from hoft.protocols.replication import Settings
+from hoft.protocols.router import LinkRouter
+from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.synchronisation import random64
+from hoft.transports.schemes import maker_for
+from hoft.web.egress import Egress
+from hoft.web.exchange import CHANNEL
+from hoft.web.ingress import Ingress, Routing
+from hoft.web.performing import Limits
+from hoft.web.policy import Policy, Rule
+from hoft.worker import Worker
+
+TICK = 0.5
+"""Seconds between ticks that do not depend on the wall clock."""
+
+
+class Ticker:
+    """
+    Calls a function on the reactor thread every L{TICK} seconds of the monotonic
+    clock.  C{callLater} runs by the wall clock: set back by a year, it waits a year.
+    """
+
+    def __init__(self, reactor: Any, function: Callable[[], None]) -> None:
+        self._stop = threading.Event()
+
+        def run() -> None:
+            while not self._stop.wait(TICK):
+                reactor.callFromThread(function)
+
+        threading.Thread(target=run, name="tick", daemon=True).start()
+
+    def stop(self) -> None:
+        """No call is begun any more."""
+        self._stop.set()
+
+
+@implementer(IRecordReceiver)
+class Channels:
+    """Hands the records of each channel to whom they are for."""
+
+    _log = Logger()
+
+    def __init__(self, receivers: Mapping[int, Sequence[IRecordReceiver]]) -> None:
+        """@param receivers: by channel."""
+        self._receivers = receivers
+        self._all = [receiver for those in receivers.values() for receiver in those]
+        self.unknown = 0
+        """Records on channels that nobody here listens to."""
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """See L{IRecordReceiver}."""
+        channels: dict[int, list[Incoming]] = {}
+        for record in records:
+            channels.setdefault(record.channel, []).append(record)
+        for channel, batch in channels.items():
+            receivers = self._receivers.get(channel)
+            if receivers is None:
+                self.unknown += len(batch)
+                done: Deferred[CommitResult[None]] = link.commit(consume=[record.id for record in batch])
+                done.addErrback(lambda failure: self._log.failure("A record was kept", failure))
+                continue
+            for receiver in receivers:
+                receiver.recordsReceived(link, batch)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        for receiver in self._all:
+            receiver.recordsAcknowledged(link, ids)
+
+    def linkChanged(self, link: ILink) -> None:
+        """See L{IRecordReceiver}."""
+        self._log.info("The link to {peer} is {state}", peer=link.name, state=link.state.value)
+        for receiver in self._all:
+            receiver.linkChanged(link)
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        for receiver in self._all:
+            receiver.peerRolledBack(link, resent)
+
+
+def makeNode(config: Config, reactor: Any) -> Node:
+    """The service that C{twistd hoft} runs."""
+    return Node(config, reactor)
+
+
+def policy_of(config: Config) -> Policy:
+    """
+    What peers may reach.
+
+    @raise ConfigurationError: a URL in C{[[allow]]} is none.
+    """
+    return Policy(Rule.parse(allow.url, allow.peer) for allow in config.allowed)
+
+
+class Node(Service):
+    """
+    One gateway, as its configuration says.
+
+    @ivar links: by the names of the peers.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        self.links: dict[str, Link] = {}
+        self._config = config
+        self._reactor = reactor
+        self._boot = random64(os.urandom)
+        self._workers = {name: Worker(reactor, name) for name in ("journal", "sync", "load", "write", "open")}
+        self._journal = Journal(
+            config.state,
+            self._workers["journal"],
+            self._workers["sync"],
+            [link_log.SCHEMA, Egress.SCHEMA],
+            entropy=os.urandom,
+            read_worker=self._workers["load"],
+        )
+        clock = time.monotonic
+        self._egress = Egress(reactor, clock, policy_of(config), config.name, _limits(config))
+        self._ingress = Ingress(
+            reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status
+        )
+        self._channels = Channels({CHANNEL: (self._egress, self._ingress)})
+        self._ports: dict[str, IListeningPort] = {}
+        self._carrier: ICarrier | None = None
+        self._ticker: Ticker | None = None
+        self._started_at = clock()
+        self._identity: Identity
+        self._parts: NodeParts
+        self._router: LinkRouter
+
+    # --- life
+
+    def startService(self) -> Deferred[None]:
+        """
+        Open the journal, the links, the carrier, and then the doors.
+
+        @raise LocalError: (as failure) what keeps the node from starting.
+        """
+        super().startService()
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        config = self._config
+        self._identity = Identity.load(config.state / IDENTITY_FILE)
+        await self._journal.open()
+        self._parts = NodeParts(
+            node=self._identity.uuid,
+            boot=self._boot,
+            journal=self._journal,
+            writing=self._workers["write"],
+            reactor=self._reactor,
+            clock=time.monotonic,
+            entropy=os.urandom,
+            settings=Settings(),
+            clock_at_start=self._journal.clock,
+            outbox_at_start=await self._journal.transact(link_log.last_outbox_id),
+        )
+        carrier = maker_for(config.transport).carrier(
+            self._reactor, config.transport, self._identity.uuid, self._boot, time.monotonic
+        )
+        self._carrier = carrier
+        self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake)
+        if self._journal.lost:
+            await self._router.begin_anew(
+                f"{self._journal.lost} payloads are missing from the journal, as after a power cut"
+            )
+        links = [await self._open(peer) for peer in config.peers]
+        await carrier.start(self._router)
+        for link in links:
+            link.makeConnection(carrier.transport(link.peer))
+        self._ticker = Ticker(self._reactor, self._tick)
+        for description in config.listen:
+            await self._listen(description)
+
+    def stopService(self) -> Deferred[None]:
+        """Answer who waits, let what is under way come to a rest, close the journal."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await maybeDeferred(super().stopService)
+        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
+        self._ports.clear()
+        await gatherResults([self._ingress.stop(), self._egress.stop()])
+        if self._ticker is not None:
+            self._ticker.stop()
+        for link in self.links.values():
+            link.close()
+        if self._carrier is not None:
+            await self._carrier.stop()
+        await self._journal.close()
+        await gatherResults([worker.stop() for worker in self._workers.values()])
+
+    async def _open(self, peer: Peer) -> Link:
+        """A link that is known to the router, but does not write yet."""
+        try:
+            suite = BoxSuite(self._identity.secret_key, peer.card.public_key)
+        except IdentityError as error:
+            raise IdentityError(f"the card of {peer.name}: {error}") from error
+        link = Link(self._parts, peer.card.uuid, peer.name, suite, self._channels)
+        await link.open()
+        await self._egress.attach(link)
+        self.links[peer.name] = link
+        self._router.add(link)
+        return link
+
+    async def _listen(self, description: str) -> None:
+        endpoint = serverFromString(self._reactor, description)
+        try:
+            self._ports[description] = await endpoint.listen(self._ingress.factory)
+        except CannotListenError as error:
+            raise ConfigurationError(
+                str(self._config.path or "command line"),
+                "listen",
+                f"{description}: {error.socketError.strerror or error.socketError}",
+                "an address of this machine and a port that is free",
+            ) from error
+
+    def _tick(self) -> None:
+        self._router.tick()
+        self._ingress.tick()
+
+    # --- while it runs
+
+    def reload(self, config: Config) -> Deferred[None]:
+        """
+        Take up peers, routes, what is allowed and where to listen; calls under
+        way go on as they began.
+
+        @raise LocalError: (as failure) something that cannot change while the
+            node runs has changed, or cannot be taken up; then nothing was.
+        """
+        return Deferred.fromCoroutine(self._reload(config))
+
+    async def _reload(self, config: Config) -> None:
+        for key in ("name", "state", "transport"):
+            if getattr(config, key) != getattr(self._config, key):
+                raise ConfigurationError(
+                    str(config.path), key, "cannot change while the node runs", "a restart of the node"
+                )
+        policy, routing = policy_of(config), Routing.of(config)
+        old = {peer.name: peer for peer in self._config.peers}
+        new = {peer.name: peer for peer in config.peers}
+        for description in config.listen:
+            if description not in self._ports:
+                await self._listen(description)
+        for description in [known for known in self._ports if known not in config.listen]:
+            await maybeDeferred(self._ports.pop(description).stopListening)
+        for name in [name for name, peer in old.items() if new.get(name) != peer]:
+            link = self.links.pop(name)
+            self._router.remove(link.peer)
+            self._egress.detach(link)
+            link.close()
+        for name, peer in new.items():
+            if name not in self.links:
+                link = await self._open(peer)
+                assert self._carrier is not None
+                link.makeConnection(self._carrier.transport(link.peer))
+        self._egress.reconfigure(policy)
+        self._ingress.reconfigure(routing)
+        self._config = config
+
+    def status(self) -> dict[str, Any]:
+        """What C{GET /_hoft/status} shows, see C{docs/reference-status.rst}."""
+        return {
+            "name": self._config.name,
+            "node": str(self._identity.uuid),
+            "uptime": round(time.monotonic() - self._started_at, 3),
+            "peers": {name: link.status() for name, link in self.links.items()},
+            "carrier": self._carrier.counters() if self._carrier is not None else {},
+            "refused": dict(self._router.refused),
+            "ingress": self._ingress.counters(),
+            "egress": self._egress.counters(),
+        }
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(request_body=config.max_request_body, spool=config.spool)
