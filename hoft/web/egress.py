@@ -50,8 +50,9 @@ from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.web.agent import ExactAgent, ExactClient
 from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
-from hoft.web.performing import Exchange, Limits, Stage
+from hoft.web.performing import Exchange, Stage
 from hoft.web.policy import Policy
+from hoft.web.surroundings import Limits
 
 FETCHED = 16
 """Records whose payload is not in memory that are read at once to find out what they are."""
@@ -65,7 +66,7 @@ _SIDE = 1
 
 class PeerExchanges:
     """
-    The exchanges of one peer; the L{hoft.web.performing.Surroundings} of each.
+    The exchanges of one peer; the L{hoft.web.surroundings.Surroundings} of each.
 
     @ivar running: how many services are at work for it.
     @ivar spooled: bytes of its quota that are taken.

@@ -4,37 +4,27 @@ One exchange on the side of the service, from its request's first part to its re
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
-from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
-from hoft.web.agent import ExactClient, ExactRequest
+from hoft.interfaces import CommitResult, ITransaction, Outgoing
+from hoft.web.agent import ExactRequest
 from hoft.web.connection import ExactResponse
-from hoft.web.exchange import (
-    CHANNEL,
-    WINDOW,
-    Kind,
-    Part,
-    Side,
-    decode_credit,
-    decode_trailers,
-    encode_credit,
-)
-from hoft.web.executions import Rows, State
+from hoft.web.exchange import CHANNEL, Part, Side, decode_credit, encode_credit
+from hoft.web.executions import State
 from hoft.web.fields import Authority, end_to_end, is_token, trailers, with_via
-from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
+from hoft.web.gathering import Gathering
+from hoft.web.heads import Fields, RequestHead, ResponseHead
 from hoft.web.origins import Origin
-from hoft.web.outgoing import RequestBody, outgoing_fields, repeatable, taken
-from hoft.web.policy import Grant, Policy
+from hoft.web.outgoing import RequestBody, outgoing_fields, repeatable
+from hoft.web.policy import Grant
 from hoft.web.problems import (
     Problem,
     Refused,
@@ -46,12 +36,9 @@ from hoft.web.problems import (
     too_busy,
     too_large,
 )
-from hoft.web.reassembly import Reassembler
 from hoft.web.responding import ResponseSender
 from hoft.web.responses import ServiceError
-
-HOLD = 1 << 17
-"""Bytes of a request's body that are kept in memory while the rest of it is awaited."""
+from hoft.web.surroundings import Surroundings
 
 
 class Stage(Enum):
@@ -66,60 +53,6 @@ class Stage(Enum):
     DRAINING = "draining"
     """It was answered or cancelled before its request had come as a whole; the rest is dropped."""
     OVER = "over"
-
-
-@frozen
-class Limits:
-    """
-    What peers may ask of us.
-
-    @ivar request_body: the most bytes of one request's body.
-    @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
-    @ivar parallel: requests of one peer under way to services at once; others queue.
-    @ivar backlog: bytes that wait for a peer above which services are held up.
-    @ivar grace: seconds for what is under way when the node stops.
-    """
-
-    request_body: int = 4 << 30
-    spool: int = 16 << 30
-    parallel: int = 100
-    backlog: int = 64 << 20
-    grace: float = 2.0
-
-
-class Surroundings(Protocol):
-    """What an exchange needs of the egress of its peer."""
-
-    link: ILink
-    rows: Rows
-    limits: Limits
-    pseudonym: str
-    client: ExactClient
-    reactor: Any
-    clock: Callable[[], float]
-    spooled: int
-
-    @property
-    def policy(self) -> Policy:
-        """In force now."""
-
-    def enqueue(self, exchange: Exchange) -> None:
-        """Its request is complete: call C{start} when it is its turn."""
-
-    def withdraw(self, exchange: Exchange) -> None:
-        """It was enqueued, and does not want a turn any more."""
-
-    def released(self, exchange: Exchange) -> None:
-        """It has had its turn: the service is done with it."""
-
-    def ended(self, exchange: Exchange) -> None:
-        """No more parts of it are wanted."""
-
-    def discard(self, records: Sequence[int]) -> None:
-        """Consume these soon."""
-
-    def count(self, what: str) -> None:
-        """For the counters."""
 
 
 class Exchange:
@@ -139,17 +72,11 @@ class Exchange:
         self.idle = 0
         self._around = around
         self._link = around.link
-        self._reassembler = Reassembler(Side.INGRESS, HOLD)
-        self._records = array("q")
-        """Ids of all records of the request: consumed together when nothing can need them any more."""
-        self._headParts = b""
-        self._headAsked = False
+        self._request = Gathering(around.link)
         self._head: RequestHead | None = None
         self._grant: Grant | None = None
         self._fields: Fields = ()
-        self._trailers: Fields = ()
         self._spooled = 0
-        self._credited = WINDOW
         self._complete = 0.0
         self._row: State | None = None
         """What the table says of it, once what was asked of it is done."""
@@ -171,16 +98,11 @@ class Exchange:
             self._drain(record, part)
             return
         try:
-            fresh = self._reassembler.add(record, part)
-            if part.kind is Kind.TRAILERS:
-                self._trailers = trailers(decode_trailers(part))
+            fresh = self._request.add(record, part)
         except RecordError as error:
-            self._records.append(record)
             self._contradiction(error)
             return
-        if fresh:
-            self._records.append(record)
-        else:
+        if not fresh:
             self._around.discard([record])
 
     def advance(self) -> None:
@@ -188,44 +110,38 @@ class Exchange:
         if self.stage is not Stage.GATHERING:
             return
         if self._head is None:
-            if self._reassembler.head_complete and not self._headAsked:
-                self._headAsked = True
-                self._readHead()
+            reading = self._request.readHead()
+            if reading is not None:
+                reading.addCallback(self._gotHead).addErrback(self._headFailed)
             return
         try:
             self._reserve(self._head)
         except Refused as refusal:
             self.refuse(refusal.problem)
             return
-        if self._reassembler.complete:
+        if self._request.complete:
             self._complete = self._around.clock()
             self.stage = Stage.QUEUED
             self._around.enqueue(self)
-        elif self._reassembler.accepted + WINDOW - self._credited >= WINDOW // 2:
-            self.poke()
+        else:
+            self.poke(always=False)
 
-    def poke(self) -> None:
-        """Tell the peer how much it may send; one that does not know the exchange cancels it."""
+    def poke(self, always: bool = True) -> None:
+        """
+        Tell the peer how much it may send; one that does not know the exchange cancels it.
+
+        @param always: also if there is nothing new to tell.
+        """
+        total = self._request.grant(always) if self.stage is Stage.GATHERING else None
+        if total is not None:
+            credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), CHANNEL, 0)
+            self._link.commit([credit]).addErrback(self._uncommitted)
+
+    def _gotHead(self, head: RequestHead) -> None:
         if self.stage is Stage.GATHERING:
-            self._credited = self._reassembler.accepted + WINDOW
-            credit = encode_credit(self.id, Side.EGRESS, self._credited)
-            self._link.commit([Outgoing(credit, CHANNEL, 0)]).addErrback(self._uncommitted)
-
-    def _readHead(self) -> None:
-        taken(self._link, self._reassembler, 0).addCallback(self._gotHead).addErrback(self._headFailed)
-
-    def _gotHead(self, parts: Sequence[Part]) -> None:
-        if self.stage is not Stage.GATHERING:
-            return
-        self._headParts += b"".join(part.body for part in parts)
-        if parts[-1].more:
-            self._readHead()
-            return
-        head = decode_request(self._headParts)
-        self._headParts = b""
-        self._accept(head)
-        self._head = head
-        self.advance()
+            self._accept(head)
+            self._head = head
+            self.advance()
 
     def _headFailed(self, failure: Failure) -> None:
         error = failure.value
@@ -257,10 +173,10 @@ class Exchange:
         @raise Refused: it is too much.
         """
         limits = self._around.limits
-        size = max(head.length or 0, self._reassembler.received)
+        size = max(head.length or 0, self._request.received)
         if size > limits.request_body:
             raise Refused(too_large(f"the far node takes bodies of at most {limits.request_body} bytes"))
-        more = max(size, self._reassembler.accepted) - self._spooled
+        more = self._request.size(head) - self._spooled
         if more > 0:
             self._spooled += more
             self._around.spooled += more
@@ -279,7 +195,7 @@ class Exchange:
             return
         self._around.count("refused")
         self._around.withdraw(self)
-        self.stage = Stage.OVER if self._reassembler.complete else Stage.DRAINING
+        self.stage = Stage.OVER if self._request.complete else Stage.DRAINING
         self._leave()
         self._sender.refuse(problem)
 
@@ -293,14 +209,14 @@ class Exchange:
     def _giveUp(self) -> None:
         self._around.withdraw(self)
         ending = self._sender.ending
-        complete = self._reassembler.complete
+        complete = self._request.complete
         self.stage = Stage.OVER if complete else Stage.DRAINING
         self._leave()
         if not ending:
             self._sender.drop()
-            also, consume = self._afterwards(), list(self._records)
+            also, consume = self._afterwards(), list(self._request.records)
             self._link.commit((), consume, also).addErrback(self._uncommitted)
-            del self._records[:]
+            del self._request.records[:]
         self._stopService()
 
     def recover(self, state: State) -> None:
@@ -336,10 +252,10 @@ class Exchange:
     def _drain(self, record: int, part: Part) -> None:
         self._around.discard([record])
         try:
-            self._reassembler.add(record, part)
+            self._request.parts.add(record, part)
         except RecordError:
             return  # it was refused for that, or its first parts are gone
-        if self._reassembler.complete and self._sender.over:
+        if self._request.complete and self._sender.over:
             self._drained()
 
     def _drained(self) -> None:
@@ -394,7 +310,7 @@ class Exchange:
         self._release()
 
     def _perform(self, head: RequestHead) -> None:
-        grant, link, length = self._grant, self._link, self._reassembler.received
+        grant, link, length = self._grant, self._link, self._request.received
         assert grant is not None
         self._around.count("performed")
         origin = Origin(grant.scheme, grant.host, grant.port)
@@ -405,9 +321,9 @@ class Exchange:
             self._fields,
             grant.permits,
             repeatable(head),
-            self._trailers,
+            self._request.trailers,
         )
-        body = RequestBody(link, self._reassembler, length) if length or self._trailers else None
+        body = RequestBody(link, self._request.parts, length) if length or self._request.trailers else None
         self._deadline = self._around.reactor.callLater(head.deadline, self._silent, origin, head.deadline)
         self._requesting = maybeDeferred(self._around.client.request, request, body)
         self._requesting.addCallback(self._responded).addErrback(self._unanswered)
@@ -493,7 +409,7 @@ class Exchange:
         if not last:
             also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
             return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)
-        consume = list(self._records)
+        consume = list(self._request.records)
         committing = self._link.commit(send, consume, self._afterwards())
         return committing.addCallbacks(self._lastSent, self._closed, callbackArgs=(len(consume),))
 
@@ -515,12 +431,12 @@ class Exchange:
             self._firstSent = result.sent
 
     def _lastSent(self, _: CommitResult[None], consumed: int) -> None:
-        del self._records[:consumed]
+        del self._request.records[:consumed]
         if self.stage is Stage.RUNNING:
             self.stage = Stage.OVER
         if self.stage is Stage.OVER:
             self._leave()
-        elif self._reassembler.complete:
+        elif self._request.complete:
             self._drained()
 
     def _leave(self) -> None:

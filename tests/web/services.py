@@ -38,17 +38,20 @@ from hoft.web.exchange import (
     encode_credit,
 )
 from hoft.web.heads import Fields, RequestHead, ResponseHead
-from hoft.web.performing import Limits
 from hoft.web.policy import Policy, Rule
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
+from hoft.web.surroundings import Limits
 from tests.web.loopback import LoopbackLink, pair
+
+REACTOR: Any = reactor
+"""The global one, which to mypy is a module."""
 
 Test = Generator[Deferred[Any], Any, None]
 
 
 def wait(seconds: float) -> Deferred[None]:
-    return deferLater(reactor, seconds, lambda: None)  # type: ignore[arg-type]  # the module is the reactor
+    return deferLater(REACTOR, seconds, lambda: None)
 
 
 @inlineCallbacks
@@ -174,7 +177,7 @@ class RawService(Factory):
 
     def listen(self, test: TestCase) -> int:
         """@return: the port."""
-        listening: Any = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[attr-defined]  # the module
+        listening = REACTOR.listenTCP(0, self, interface="127.0.0.1")
         test.addCleanup(self._stop, listening)
         port: int = listening.getHost().port
         return port
@@ -407,7 +410,7 @@ class EgressCase(TestCase):
     def setUp(self) -> None:
         self.service = RawService()
         self.port = self.service.listen(self)
-        self.near_link, self.link = pair(reactor, self.seed)  # type: ignore[arg-type]  # the module is the reactor
+        self.near_link, self.link = pair(REACTOR, self.seed)
         self.near = NearSide(self.near_link)
         for migration in Egress.SCHEMA.migrations:
             for statement in migration:
@@ -418,8 +421,8 @@ class EgressCase(TestCase):
 
     def begin(self) -> Egress:
         """A process of the far node starts."""
-        agent = ExactAgent(reactor, self.connect_timeout)
-        egress = Egress(reactor, reactor.seconds, self.policy, "far", self.limits, agent)  # type: ignore[attr-defined]  # the module
+        agent = ExactAgent(REACTOR, self.connect_timeout)
+        egress = Egress(REACTOR, REACTOR.seconds, self.policy, "far", self.limits, agent)
         self.process = ProcessLink(self.link)
         egress.attach(self.process)
         self.link.attach(Renaming(self.process, egress))
@@ -443,8 +446,8 @@ class EgressCase(TestCase):
         self.egress = self.begin()
 
     def head(self, method: bytes = b"GET", target: bytes = b"/", **values: Any) -> RequestHead:
-        values = {"scheme": "http", "host": "127.0.0.1", "port": self.port} | values
-        return RequestHead(method=method, target=target, **values)
+        where: dict[str, Any] = {"scheme": "http", "host": "127.0.0.1", "port": self.port}
+        return RequestHead(method=method, target=target, **(where | values))
 
     def rows(self) -> dict[bytes, int]:
         """What the table of executions says."""

@@ -1,0 +1,99 @@
+"""
+A request while it arrives at the egress, part by part.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+
+from hoft.interfaces import ILink
+from hoft.web.exchange import WINDOW, Kind, Part, Side, decode_trailers
+from hoft.web.fields import trailers
+from hoft.web.heads import Fields, RequestHead, decode_request
+from hoft.web.outgoing import taken
+from hoft.web.reassembly import Reassembler
+
+HOLD = 1 << 17
+"""Bytes of a request's body that are kept in memory while the rest of it is awaited."""
+
+
+class Gathering:
+    """
+    What has come of one request.
+
+    @ivar parts: the parts, in order; those of the head are taken by L{readHead}.
+    @ivar records: ids of all their records, to be consumed together when nothing can
+        need them any more.
+    @ivar trailers: those of the request that may be forwarded.
+    """
+
+    def __init__(self, link: ILink) -> None:
+        self.parts = Reassembler(Side.INGRESS, HOLD)
+        self.records = array("q")
+        self.trailers: Fields = ()
+        self._link = link
+        self._credited = WINDOW
+        self._headAsked = False
+
+    @property
+    def complete(self) -> bool:
+        """All of it is here."""
+        return self.parts.complete
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body, up to the first missing part."""
+        return self.parts.received
+
+    def size(self, head: RequestHead) -> int:
+        """What it takes of the journal, or will: counted as credit is."""
+        return max(head.length or 0, self.parts.accepted)
+
+    def add(self, record: int, part: Part) -> bool:
+        """
+        @return: C{False} if this part has come before; then its record is not ours.
+        @raise RecordError: it contradicts the others.
+        """
+        fresh = True
+        try:
+            fresh = self.parts.add(record, part)
+            if part.kind is Kind.TRAILERS:
+                self.trailers = trailers(decode_trailers(part))
+        finally:
+            if fresh:
+                self.records.append(record)
+        return fresh
+
+    def readHead(self) -> Deferred[RequestHead] | None:
+        """
+        Once, when the head is complete.
+
+        @return: fails with L{hoft.errors.RecordError} if it is none.
+        """
+        if self._headAsked or not self.parts.head_complete:
+            return None
+        self._headAsked = True
+        return self._more(b"")
+
+    def _more(self, before: bytes) -> Deferred[RequestHead]:
+        def got(parts: Sequence[Part]) -> RequestHead | Deferred[RequestHead]:
+            [part] = parts
+            head = before + part.body
+            return self._more(head) if part.more else decode_request(head)
+
+        return taken(self._link, self.parts, 0).addCallback(got)
+
+    def grant(self, always: bool) -> int | None:
+        """
+        How much the peer may send in total, if it is time to tell it.
+
+        @param always: tell it now.
+        """
+        total = self.parts.accepted + WINDOW
+        if always or total - self._credited >= WINDOW // 2:
+            self._credited = total
+            return total
+        return None

@@ -1,0 +1,72 @@
+"""
+What an exchange at the egress has around it: its peer's link and share of the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from hoft.interfaces import ILink
+from hoft.web.agent import ExactClient
+from hoft.web.executions import Rows
+from hoft.web.policy import Policy
+
+if TYPE_CHECKING:
+    from hoft.web.performing import Exchange
+
+
+@frozen
+class Limits:
+    """
+    What peers may ask of us.
+
+    @ivar request_body: the most bytes of one request's body.
+    @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
+    @ivar parallel: requests of one peer under way to services at once; others queue.
+    @ivar backlog: bytes that wait for a peer above which services are held up.
+    @ivar grace: seconds for what is under way when the node stops.
+    """
+
+    request_body: int = 4 << 30
+    spool: int = 16 << 30
+    parallel: int = 100
+    backlog: int = 64 << 20
+    grace: float = 2.0
+
+
+class Surroundings(Protocol):
+    """What an exchange needs of the egress of its peer."""
+
+    link: ILink
+    rows: Rows
+    limits: Limits
+    pseudonym: str
+    client: ExactClient
+    reactor: Any
+    clock: Callable[[], float]
+    spooled: int
+
+    @property
+    def policy(self) -> Policy:
+        """In force now."""
+
+    def enqueue(self, exchange: Exchange) -> None:
+        """Its request is complete: call C{start} when it is its turn."""
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """It was enqueued, and does not want a turn any more."""
+
+    def released(self, exchange: Exchange) -> None:
+        """It has had its turn: the service is done with it."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """No more parts of it are wanted."""
+
+    def discard(self, records: Sequence[int]) -> None:
+        """Consume these soon."""
+
+    def count(self, what: str) -> None:
+        """For the counters."""
