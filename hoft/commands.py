@@ -110,20 +110,21 @@ def trust(options: Namespace) -> int:
         raise IdentityError("this is the node's own card; wanted: that of the other node")
     name = options.name or peer.name
     news = editing.trust(options.folder / CONFIGURATION_FILE, name, peer)
-    print(f"{name} is trusted{'' if news else ' already'}; both sides should read the same of both:")
-    print(f"  {name:<20} {peer.fingerprint}")
-    print(f"  {own.name + ' (this node)':<20} {own.fingerprint}")
-    return _take_up(current)
+    return _taken_up(
+        current,
+        f"{name} is trusted{'' if news else ' already'}; both sides should read the same of both:",
+        f"  {name:<20} {peer.fingerprint}",
+        f"  {own.name + ' (this node)':<20} {own.fingerprint}",
+    )
 
 
 def untrust(options: Namespace) -> int:
     """C{hoft untrust}: take a peer away."""
     current = _read(options.folder)
     gone = editing.untrust(options.folder / CONFIGURATION_FILE, options.name)
-    print(f"{options.name} is not trusted any more")
-    for one in gone:
-        print(f"  went with it: {one}")
-    return _take_up(current)
+    return _taken_up(
+        current, f"{options.name} is not trusted any more", *(f"  went with it: {one}" for one in gone)
+    )
 
 
 def route(options: Namespace) -> int:
@@ -132,16 +133,14 @@ def route(options: Namespace) -> int:
     check_url(config.COMMAND_LINE, "--url", options.url)
     _check_peer(options.peer, current)
     editing.route(options.folder / CONFIGURATION_FILE, options.name, options.peer, options.url)
-    print(f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
-    return _take_up(current)
+    return _taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
 
 
 def unroute(options: Namespace) -> int:
     """C{hoft unroute}: take a route away."""
     current = _read(options.folder)
     editing.unroute(options.folder / CONFIGURATION_FILE, options.name)
-    print(f"/svc/{options.name}/ leads nowhere now")
-    return _take_up(current)
+    return _taken_up(current, f"/svc/{options.name}/ leads nowhere now")
 
 
 def allow(options: Namespace) -> int:
@@ -151,16 +150,16 @@ def allow(options: Namespace) -> int:
     if options.peer is not None:
         _check_peer(options.peer, current)
     editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
-    print(f"{options.peer or 'every peer'} may reach {options.url}")
-    return _take_up(current)
+    return _taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}")
 
 
 def disallow(options: Namespace) -> int:
     """C{hoft disallow}: take that back."""
     current = _read(options.folder)
     editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
-    print(f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry")
-    return _take_up(current)
+    return _taken_up(
+        current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
+    )
 
 
 def list_all(options: Namespace) -> int:
@@ -184,9 +183,8 @@ def run(options: Namespace) -> int:
     """C{hoft run}: be the node, in the foreground."""
     config.check_runnable(_read(options.folder))
     # In this process: signals, exit code and process id are the node's own.
-    sys.argv = [
-        "twistd", "-n", "--pidfile=", "hoft", "--config", str(options.folder.absolute() / CONFIGURATION_FILE),
-    ]  # fmt: skip
+    file = os.path.realpath(options.folder / CONFIGURATION_FILE)
+    sys.argv = ["twistd", "-n", "--pidfile=", "hoft", "--config", file]
     from twisted.scripts.twistd import run as run_twistd
 
     run_twistd()
@@ -227,9 +225,10 @@ def _check_peer(name: str, current: config.Config) -> None:
     check_reference(config.COMMAND_LINE, "--peer", name, [peer.name for peer in current.peers])
 
 
-def _take_up(current: config.Config) -> int:
-    if ask_to_reload(current.state):
-        print("the running node takes it up")
+def _taken_up(current: config.Config, *lines: str) -> int:
+    """Tell the running node first, then the person: whoever reads that may go away."""
+    running = ask_to_reload(current.state)
+    print(*lines, *(["the running node takes it up"] if running else []), sep="\n")
     return 0
 
 

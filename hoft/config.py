@@ -130,7 +130,7 @@ def parse(text: str, path: Path) -> Config:
     config = Config(
         path=path.absolute(),
         name=top.name("name"),
-        state=Path(os.path.normpath(path.absolute().parent / Path(state).expanduser())),
+        state=Path(os.path.realpath(path.parent / Path(state).expanduser())),
         transport=_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
             check_endpoint(top.where, "listen", value) for value in top.texts("listen", (DEFAULT_LISTEN,))

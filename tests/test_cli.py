@@ -381,3 +381,19 @@ class ProcessTests(Command):
         code, out, _ = self.run_in("--print-completion", "bash")
         self.assertEqual(code, 0)
         self.assertIn("disallow", out)
+
+    def test_a_reader_that_has_seen_enough_is_no_mistake(self) -> None:
+        self.well("init", self.near, "--folder", "/x")
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            done = subprocess.run(
+                command("list", self.near),
+                env=environment(),
+                stdout=writer,
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+            )
+        finally:
+            os.close(writer)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
