@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -173,7 +174,7 @@ class CarrierConformance(_Base):
         self.receivers: list[RecordingReceiver] = []
 
     @inlineCallbacks
-    def tearDown(self) -> Generator[Any, Any, None]:
+    def tearDown(self) -> Generator[Any, Any, None]:  # type: ignore[override]  # trial waits for Deferreds
         """Stop all carriers; none may have done what none may do."""
         for carrier in self.carriers:
             yield carrier.stop()
@@ -380,8 +381,8 @@ class CarrierConformance(_Base):
         """A file for later comes again from its start after wake()."""
         alice, _ = yield self.node(ALICE)
         bob, receiver = yield self.node(BOB)
-        receiver.complete = lambda so_far: len(so_far) >= len(content)
         content = pattern(MAX_PIECE + 100)
+        receiver.complete = lambda so_far: len(so_far) >= len(content)
 
         def later(name: str, offset: int, piece: bytes, settled: bool) -> Verdict:
             return Verdict.MORE if offset == 0 else Verdict.LATER
@@ -452,7 +453,7 @@ class CarrierConformance(_Base):
     def test_receiverThatFails(self) -> Generator[Any, Any, None]:
         """A receiver that raises costs a log entry; the file comes again."""
         alice, _ = yield self.node(ALICE)
-        bob, receiver = yield self.node(BOB)
+        _, receiver = yield self.node(BOB)
 
         def fails(name: str, offset: int, piece: bytes, settled: bool) -> Verdict:
             receiver.thinking.discard(name)
@@ -573,9 +574,10 @@ class CarrierConformance(_Base):
         name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: len(so_far) >= len(content)
+        arrived = receiver.contents.get
         for size in (100, 1000, 3000):
             self.planted(BOB, name, content[:size])
-            yield self.until(lambda size=size: len(receiver.contents.get(name, b"")) == size, f"{size} bytes")
+            yield self.until(partial(lambda size: len(arrived(name, b"")) == size, size), f"{size} bytes")
         self.assertEqual(receiver.consumed[name], content)
         self.assertEqual([piece[1:3] for piece in receiver.pieces], [(0, 100), (100, 900), (1000, 2000)])
 

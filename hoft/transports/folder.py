@@ -171,6 +171,9 @@ class FolderCarrier:
     def stop(self) -> Deferred[None]:
         """See L{ICarrier.stop}.  Waits for writes under way, but not for a folder that hangs."""
         stopped: Deferred[None] = Deferred()
+        if self._stopped and not self._stopping:
+            stopped.callback(None)
+            return stopped
         self._stopping.append(stopped)
         if self._stopped:
             return stopped

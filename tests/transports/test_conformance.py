@@ -22,6 +22,7 @@ class FolderConformanceTests(CarrierConformance, TestCase):
     """The folder, told of files by the system."""
 
     watch = True
+    timeout = 20
 
     def setUp(self) -> None:
         super().setUp()
