@@ -49,6 +49,9 @@ INLINE = 4096
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What an operating system says when there is no room."""
 
+_SEED = 0x686F6674
+"""Where checksums start, so that a hole, which reads as zeros, is no sequence of empty payloads."""
+
 _FRAME = Struct(">II")
 _PLACE = Struct(">BQIII")
 _IN_ROW = b"\x00"
@@ -173,7 +176,7 @@ class Segments:
                 with open(self._path(segment.number), "rb") as file:
                     while file.tell() < segment.length:
                         size, checksum = _FRAME.unpack(file.read(_FRAME.size))
-                        if file.tell() + size > segment.length or crc32(file.read(size)) != checksum:
+                        if file.tell() + size > segment.length or crc32(file.read(size), _SEED) != checksum:
                             raise ValueError("damaged")
             except (OSError, ValueError, StructError):
                 bad += 1
@@ -196,7 +199,7 @@ class Segments:
         segment = self._current
         if segment is None or (segment.length and segment.length + _FRAME.size + size > self._size):
             segment = self._begin()
-        checksum = crc32(payload)
+        checksum = crc32(payload, _SEED)
         start = segment.length
         file = self._file(segment.number)
         try:
@@ -296,7 +299,7 @@ class Segments:
             raise PayloadLost(f"{location} is gone") from None
         except OSError as error:
             raise JournalError(f"cannot read {location} in {self._folder}: {error.strerror}") from error
-        if len(payload) != location.size or crc32(payload) != location.checksum:
+        if len(payload) != location.size or crc32(payload, _SEED) != location.checksum:
             raise PayloadLost(f"{location} in {self._folder} is not what was stored")
         return payload
 

@@ -117,11 +117,14 @@ def payload_of(number: int) -> bytes:
     return chance.randbytes(chance.choice([10, 500, 5000, 20000]))
 
 
-def work(folder: str, first: int, last: int, together: int) -> None:
+def work(folder: str, first: int, last: int, together: int, checkpoint: int) -> None:
     """
     In a child process: write notes from C{first} on, erase each again 40 later,
     and tell on stdout what was answered, one line each: C{+number} written,
     C{*number} written durably, C{-number} erased.
+
+    @param together: how many at once.
+    @param checkpoint: pages after which SQLite's log is to begin anew; 0 for what is usual.
     """
     reactor: Any = installed_reactor
     journal = Journal(
@@ -165,6 +168,8 @@ def work(folder: str, first: int, last: int, together: int) -> None:
         reactor.stop()
 
     def begin(_: object) -> None:
+        if checkpoint:
+            journal.transact(lambda t: t.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}").fetchall())
         sys.stdout.write("open\n")
         sys.stdout.flush()
         for _unused in range(together):
@@ -178,4 +183,4 @@ def work(folder: str, first: int, last: int, together: int) -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    work(sys.argv[1], *map(int, sys.argv[2:6]))

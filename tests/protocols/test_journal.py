@@ -650,7 +650,7 @@ class ProcessTests(TestCase):
         self.folder = Path(self.mktemp()).absolute()
 
     def child(self, first: int, last: int, together: int) -> subprocess.Popen[str]:
-        arguments = [self.folder, first, last, together]
+        arguments = [self.folder, first, last, together, 0]
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.protocols.journals", *map(str, arguments)],
             cwd=ROOT,
