@@ -132,7 +132,15 @@ class PeerExchanges:
     def discard(self, records: Sequence[int]) -> None:
         self._discards.extend(records)
         if self._discarding is None:
-            self._discarding = self.reactor.callLater(0, self._discard)
+            self._discarding = self.reactor.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        if self._discarding is not None and self._discarding.active():
+            self._discarding.cancel()
+        self._discarding = None
+        discards, self._discards = self._discards, []
+        if discards:
+            self.link.commit((), discards).addErrback(self._uncommitted)
 
     def count(self, what: str) -> None:
         self._egress.counts[what] += 1
@@ -141,12 +149,6 @@ class PeerExchanges:
         while self._queue and self.running < self.limits.parallel and not self._egress.stopping:
             self.running += 1
             self._queue.popleft().start()
-
-    def _discard(self) -> None:
-        self._discarding = None
-        discards, self._discards = self._discards, []
-        if discards:
-            self.link.commit((), discards).addErrback(self._uncommitted)
 
     def _uncommitted(self, failure: Failure) -> None:
         if not failure.check(LinkClosed, JournalFull):
@@ -251,7 +253,7 @@ class PeerExchanges:
         self.link.commit((), (), self.rows.age()).addErrback(self._uncommitted)
         for exchange in list(self._exchanges.values()):
             exchange.idle += 1
-            if exchange.stage is Stage.GATHERING:
+            if exchange.idle > 1:
                 exchange.poke()
             if exchange.idle > LIFETIME and exchange.stage in (Stage.GATHERING, Stage.DRAINING):
                 exchange.cancel()
@@ -263,9 +265,7 @@ class PeerExchanges:
         for exchange in list(self._exchanges.values()):
             exchange.abandon()
         self._exchanges.clear()
-        if self._discarding is not None:
-            self._discarding.cancel()
-            self._discard()
+        self.flush()
 
 
 @implementer(IRecordReceiver)

@@ -236,7 +236,7 @@ class Exchange:
         )
 
     def abandon(self) -> None:
-        """The node stops: leave it to the next start."""
+        """The node stops, or its link: leave it to the next start."""
         self.stage = Stage.OVER
         self._sender.drop()
         self._stopService()
@@ -263,9 +263,10 @@ class Exchange:
         if self.stage is Stage.DRAINING:
             self.stage = Stage.OVER
             self._around.ended(self)
+            self._around.flush()
             rows = self._around.rows
-            unknown = self._row in (State.STARTED, State.RESPONDING)
-            also = rows.set(self.id, State.DONE) if unknown else rows.forget(self.id)
+            # A row that a crash left behind may be one of what must not be repeated.
+            also = rows.forget(self.id) if self._row is None else rows.set(self.id, State.DONE)
             self._link.commit((), (), also).addErrback(self._uncommitted)
 
     # --- It is performed -----------------------------------------------------------------
@@ -305,8 +306,7 @@ class Exchange:
             self._row = None
             self._sender.refuse(quota_exceeded("the far node's journal is full; the call was not made", 60))
         else:
-            self._sender.drop()
-            self._uncommitted(failure)
+            self._closed(failure)
         self._release()
 
     def _perform(self, head: RequestHead) -> None:
@@ -352,10 +352,11 @@ class Exchange:
     def _unanswered(self, failure: Failure) -> None:
         self._requesting = None
         self._stopDeadline()
-        self._around.count("failed")
-        if not failure.check(ServiceError) and self._sender.accepting:
-            self.log.failure("A request could not be made", failure)
-        self._sender.fail(failure)
+        if self._sender.accepting:
+            self._around.count("failed")
+            if not failure.check(ServiceError):
+                self.log.failure("A request could not be made", failure)
+            self._sender.fail(failure)
         self._stopService()
         self._release()
 
@@ -450,8 +451,8 @@ class Exchange:
         """A commit failed: only a full journal is worth another attempt."""
         if failure.check(JournalFull):
             return failure
-        self._sender.drop()
-        self._stopService()
+        self.abandon()
+        self._leave()
         self._uncommitted(failure)
         return None
 

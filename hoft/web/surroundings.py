@@ -68,5 +68,8 @@ class Surroundings(Protocol):
     def discard(self, records: Sequence[int]) -> None:
         """Consume these soon."""
 
+    def flush(self) -> None:
+        """Consume them before what is committed next."""
+
     def count(self, what: str) -> None:
         """For the counters."""
