@@ -36,8 +36,8 @@ from hoft.transports.schemes import maker_for
 from hoft.web.egress import Egress
 from hoft.web.exchange import CHANNEL
 from hoft.web.ingress import Ingress, Routing
-from hoft.web.performing import Limits
 from hoft.web.policy import Policy, Rule
+from hoft.web.surroundings import Limits
 from hoft.worker import Worker
 
 TICK = 0.5

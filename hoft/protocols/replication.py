@@ -115,7 +115,6 @@ class Replication:
         self._hellos = 0
         self._probe_due = False
         self._stranger_at = now
-        self._greeted = False
         self._greeted_at: float | None = None
         self.last_heard: float | None = None
 
@@ -177,7 +176,10 @@ class Replication:
         self.synchronisation.adopt(seen)
         self.last_heard = now
         if self.round_trips.smoothed is None and self._greeted_at is not None:
-            self.round_trips.sample(now - self._greeted_at)
+            # It answers one of our greetings: a round trip takes no longer than since the first.
+            bound = now - self._greeted_at
+            if bound < self._settings.timing.first:
+                self.round_trips.sample(bound)
         if new or first:
             self.sender = Sender(self.round_trips)
             for record in records:
@@ -190,6 +192,7 @@ class Replication:
     def reincarnate(self, incarnation: int, clock: int, now: float) -> None:
         """The journal has a new incarnation and every log is empty: begin anew."""
         self.synchronisation.reincarnate(incarnation, clock)
+        self._greeted_at = None
         self.sender = Sender(self.round_trips)
         self.receiver = Receiver(self.round_trips, RangeSet())
         self._hello_at = now
@@ -288,10 +291,8 @@ class Replication:
         """C{plan} is about to be written as a file of C{size} bytes."""
         frames = [[record.number for record in frame] for frame in plan.frames]
         self.sender.sent(plan.number, frames, size, now)
-        if not self.synchronised:
-            # Only a greeting that is the only one tells how long its answer took.
-            self._greeted_at = None if self._greeted else now
-            self._greeted = True
+        if not self.synchronised and self._greeted_at is None:
+            self._greeted_at = now
 
     # --- time
 
