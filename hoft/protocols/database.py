@@ -58,7 +58,7 @@ from zope.interface import implementer
 from hoft.errors import JournalError, JournalFull
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema, back_up, migrate
-from hoft.protocols.segments import FULL, INLINE, Location, Segments, sync_folder
+from hoft.protocols.segments import FULL, Location, Segments, sync_folder
 from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
 
 DATABASE = "journal.sqlite"
@@ -151,7 +151,7 @@ class Transaction:
         """
         if not self._database.has_room():
             raise JournalFull(f"no room left in {self._database.folder}")
-        if len(payload) < INLINE:
+        if len(payload) < self._database.inline:
             return Location(len(payload), payload)
         return self._database.segments.append(payload)
 
@@ -189,6 +189,7 @@ class Database:
     @param entropy: random bytes.
     @param reserve: bytes to keep back.
     @param segment_size: bytes.
+    @param inline: payloads smaller than this stay in SQLite, bytes.
     """
 
     def __init__(
@@ -198,9 +199,11 @@ class Database:
         entropy: Callable[[int], bytes],
         reserve: int,
         segment_size: int,
+        inline: int,
     ) -> None:
         self.folder = folder
         self.segments = Segments(folder / "segments", segment_size)
+        self.inline = inline
         self.incarnation = 0
         self.clock = 0
         self.lost = 0

@@ -25,7 +25,7 @@ from hoft.errors import JournalError
 from hoft.interfaces import IWorker
 from hoft.protocols.database import Asked, Database, Done, Transaction
 from hoft.protocols.schema import Schema
-from hoft.protocols.segments import SEGMENT_SIZE, Location
+from hoft.protocols.segments import INLINE, SEGMENT_SIZE, Location
 from hoft.protocols.statefolder import RESERVE
 
 __all__ = ["GROUP", "Journal", "Location", "Schema", "Transaction"]
@@ -47,6 +47,8 @@ class Journal:
     @param entropy: random bytes, C{os.urandom} outside of simulations.
     @param read_worker: where L{load} reads; C{sync_worker} if not given.
     @param reserve: bytes of disk to keep back for acknowledgements; 0 for none.
+    @param segment_size: about how large a file of payloads becomes, bytes.
+    @param inline: payloads smaller than this stay in SQLite, bytes.
     """
 
     incarnation: int
@@ -73,8 +75,9 @@ class Journal:
         read_worker: IWorker | None = None,
         reserve: int = RESERVE,
         segment_size: int = SEGMENT_SIZE,
+        inline: int = INLINE,
     ) -> None:
-        self._database = Database(folder, schemas, entropy, reserve, segment_size)
+        self._database = Database(folder, schemas, entropy, reserve, segment_size, inline)
         self.segments = self._database.segments
         self._worker = worker
         self._sync_worker = sync_worker

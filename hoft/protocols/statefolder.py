@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from hoft.errors import JournalError, JournalInUse
-from hoft.protocols.segments import FULL
+from hoft.protocols.segments import FULL, sync_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"}
@@ -62,7 +62,9 @@ class StateFolder:
         @raise JournalError: it cannot be made, or lies on a network file system.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, parents=True)
+                sync_folder(self.path.parent)
             status = self.path.stat()
             if status.st_mode & 0o077:
                 self.path.chmod(0o700)

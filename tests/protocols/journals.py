@@ -12,6 +12,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.journal import Journal, Location, Schema, Transaction
 from hoft.testing.worker import InlineWorker
@@ -79,6 +80,28 @@ class InlineJournal:
         self.worker.crash()
         self.sync_worker.crash()
         self.journal.abandon()
+
+
+class JournalCase(SynchronousTestCase):
+    """A journal in virtual time, in a folder of its own."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.journals: list[InlineJournal] = []
+
+    def tearDown(self) -> None:
+        for inline in self.journals:
+            inline.crash()
+
+    def opened(self, **options: Any) -> InlineJournal:
+        inline = InlineJournal(self.folder, **options)
+        self.journals.append(inline)
+        inline.result(inline.journal.open())
+        return inline
+
+    def reopened(self, inline: InlineJournal, **options: Any) -> InlineJournal:
+        inline.crash()
+        return self.opened(**options)
 
 
 def write(number: int, payload: bytes, durable: bool = False) -> Callable[[Transaction], Location]:

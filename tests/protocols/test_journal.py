@@ -5,54 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyClass
 
-from hoft.errors import JournalError, JournalFull, JournalInUse, PayloadLost
+from hoft.errors import JournalError, JournalInUse, PayloadLost
 from hoft.interfaces import ITransaction
-from hoft.protocols import database, statefolder
+from hoft.protocols import database
 from hoft.protocols.journal import GROUP, Journal, Schema, Transaction
 from hoft.protocols.segments import Segments
 from hoft.worker import Worker
 
-from .journals import NOTES, InlineJournal, erase, notes, payload_of, write
+from .journals import NOTES, InlineJournal, JournalCase, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-class JournalCase(SynchronousTestCase):
-    """A journal in virtual time, in a folder of its own."""
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.journals: list[InlineJournal] = []
-
-    def tearDown(self) -> None:
-        for inline in self.journals:
-            inline.crash()
-
-    def opened(self, **options: Any) -> InlineJournal:
-        inline = InlineJournal(self.folder, **options)
-        self.journals.append(inline)
-        inline.result(inline.journal.open())
-        return inline
-
-    def reopened(self, inline: InlineJournal, **options: Any) -> InlineJournal:
-        inline.crash()
-        return self.opened(**options)
 
 
 class CommitTests(JournalCase):
@@ -191,6 +167,20 @@ class CommitTests(JournalCase):
         self.assertRaises(PayloadLost, inline.result, inline.journal.load(places[-1:]))
         self.assertLessEqual(len(list((self.folder / "segments").iterdir())), 2)
 
+    def test_settings(self) -> None:
+        """SQLite is set as its users rely on, in a new journal and in one that is opened again."""
+        inline = self.opened()
+        wanted = {"journal_mode": "wal", "locking_mode": "exclusive", "synchronous": 1, "foreign_keys": 1}
+        wanted |= {
+            "page_size": database.PAGE,
+            "auto_vacuum": 2,
+            "journal_size_limit": 2 * database.CHECKPOINT,
+        }
+        for _ in range(2):
+            found = {name: inline.do(lambda t: t.execute(f"PRAGMA {name}").fetchone()[0]) for name in wanted}  # noqa: B023  # done before the next turn
+            self.assertEqual(found, wanted)
+            inline = self.reopened(inline)
+
     def test_log_is_bounded(self) -> None:
         """SQLite's log is used anew, however much is committed."""
         inline = self.opened()
@@ -321,265 +311,6 @@ class DurabilityTests(JournalCase):
         inline.result(inline.journal.close())
         self.patch(database, "kernel_boot", lambda: "another run of the kernel")
         self.opened()
-
-
-class FolderTests(JournalCase):
-    def test_private(self) -> None:
-        """Nobody else can read the state, whatever the folder's mode was and the umask is."""
-        self.folder.mkdir(mode=0o755)
-        before = os.umask(0)
-        try:
-            inline = self.opened(reserve=1 << 16)
-            inline.do(write(1, bytes(9000)), durable=True)
-        finally:
-            os.umask(before)
-        self.assertEqual(self.folder.stat().st_mode & 0o777, 0o700)
-        for path in self.folder.rglob("*"):
-            self.assertEqual(path.stat().st_mode & 0o077, 0, path)
-
-    def test_lock_tells_the_process(self) -> None:
-        inline = self.opened()
-        self.assertEqual((self.folder / "lock").read_text(), f"{os.getpid()}\n")
-        inline.result(inline.journal.close())
-        self.assertEqual((self.folder / "lock").read_text(), "")
-
-    def test_second_user_refused(self) -> None:
-        first = self.opened()
-        second = InlineJournal(self.folder)
-        refused = self.assertRaises(JournalInUse, second.result, second.journal.open())
-        self.assertIn(str(os.getpid()), str(refused))
-        first.do(write(1, b"unharmed"))
-        first.crash()
-        second.result(second.journal.open())
-        self.assertEqual(list(second.do(notes)), [1])
-        second.crash()
-
-    def test_network_file_system_refused(self) -> None:
-        self.folder.mkdir()
-        mounts = Path("/proc/self/mountinfo")
-        if not mounts.exists():
-            raise SkipTest("needs /proc/self/mountinfo")
-        kind = statefolder.file_system(mounts.read_text(), self.folder.stat().st_dev)
-        if not kind:
-            raise SkipTest("the file system of the working directory is not listed")
-        self.patch(statefolder, "NETWORK_FILE_SYSTEMS", frozenset({kind}))
-        inline = InlineJournal(self.folder)
-        refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
-        self.assertIn(f"network file system ({kind})", str(refused))
-        self.assertFalse((self.folder / "journal.sqlite").exists())
-
-    def test_kind_of_file_system(self) -> None:
-        mounts = (
-            "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
-            "30 27 8:1 / / rw,relatime shared:1 master:2 - ext4 /dev/sda1 rw\n"
-            "31 30 0:47 / /home/some\\040one rw shared:9 - nfs4 server:/export rw,vers=4.2\n"
-            "32 30 0:48 / /mnt rw - fuse.sshfs me@there: rw\n"
-        )
-        kinds = [statefolder.file_system(mounts, os.makedev(*n)) for n in ((8, 1), (0, 47), (0, 48), (9, 9))]
-        self.assertEqual(kinds, ["ext4", "nfs4", "fuse.sshfs", ""])
-        self.assertIn("nfs4", statefolder.NETWORK_FILE_SYSTEMS)
-        self.assertIn("fuse.sshfs", statefolder.NETWORK_FILE_SYSTEMS)
-
-    def test_a_folder_that_cannot_be(self) -> None:
-        self.folder.write_text("a file")
-        inline = InlineJournal(self.folder)
-        refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
-        self.assertIn(str(self.folder), str(refused))
-
-    def test_close(self) -> None:
-        """What was given is committed and synced first; later calls are refused, and it opens again."""
-        inline = self.opened(sync_delay=0.2)
-        asked = [
-            inline.journal.transact(write(number, b"x" * 5000), durable=number % 2 == 0)
-            for number in range(GROUP + 20)
-        ]
-        closed = inline.journal.close()
-        self.failureResultOf(inline.journal.transact(notes), JournalError)
-        inline.result(closed)
-        for deferred in asked:
-            self.successResultOf(deferred)
-        self.assertEqual(
-            sorted(path.name for path in self.folder.iterdir()), ["journal.sqlite", "lock", "segments"]
-        )
-        inline.result(inline.journal.close())
-        self.assertEqual(len(self.opened().do(notes)), GROUP + 20)
-
-    def test_copy_of_the_folder(self) -> None:
-        """Putting back a copy puts back the state, and the incarnation, of its time."""
-        inline = self.opened()
-        for number in range(10):
-            inline.do(write(number, payload_of(number)))
-        clock = inline.do(Transaction.raise_clock)
-        inline.result(inline.journal.close())
-        shutil.copytree(self.folder, f"{self.folder}.copy")
-        inline = self.opened()
-        for number in range(10):
-            inline.do(erase(number))
-            inline.do(write(number + 50, payload_of(number + 50)))
-        inline.do(Transaction.raise_clock)
-        incarnation = inline.journal.incarnation
-        inline.crash()
-        shutil.rmtree(self.folder)
-        shutil.move(f"{self.folder}.copy", self.folder)
-        inline = self.opened()
-        self.assertEqual((inline.journal.clock, inline.journal.incarnation), (clock, incarnation))
-        places = inline.do(notes)
-        self.assertEqual(list(places), list(range(10)))
-        self.assertEqual(
-            inline.result(inline.journal.load(list(places.values()))), [payload_of(n) for n in range(10)]
-        )
-
-
-class SchemaTests(JournalCase):
-    OLD = Schema("web", (("CREATE TABLE exchange (id INTEGER PRIMARY KEY)",),))
-    NEW = Schema(
-        "web",
-        (
-            *OLD.migrations,
-            ("ALTER TABLE exchange ADD COLUMN started INTEGER", "UPDATE exchange SET started = id * 2"),
-            ("CREATE TABLE job (id INTEGER PRIMARY KEY)",),
-        ),
-    )
-
-    def test_upgrade(self) -> None:
-        """Older tables are brought up to date, after a copy of the database was made."""
-        inline = self.opened(schemas=[NOTES, self.OLD])
-        inline.do(lambda t: t.execute("INSERT INTO exchange VALUES (21)"))
-        backup = self.folder / "before-upgrade.sqlite"
-        self.assertFalse(backup.exists())
-        inline = self.reopened(inline, schemas=[NOTES, self.NEW])
-        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21, 42)])
-        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM job"))), [])
-        self.assertEqual(backup.stat().st_mode & 0o777, 0o600)
-        with closing(sqlite3.connect(backup)) as copy:
-            self.assertEqual(list(copy.execute("SELECT * FROM exchange")), [(21,)])
-        inline = self.reopened(inline, schemas=[self.NEW])
-        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21, 42)])
-
-    def test_a_further_component(self) -> None:
-        inline = self.opened(schemas=[NOTES])
-        inline = self.reopened(inline, schemas=[NOTES, self.NEW])
-        inline.do(lambda t: t.execute("INSERT INTO job VALUES (1)"))
-        self.assertFalse((self.folder / "before-upgrade.sqlite").exists())
-
-    def test_newer_refused(self) -> None:
-        """A journal of a newer release is refused, and left as it is."""
-        self.opened(schemas=[self.NEW]).crash()
-        content = (self.folder / "journal.sqlite").read_bytes()
-        older = InlineJournal(self.folder, [self.OLD])
-        refused = self.assertRaises(JournalError, older.result, older.journal.open())
-        self.assertIn("newer release", str(refused))
-        self.assertEqual((self.folder / "journal.sqlite").read_bytes(), content)
-        self.opened(schemas=[self.NEW])
-
-    def test_failed_migration_changes_nothing(self) -> None:
-        inline = self.opened(schemas=[self.OLD])
-        inline.do(lambda t: t.execute("INSERT INTO exchange VALUES (21)"))
-        inline.crash()
-        bad = Schema("web", (*self.NEW.migrations, ("SELECT no_such_function()",)))
-        failing = InlineJournal(self.folder, [bad])
-        self.assertRaises(JournalError, failing.result, failing.journal.open())
-        inline = self.opened(schemas=[self.OLD])
-        self.assertEqual(inline.do(lambda t: list(t.execute("SELECT * FROM exchange"))), [(21,)])
-
-    def test_something_else_refused(self) -> None:
-        self.folder.mkdir()
-        for content in (b"not a database at all" * 100, None):
-            path = self.folder / "journal.sqlite"
-            if content is None:
-                path.unlink()
-                with closing(sqlite3.connect(path)) as other:
-                    other.execute("CREATE TABLE other (id)")
-            else:
-                path.write_bytes(content)
-            inline = InlineJournal(self.folder)
-            refused = self.assertRaises(JournalError, inline.result, inline.journal.open())
-            self.assertIn("journal", str(refused))
-
-
-class FullDiskTests(TestCase):
-    """On a file system of 24 MiB."""
-
-    def setUp(self) -> None:
-        self.mount = Path(self.mktemp())
-        self.mount.mkdir()
-        if os.getuid() != 0:
-            raise SkipTest("only root may mount a small tmpfs")
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", self.mount], capture_output=True, check=False
-        )
-        if mounted.returncode:
-            raise SkipTest(f"cannot mount a small tmpfs: {mounted.stderr.decode().strip()}")
-        self.addCleanup(lambda: subprocess.run(["umount", "-l", self.mount], check=True))
-        self.inline = self.opened()
-
-    def opened(self) -> InlineJournal:
-        inline = InlineJournal(self.mount / "state", reserve=statefolder.RESERVE, segment_size=1 << 20)
-        inline.result(inline.journal.open())
-        self.addCleanup(inline.crash)
-        return inline
-
-    def fill(self, size: int, first: int = 0) -> list[int]:
-        """Write notes until there is no room; the numbers of those that were accepted."""
-        accepted: list[int] = []
-        for number in range(first, 10000):
-            try:
-                self.inline.do(write(number, random.Random(number).randbytes(size)))
-            except JournalFull:
-                return accepted
-            accepted.append(number)
-        raise self.failureException("it never got full")
-
-    def check(self, size: int, accepted: list[int]) -> None:
-        places = self.inline.do(notes)
-        self.assertEqual(list(places), accepted)
-        for number, place in places.items():
-            self.assertEqual(self.inline.journal.segments.read(place), random.Random(number).randbytes(size))
-
-    def through_a_full_disk(self, size: int) -> None:
-        accepted = self.fill(size)
-        self.assertGreater(len(accepted), 20)
-        self.check(size, accepted)
-        # While it is full: payloads are refused alone, the rest goes on.
-        refused = self.inline.journal.transact(write(5000, bytes(size)))
-        small = self.inline.journal.transact(Transaction.raise_clock)
-        self.inline.result(small)
-        self.assertTrue(self.failureResultOf(refused, JournalFull))
-        # A restart does no harm; what it frees of SQLite's log may be used.
-        self.inline.crash()
-        self.inline = self.opened()
-        self.check(size, accepted)
-        # Acknowledgements free room, and with that, everything goes on unaided.
-        for number in accepted:
-            self.inline.do(erase(number))
-            self.inline.do(Transaction.raise_clock)
-        again = range(len(accepted) // 2)
-        for number in again:
-            self.inline.do(write(number, random.Random(number).randbytes(size)))
-        self.check(size, list(again))
-
-    def test_large_payloads(self) -> None:
-        self.through_a_full_disk(30000)
-
-    def test_small_payloads(self) -> None:
-        self.through_a_full_disk(3000)
-
-    def test_by_another_hand(self) -> None:
-        """The disk is filled by somebody else, to the last byte, and emptied again."""
-        for number in range(5):
-            self.inline.do(write(number, random.Random(number).randbytes(6000)))
-        with open(self.mount / "other", "wb", buffering=0) as other:
-            try:
-                while True:
-                    other.write(bytes(4096))
-            except OSError as error:
-                self.assertEqual(error.errno, errno.ENOSPC)
-        self.fill(6000, first=5)
-        for number in list(self.inline.do(notes)):
-            self.inline.do(erase(number))
-        (self.mount / "other").unlink()
-        self.inline.do(write(7, random.Random(7).randbytes(6000)), durable=True)
-        self.check(6000, [7])
 
 
 class ThreadTests(TestCase):
