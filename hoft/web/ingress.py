@@ -431,6 +431,8 @@ class Ingress:
                 waiting.fail(problem)
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        # The peer may not know of the CANCELs any more, and ask again.
+        self._ended.clear()
         still = frozenset(resent)
         for waiting in self._of(link):
             waiting.rolledBack(still)

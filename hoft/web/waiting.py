@@ -226,12 +226,12 @@ class Waiting:
                 self._granted = max(self._granted, decode_credit(part))
                 self._hold_up()
             elif part.kind is Kind.ABORT:
-                self._ingress.consume(self.link, [record])
+                self._spent.append(record)
                 self._end_by(decode_abort(part))
             elif not self._reassembler.add(record, part):
                 self._ingress.consume(self.link, [record])
         except RecordError as error:
-            self._ingress.consume(self.link, [record])
+            self._spent.append(record)
             self._contradicted(error)
 
     def advance(self) -> None:
@@ -389,6 +389,8 @@ class Waiting:
         self.over = True
         self._spent += [taken.record for taken in self._ready]
         self._spent += self._reassembler.drain()
+        # A part that contradicts others may be among those that were taken in.
+        self._spent = list(dict.fromkeys(self._spent))
         self._ready.clear()
         self._pending.clear()
         self._consume()

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
@@ -17,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from hoft.interfaces import LinkState
 from hoft.web import ingress
-from hoft.web.exchange import PartWriter, Side, encode_credit
+from hoft.web.exchange import PartWriter, Side, decode_part, encode_credit, encode_part
 from hoft.web.heads import ResponseHead
 from hoft.web.problems import connection_refused, response_incomplete
 from tests.web.callers import IngressCase, Received, Response, Test
@@ -257,6 +258,16 @@ class StrayTests(EndCase):
         yield self.until(lambda: not self.near.unconsumed())
 
     @inlineCallbacks
+    def test_a_peer_that_may_have_forgotten_is_told_again(self) -> Test:
+        poke = encode_credit(bytes(16), Side.EGRESS, 1)
+        for _ in range(3):
+            self.far.send([poke])
+        yield self.until(lambda: self.ingress.counters()["stray_parts"] == 3)
+        self.ingress.peerRolledBack(self.near, [])
+        self.far.send([poke])
+        yield self.until(lambda: len(self.far.cancels) == 2)
+
+    @inlineCallbacks
     def test_they_are_found_out_after_a_restart(self) -> Test:
         """Large records are handed up again without their payload."""
         self.near.detach()
@@ -289,6 +300,38 @@ class StrayTests(EndCase):
         self.far.one.answer(body=b"true")
         response = yield answer
         self.assertEqual(response.body, b"true")
+
+
+class ContradictionTests(EndCase):
+    @inlineCallbacks
+    def answered_with(self, *payloads: bytes) -> Test:
+        """The far side sends these one by one; the exchange is given up, and nothing is let go of twice."""
+        self.far.requests.clear()
+        answer = self.get()
+        yield self.arrived()
+        exchange = self.far.one.exchange
+        for payload in payloads:
+            self.far.send([encode_part(evolve(decode_part(payload), exchange=exchange))])
+            yield self.until(lambda: not self.far_link.backlog())
+        response = yield answer
+        self.assertEqual(response.status, 502)
+        yield self.until(lambda: exchange in self.far.cancels)
+        self.check_over()
+
+    @inlineCallbacks
+    def test_whatever_the_order(self) -> Test:
+        writer = PartWriter(bytes(16), Side.EGRESS)
+        writer.head(ResponseHead(200))
+        (data,) = writer.data(b"x", flush=True)
+        end = writer.end()[-1]
+        other = PartWriter(bytes(16), Side.EGRESS)
+        (first,) = other.data(b"y", flush=True)
+        yield self.answered_with(first)
+        yield self.answered_with(data, end, first)
+        yield self.answered_with(end, data, first)
+        short = PartWriter(bytes(16), Side.EGRESS)
+        short.head(ResponseHead(200))
+        yield self.answered_with(data, short.end()[-1])
 
 
 class StopTests(EndCase):

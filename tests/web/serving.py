@@ -1,0 +1,130 @@
+"""
+What the tests of the HTTP/1.1 server share: real sockets, and a handler that the test scripts.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from hoft.web.calls import Call
+from hoft.web.problems import Problem
+from hoft.web.requests import Field
+from hoft.web.server import ServerFactory
+
+Test = Generator[Deferred[Any], Any, None]
+
+
+class Script:
+    """Serves calls by doing what the test says once a request is complete, and keeps what it saw."""
+
+    def __init__(self, call: Call, then: Callable[[Call, bytes], None] | None) -> None:
+        self.call = call
+        self.body: list[bytes] = []
+        self.trailers: Sequence[Field] | None = None
+        self.lost: str | None = None
+        self.events: list[str] = []
+        self._then = then
+
+    def bodyReceived(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def bodyEnded(self, trailers: Sequence[Field]) -> None:
+        self.trailers = trailers
+        if self._then is not None:
+            self._then(self.call, b"".join(self.body))
+
+    def pauseResponse(self) -> None:
+        self.events.append("pause")
+
+    def resumeResponse(self) -> None:
+        self.events.append("resume")
+
+    def callLost(self, reason: str) -> None:
+        self.lost = reason
+
+
+def hello(call: Call, body: bytes) -> None:
+    """Say what was asked."""
+    text = call.request.method + b" " + call.request.target + b" " + body
+    call.respond(200, b"OK", [(b"Content-Type", b"text/plain")], len(text))
+    call.write(text)
+    call.finish()
+
+
+def exchange(port: int, *pieces: bytes, half_close: bool = False, until: bytes | None = None) -> bytes:
+    """Send all, then read until the server closes, or C{until} has come."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while until is None or until not in received:
+            data = connection.recv(65536)
+            if not data:
+                break
+            received += data
+        return received
+
+
+class ServerCase(TestCase):
+    timeout = 10
+
+    def setUp(self) -> None:
+        self.served: list[Script] = []
+        self.then: Callable[[Call, bytes], None] | None = hello
+        self.now = 0.0
+        self.factory = ServerFactory(reactor, self.clock, self.serve, self.refused)
+        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        address = self.port.getHost()
+        assert isinstance(address, IPv4Address)
+        self.number = address.port
+        self.addCleanup(self.tearAllDown)
+
+    @inlineCallbacks
+    def tearAllDown(self) -> Test:
+        yield self.port.stopListening()
+        self.factory.abortAll()
+        yield self.until(lambda: self.factory.connections == 0)
+
+    def clock(self) -> float:
+        return self.now
+
+    def serve(self, call: Call) -> Script:
+        script = Script(call, self.then)
+        self.served.append(script)
+        return script
+
+    def refused(self, call: Call, problem: Problem) -> None:
+        status, fields, body = problem.response("test")
+        call.respond(status, b"", fields, len(body))
+        call.write(body)
+        call.finish()
+
+    def ask(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
+        return deferToThread(exchange, self.number, *pieces, **options)
+
+    @inlineCallbacks
+    def until(self, condition: Callable[[], object]) -> Test:
+        """Wait until it holds; the case's timeout fails the test."""
+        while not condition():
+            yield deferLater(reactor, 0.002)
+
+    def connect(self) -> socket.socket:
+        """A caller of which the test does each step itself."""
+        caller = socket.create_connection(("127.0.0.1", self.number), timeout=5)
+        self.addCleanup(caller.close)
+        return caller
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+CLOSE = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
