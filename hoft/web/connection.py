@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IHandshakeListener, IProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -224,7 +224,7 @@ class ServiceConnection(Protocol):
             if self._producer is body:
                 self._fail(failure)
 
-        body.startProducing(framing).addCallback(produced).addErrback(failed)
+        maybeDeferred(body.startProducing, framing).addCallback(produced).addErrback(failed)
 
     def _stopSending(self) -> None:
         producer, self._producer = self._producer, None

@@ -96,7 +96,8 @@ class Service(Protocol):
     factory: Any
 
     def __init__(self) -> None:
-        self.buffer = b""
+        self.buffer = bytearray()
+        self.needed = 0
         self.lost = False
 
     def connectionMade(self) -> None:
@@ -109,29 +110,35 @@ class Service(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.factory.arrived += len(data)
         self.buffer += data
-        while (request := self._request()) is not None:
+        while len(self.buffer) > self.needed and (request := self._request()) is not None:
+            self.needed = 0
             self.factory.requests.append(request)
             self.factory.script(self, request)
 
     def _request(self) -> Received | None:
-        head, blank, rest = self.buffer.partition(b"\r\n\r\n")
-        if not blank:
+        """The first request in the buffer, if it is all there."""
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
             return None
-        request = Received(head, b"")
+        request = Received(bytes(self.buffer[:end]), b"")
+        start = end + 4
         if request.values(b"transfer-encoding"):
-            if not self.factory.whole and b"0\r\n" not in rest:
+            last = self.buffer.find(b"0\r\n", start)
+            while last > start and self.buffer[last - 2 : last] != b"\r\n":
+                last = self.buffer.find(b"0\r\n", last + 1)
+            end = self.buffer.find(b"\r\n\r\n", last)
+            if last < 0 or end < 0:
                 return None
-            body, end, rest = rest.partition(b"\r\n0\r\n")
-            if not end:
-                return None
-            trailers, _, rest = rest.partition(b"\r\n\r\n") if rest[:2] != b"\r\n" else (b"", b"", rest[2:])
-            self.buffer = rest
-            return Received(head, body + end + trailers)
-        length = int((request.values(b"content-length") or [b"0"])[0])
-        if len(rest) < length:
+            body = bytes(self.buffer[start:end])
+            del self.buffer[: end + 4]
+            return Received(request.head, body)
+        self.needed = start + int((request.values(b"content-length") or [b"0"])[0])
+        if len(self.buffer) < self.needed:
+            self.needed -= 1
             return None
-        self.buffer = rest[length:]
-        return Received(head, rest[:length])
+        body = bytes(self.buffer[start : self.needed])
+        del self.buffer[: self.needed]
+        return Received(request.head, body)
 
     def answer(self, *pieces: bytes) -> None:
         """Write, and leave the connection open."""
@@ -155,7 +162,6 @@ class RawService(Factory):
 
     protocol = Service
     noisy = False
-    whole = True
 
     def __init__(self) -> None:
         self.script: Callable[[Service, Received], None] = lambda service, request: service.answer(
@@ -175,9 +181,15 @@ class RawService(Factory):
 
         self.script = script
 
-    def listen(self, test: TestCase) -> int:
-        """@return: the port."""
-        listening = REACTOR.listenTCP(0, self, interface="127.0.0.1")
+    def listen(self, test: TestCase, tls: Any = None) -> int:
+        """
+        @param tls: a context factory, for TLS.
+        @return: the port.
+        """
+        if tls is None:
+            listening = REACTOR.listenTCP(0, self, interface="127.0.0.1")
+        else:
+            listening = REACTOR.listenSSL(0, self, tls, interface="127.0.0.1")
         test.addCleanup(self._stop, listening)
         port: int = listening.getHost().port
         return port
