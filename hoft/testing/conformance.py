@@ -138,30 +138,20 @@ def pattern(size: int, seed: int = 0) -> bytes:
     return bytes(out[:size])
 
 
-class CarrierConformance(_Base):
+class CarrierHarness(_Base):
     """
-    The tests.  C{setUp} and C{tearDown} of a class that mixes this in must call
-    those here, if it has its own.
+    What tests of carriers need: nodes that are looked after, and patience.
+    C{setUp} and C{tearDown} of a class that mixes this in must call those here,
+    if it has its own.
 
     @cvar patience: seconds after which something that has to happen counts as
         not happening.
     @cvar quiet: seconds without news after which nothing more is expected.
-    @cvar large: size of the largest file that is tried.
-    @cvar many: number of the small files that are sent at once.
-    @cvar plant: C{plant(recipient, name, content)} puts a file with that content,
-        or that file with more or other content, where C{recipient} will find it,
-        without any carrier; L{None} where that cannot be done.
-    @cvar lying: C{lying(recipient)} tells the names of all that lies there for
-        C{recipient}; L{None} where that cannot be seen.
-    @cvar threads: writers work on threads; false for carriers in memory.
+    @cvar threads: writers work on threads; false where there are none.
     """
 
     patience = 10.0
     quiet = 0.3
-    large = 5 * MAX_PIECE + 12345
-    many = 100
-    plant: Callable[[UUID, str, bytes], None] | None = None
-    lying: Callable[[UUID], list[str]] | None = None
     threads = True
 
     def makeCarrier(self, node: UUID, boot: int) -> ICarrier:
@@ -180,8 +170,6 @@ class CarrierConformance(_Base):
             yield carrier.stop()
         for receiver in self.receivers:
             self.assertEqual(receiver.faults, [])
-
-    # -- for the tests, and for more of them
 
     @inlineCallbacks
     def node(self, uuid: UUID, boot: int = 1) -> Generator[Any, Any, tuple[ICarrier, RecordingReceiver]]:
@@ -223,6 +211,25 @@ class CarrierConformance(_Base):
             return writer.name
 
         return self.off(write)
+
+
+class CarrierConformance(CarrierHarness):
+    """
+    The tests.
+
+    @cvar large: size of the largest file that is tried.
+    @cvar many: number of the small files that are sent at once.
+    @cvar plant: C{plant(recipient, name, content)} puts a file with that content,
+        or that file with more or other content, where C{recipient} will find it,
+        without any carrier; L{None} where that cannot be done.
+    @cvar lying: C{lying(recipient)} tells the names of all that lies there for
+        C{recipient}; L{None} where that cannot be seen.
+    """
+
+    large = 5 * MAX_PIECE + 12345
+    many = 100
+    plant: Callable[[UUID, str, bytes], None] | None = None
+    lying: Callable[[UUID], list[str]] | None = None
 
     # -- the interfaces
 
@@ -624,15 +631,17 @@ class CarrierConformance(_Base):
 
     @inlineCallbacks
     def test_zerosThatStay(self) -> Generator[Any, Any, None]:
-        """Once it has settled, a tail of zeros is handed over like everything else."""
+        """Once it has settled, some zeros may come, in case they were data; a tail of them costs nothing."""
         content = pattern(500) + bytes(MAX_PIECE + 1000)
         name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: False
         self.planted(BOB, name, content)
         yield self.until(lambda: name in receiver.consumed, "it settles")
-        self.assertEqual(receiver.consumed[name], content)
         self.assertEqual(receiver.pieces[0][2], 500)
+        arrived = receiver.consumed[name]
+        self.assertEqual(content[: len(arrived)], arrived)
+        self.assertGreater(len(arrived), 500)
 
     @inlineCallbacks
     def test_strangeNames(self) -> Generator[Any, Any, None]:

@@ -2,7 +2,7 @@
 The names of packet files: the only thing about a file that can be known before it is read.
 
 C{<sender>--<recipient>--<boot>-<number>.hoft}, with both UUIDs in their
-36 character form and boot and number as 16 hexadecimal digits: 115 characters,
+36 character form and boot and number as 16 hexadecimal digits: 114 characters,
 all of them lower-case letters, digits, C{-} and C{.}, so that no file system
 folds, shortens or escapes them.  Of one boot, names sort by age.
 

@@ -34,7 +34,7 @@ from hoft.interfaces import (
 )
 from hoft.transports.filenames import FileName
 from hoft.transports.schemes import WHERE
-from hoft.transports.settling import Settling, without_zero_tail
+from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
 
 log = Logger()
 
@@ -291,11 +291,13 @@ class MemoryCarrier:
         now = self._clock()
         if content != file.seen:
             self._changed(file, content, now)
-        arrived = content if file.whole else without_zero_tail(content)
+        arrived = without_zero_tail(content)
+        if file.whole:
+            arrived = content[: len(arrived) + ZERO_TAIL]
         piece = arrived[file.offset : file.offset + MAX_PIECE]
         at_end = file.offset + len(piece) >= len(arrived)
         settled = at_end and not file.settled and self._quiet(file, now) <= 0
-        if settled and len(arrived) < len(content):
+        if settled and len(arrived) < len(content) and not file.whole:
             file.whole = True
             self._look(file)
         elif piece or settled:

@@ -63,7 +63,7 @@ class InboundFile:
     @ivar closing: its writer was seen to close or rename it since the last look.
     @ivar closed: and it did not change since.
     @ivar caught_up: all that had arrived when last looked at was handed over.
-    @ivar whole: it settled with a tail of zeros, which is handed over too.
+    @ivar whole: it settled with a tail of zeros; their beginning is handed over too.
     @ivar settled: the receiver was told that no more will come.
     @ivar told: the receiver has seen pieces of it and keeps state for it.
     @ivar finished: nothing is wanted of it any more but that it goes away.
@@ -117,7 +117,7 @@ class Look:
         is not the file it was.
     @ivar prefix: the file's first bytes, as far as they were handed over
         including C{data}.
-    @ivar held: zeros at the end that were left out.
+    @ivar held: there are zeros at the end, which were left out.
     @ivar at_end: C{data} ends where what has arrived ends.
     """
 
@@ -126,7 +126,7 @@ class Look:
     offset: int
     data: bytes
     prefix: bytes
-    held: int
+    held: bool
     at_end: bool
 
 
@@ -143,7 +143,9 @@ class Inbox:
 
         @param offset: where the last look stopped.
         @param prefix: what the file began with then.
-        @param whole: zeros at the end count as arrived.
+        @param whole: it has settled: of zeros at the end, the first L{ZERO_TAIL}
+            count as arrived.  They may belong to what comes before them; the
+            others are no data, and a hole in a file costs nobody anything.
         @raise FileNotFoundError: it is gone.
         @raise NotAFile: something else has taken its place.
         @raise TooLarge: no packet is so large.
@@ -173,11 +175,11 @@ def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool) -> Look
             offset, prefix, whole = 0, b"", False
     data = os.pread(file, MAX_PIECE, offset)
     at_end = not data or offset + len(data) >= size
-    held = 0
-    if not whole and data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):
+    held = False
+    if data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):
         arrived = without_zero_tail(data)
-        held = len(data) - len(arrived)
-        data, at_end = arrived, True
+        held = not whole
+        data, at_end = data[: len(arrived) + ZERO_TAIL] if whole else arrived, True
     # C{prefix} may hold what was read and not handed over.
     prefix = (prefix[:offset] + data)[:PREFIX] if offset < PREFIX else prefix
     return Look(size, status.st_mtime_ns, offset, data, prefix, held, at_end)

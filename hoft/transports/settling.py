@@ -13,7 +13,8 @@ ZERO_TAIL = 16
 """
 So many zero bytes at a file's end count as space that was reserved and not yet
 written.  Fewer may well be data: one sealed file in 256 ends with a zero byte,
-one in 2^128 with sixteen.
+one in 2^128 with sixteen.  Once the file has settled, that many of them are
+handed over.
 """
 
 SETTLE = 0.25

@@ -23,6 +23,7 @@ class FolderConformanceTests(CarrierConformance, TestCase):
 
     watch = True
     timeout = 20
+    quiet = 0.12
 
     def setUp(self) -> None:
         super().setUp()
@@ -52,6 +53,9 @@ class PolledFolderConformanceTests(FolderConformanceTests):
 
 class MemoryConformanceTests(CarrierConformance, TestCase):
     """The folder in memory, on a real reactor."""
+
+    quiet = 0.12
+    timeout = 20
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,0 +1,674 @@
+"""
+The polling folder, where the general suite does not look: hostile entries, roots
+that come and go, rights, full disks, and what it costs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+from unittest import SkipTest
+from uuid import UUID
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.trial.unittest import TestCase
+
+from hoft.errors import CarrierError, ConfigurationError
+from hoft.interfaces import MAX_PIECE, Verdict
+from hoft.testing.conformance import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
+from hoft.transports.filenames import FileName
+from hoft.transports.folder import FolderCarrier
+from hoft.transports.locations import FolderLocation
+from hoft.transports.reading import MAX_FILE
+
+Steps = Generator[Any, Any, None]
+
+
+def name(number: int, sender: UUID = ALICE, recipient: UUID = BOB) -> str:
+    """A packet's name."""
+    return str(FileName(sender, recipient, 7, number))
+
+
+def only_root(why: str) -> None:
+    """Skip where it takes root to test it."""
+    if os.geteuid() != 0:
+        raise SkipTest(f"{why} takes root")
+
+
+class FolderTestCase(CarrierHarness, TestCase):
+    """A folder of its own for each test."""
+
+    timeout = 20
+    quiet = 0.15
+    poll = 0.05
+    watch = True
+    file_mode: int | None = None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = os.path.abspath(self.mktemp())
+        os.mkdir(self.root, 0o755)
+
+    def makeCarrier(self, node: UUID, boot: int) -> FolderCarrier:
+        location = FolderLocation(self.root, self.root, self.poll, self.file_mode)
+        return FolderCarrier(reactor, location, node, boot, time.monotonic, watch=self.watch)
+
+    def inbox(self, node: UUID = BOB) -> str:
+        path = os.path.join(self.root, str(node))
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def put(self, entry: str, content: bytes, node: UUID = BOB) -> str:
+        path = os.path.join(self.inbox(node), entry)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+    @inlineCallbacks
+    def good_arrives(self, receiver: RecordingReceiver, number: int = 999) -> Steps:
+        """A good packet arrives in spite of all."""
+        self.put(name(number), b"good")
+        yield self.until(lambda: name(number) in receiver.consumed, "a good packet arrives")
+        self.assertEqual(receiver.consumed[name(number)], b"good")
+
+
+class HostileTests(FolderTestCase):
+    """Whatever lies in the folder, nothing blocks, nothing outside is read, and good packets arrive."""
+
+    @inlineCallbacks
+    def ignored(self, plant: Callable[[str], object]) -> Steps:
+        """What C{plant(path)} puts where a packet should be is left alone, before and after the start."""
+        early, late = (os.path.join(self.inbox(), name(number)) for number in (1, 2))
+        flat = os.path.join(self.root, name(3))
+        plant(early)
+        plant(flat)
+        carrier, receiver = yield self.node(BOB)
+        plant(late)
+        yield self.good_arrives(receiver)
+        yield self.rest(self.quiet)
+        self.assertEqual(set(receiver.contents), {name(999)})
+        for path in (early, late, flat):
+            self.assertTrue(os.path.lexists(path))
+        self.assertGreaterEqual(carrier.counters()["files_ignored"], 3)
+        # Told of once each by the scan and at most once more by whoever opened it.
+        self.assertLessEqual(carrier.counters()["files_ignored"], 6)
+
+    def test_symlink(self) -> Any:
+        """A symbolic link to a secret is not followed."""
+        secret = os.path.join(os.path.dirname(self.root), "secret")
+        with open(secret, "wb") as file:
+            file.write(b"secret")
+        return self.ignored(lambda path: os.symlink(secret, path))
+
+    def test_danglingSymlink(self) -> Any:
+        """A link to nowhere is not a file that vanished: it is not looked at again and again."""
+        return self.ignored(lambda path: os.symlink("/nowhere", path))
+
+    def test_fifo(self) -> Any:
+        """A FIFO that nobody writes to does not block."""
+        return self.ignored(os.mkfifo)
+
+    def test_directory(self) -> Any:
+        """A directory named like a packet is no packet."""
+        return self.ignored(os.mkdir)
+
+    def test_socket(self) -> Any:
+        """Nor is a socket."""
+
+        def plant(path: str) -> None:
+            # Paths of sockets are short: bind from within.
+            here = os.getcwd()
+            os.chdir(os.path.dirname(path))
+            try:
+                with socket.socket(socket.AF_UNIX) as listening:
+                    listening.bind(os.path.basename(path)[:100])
+                os.rename(os.path.basename(path)[:100], path)
+            finally:
+                os.chdir(here)
+
+        return self.ignored(plant)
+
+    def test_device(self) -> Any:
+        """Nor is a device."""
+        only_root("making a device")
+        try:
+            os.mknod(os.path.join(self.root, "try"), stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        except PermissionError as error:
+            raise SkipTest("no right to make devices here") from error
+        return self.ignored(lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)))
+
+    @inlineCallbacks
+    def test_hardlink(self) -> Steps:
+        """A hard link is a file like others; when it is refused only the link goes."""
+        outside = os.path.join(os.path.dirname(self.root), "outside")
+        with open(outside, "wb") as file:
+            file.write(b"not a packet")
+        os.link(outside, os.path.join(self.inbox(), name(1)))
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda *_: Verdict.REFUSED
+        yield self.until(lambda: not os.listdir(self.inbox()), "the link goes")
+        self.assertTrue(os.path.exists(outside))
+
+    @inlineCallbacks
+    def test_subfolderIsALink(self) -> Steps:
+        """Neither is our inbox reached through a link, nor a recipient's."""
+        elsewhere = os.path.abspath(self.mktemp())
+        os.mkdir(elsewhere)
+        with open(os.path.join(elsewhere, name(1)), "wb") as file:
+            file.write(b"not ours")
+        os.symlink(elsewhere, os.path.join(self.root, str(BOB)))
+        carrier, receiver = yield self.node(BOB)
+        alice, at_alice = yield self.node(ALICE)
+        yield self.rest(self.quiet)
+        self.assertEqual(receiver.pieces, [])
+        self.assertEqual(carrier.counters()["files_ignored"], 1)
+        alice.transport(BOB).write(b"do not follow")
+        yield self.until(lambda: alice.counters()["write_errors"] > 0, "it is not written")
+        yield self.until(lambda: at_alice.health == ["up", "down"], "it is reported")
+        self.assertEqual(os.listdir(elsewhere), [name(1)])
+        # The good way round still works: flat files, and other recipients.
+        with open(os.path.join(self.root, name(2)), "wb") as flat:
+            flat.write(b"flat")
+        yield self.until(lambda: name(2) in receiver.consumed, "a flat file arrives")
+
+    @inlineCallbacks
+    def test_strangeBytes(self) -> Steps:
+        """Names that are not UTF-8, have newlines or are as long as can be are left alone."""
+        here = os.fsencode(self.inbox())
+        strange = [
+            b"\xff\xfe.hoft",
+            name(1).encode() + b"\n",
+            b"\x1b[2J.hoft",
+            b"x" * 255,
+            name(2).encode()[:-6] + b"\xff.hoft",
+        ]
+        for each in strange:
+            with open(os.path.join(here, each), "wb") as file:
+                file.write(b"strange")
+        carrier, receiver = yield self.node(BOB)
+        with open(os.path.join(here, b"later\xff.hoft"), "wb") as file:
+            file.write(b"strange")
+        yield self.good_arrives(receiver)
+        yield self.rest(self.quiet)
+        self.assertEqual(set(receiver.contents), {name(999)})
+        self.assertEqual(len(os.listdir(here)), 6)
+        self.assertEqual(carrier.counters()["files_ignored"], 6)
+
+    @inlineCallbacks
+    def test_sparse(self) -> Steps:
+        """A file larger than any packet is refused unread; one hole as large as a packet costs little."""
+        huge = self.put(name(1), b"x")
+        os.truncate(huge, 1 << 40)
+        hole = self.put(name(2), b"begins well")
+        os.truncate(hole, MAX_FILE)
+        carrier, receiver = yield self.node(BOB)
+        receiver.answer = lambda name, offset, piece, settled: (
+            receiver.consume(name, offset, piece, settled) if settled else Verdict.MORE
+        )
+        began = time.process_time()
+        yield self.until(lambda: not os.path.exists(huge), "the huge file goes")
+        self.assertEqual(carrier.counters()["files_refused"], 1)
+        yield self.until(lambda: not os.path.exists(hole), "the other settles")
+        self.assertEqual(receiver.pieces[0][:3], (name(2), 0, len(b"begins well")))
+        self.assertLess(len(receiver.consumed[name(2)]), 100)
+        self.assertLess(time.process_time() - began, 0.4)
+
+    @inlineCallbacks
+    def test_growsTooLarge(self) -> Steps:
+        """A file that outgrows the limit while it is read is refused, and its receiver told."""
+        path = self.put(name(1), b"small")
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda *_: Verdict.MORE
+        yield self.until(lambda: receiver.pieces, "it arrives")
+        os.truncate(path, MAX_FILE + 1)
+        yield self.until(lambda: not os.path.exists(path), "it goes")
+        self.assertEqual(receiver.forgotten, [name(1)])
+
+    @inlineCallbacks
+    def test_foreignEntries(self) -> Steps:
+        """Ten thousand entries of others cost next to nothing and delay nobody."""
+        for number in range(5000):
+            with open(os.path.join(self.root, name(number, ALICE, CAROL)), "wb"):
+                pass
+            with open(os.path.join(self.root, f"somebody-elses-{number}.txt"), "wb"):
+                pass
+        carrier, receiver = yield self.node(BOB)
+        yield self.rest(0.1)
+        before, cpu = carrier.counters(), time.process_time()
+        yield self.rest(0.5)
+        self.assertLess(time.process_time() - cpu, 0.15)
+        self.assertEqual(before["files_ignored"], 0)
+        began = time.monotonic()
+        yield self.good_arrives(receiver)
+        self.assertLess(time.monotonic() - began, 0.1)
+        self.assertEqual(set(receiver.contents), {name(999)})
+
+    @inlineCallbacks
+    def test_forgeries(self) -> Steps:
+        """A peer's file waits for a few of a crowd of strangers' forgeries, not for all."""
+        for number in range(1500):
+            self.put(str(FileName(UUID(int=number + 1), BOB, 1, 1)), b"forged")
+        bob = self.makeCarrier(BOB, 1)
+        bob.transport(ALICE)
+        self.carriers.append(bob)
+        self.put(name(1), b"good")
+        receiver = RecordingReceiver()
+        self.receivers.append(receiver)
+        receiver.answer = lambda name, offset, piece, settled: (
+            receiver.consume(name, offset, piece, settled) if piece == b"good" else Verdict.REFUSED
+        )
+        yield bob.start(receiver)
+        yield self.until(lambda: receiver.consumed, "the good one arrives")
+        self.assertLess([piece[0] for piece in receiver.pieces].index(name(1)), 20)
+        yield self.until(lambda: not os.listdir(self.inbox()), "all forgeries go")
+        self.assertEqual(bob.counters()["files_refused"], 1500)
+
+
+class ArrivingTests(FolderTestCase):
+    """Files as careless mirrors make them, with real files."""
+
+    @inlineCallbacks
+    def test_flat(self) -> Steps:
+        """A file lying in the inbox itself is read and deleted as well."""
+        path = os.path.join(self.root, name(1))
+        _, receiver = yield self.node(BOB)
+        with open(path, "wb") as file:
+            file.write(b"flat")
+        yield self.until(lambda: name(1) in receiver.consumed, "it arrives")
+        yield self.until(lambda: not os.path.exists(path), "it goes")
+
+    @inlineCallbacks
+    def test_inBothPlaces(self) -> Steps:
+        """One name in both places is handed over twice, one after the other."""
+        self.put(name(1), b"one")
+        with open(os.path.join(self.root, name(1)), "wb") as file:
+            file.write(b"another")
+        _, receiver = yield self.node(BOB)
+        yield self.until(lambda: len(receiver.pieces) == 2, "both arrive")
+        yield self.until(lambda: not os.listdir(self.inbox()), "one goes")
+        yield self.until(lambda: name(1) not in os.listdir(self.root), "the other goes")
+
+    @inlineCallbacks
+    def test_truncatedThenReplaced(self) -> Steps:
+        """A cut file that is replaced by the whole one, under another inode, goes on where it stopped."""
+        content = pattern(MAX_PIECE + 5000)
+        self.put(name(1), content[:5000])
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) == len(content)
+        yield self.until(lambda: receiver.pieces, "the beginning arrives")
+        whole = self.put(".incoming", content)
+        os.rename(whole, os.path.join(self.inbox(), name(1)))
+        yield self.until(lambda: name(1) in receiver.consumed, "the rest arrives")
+        self.assertEqual(receiver.consumed[name(1)], content)
+        self.assertEqual([piece[1] for piece in receiver.pieces].count(0), 1)
+
+    @inlineCallbacks
+    def test_shrinks(self) -> Steps:
+        """A file that shrinks is another file: it comes from 0."""
+        path = self.put(name(1), pattern(5000))
+        _, receiver = yield self.node(BOB)
+        receiver.answer = lambda *_: Verdict.MORE
+        yield self.until(lambda: receiver.pieces, "it arrives")
+        os.truncate(path, 3000)
+        yield self.until(lambda: receiver.contents[name(1)] == pattern(3000), "the shorter one arrives")
+
+    @inlineCallbacks
+    def test_gap(self) -> Steps:
+        """Data that was written beyond a gap arrives with what fills it, in order."""
+        content = pattern(3 * MAX_PIECE)
+        path = self.put(name(1), content[:MAX_PIECE])
+        os.truncate(path, len(content))
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) == len(content)
+        yield self.until(lambda: receiver.pieces, "the beginning arrives")
+        self.assertEqual(receiver.pieces[0][2], MAX_PIECE)
+        with open(path, "r+b") as file:
+            file.seek(MAX_PIECE)
+            file.write(content[MAX_PIECE:])
+        yield self.until(lambda: name(1) in receiver.consumed, "the rest arrives")
+        self.assertEqual(receiver.consumed[name(1)], content)
+
+    @inlineCallbacks
+    def test_zeroByteAtTheEnd(self) -> Steps:
+        """A packet that happens to end with a zero byte does not wait for anything."""
+        _, receiver = yield self.node(BOB)
+        self.put(name(1), b"ends with zero\0")
+        yield self.until(lambda: name(1) in receiver.consumed, "it arrives")
+        self.assertEqual(receiver.pieces, [(name(1), 0, 15, False)])
+
+    @inlineCallbacks
+    def test_empty(self) -> Steps:
+        """An empty file settles like any other."""
+        _, receiver = yield self.node(BOB)
+        self.put(name(1), b"")
+        yield self.until(lambda: name(1) in receiver.consumed, "it settles")
+        self.assertEqual(receiver.pieces, [(name(1), 0, 0, True)])
+
+    @inlineCallbacks
+    def test_writtenInPlace(self) -> Steps:
+        """A file that is slowly written in place does not settle while its writer goes on."""
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) == 1200
+        with open(os.path.join(self.inbox(), name(1)), "wb", buffering=0) as file:
+            for _ in range(12):
+                file.write(b"x" * 100)
+                yield self.rest(0.07)
+        yield self.until(lambda: name(1) in receiver.consumed, "it arrives")
+        self.assertEqual([piece[3] for piece in receiver.pieces].count(True), 0)
+
+    @inlineCallbacks
+    def test_latency(self) -> Steps:
+        """Where the system tells of files, a poll is not waited for."""
+        self.poll = 5.0
+        alice, _ = yield self.node(ALICE)
+        _, receiver = yield self.node(BOB)
+        transport = alice.transport(BOB)
+        yield self.send(transport, b"makes the subfolder")
+        yield self.until(lambda: receiver.pieces, "the first arrives")
+        yield self.rest(0.1)
+        times = []
+        for count in range(2, 30):
+            began = time.monotonic()
+            transport.write(b"quick")
+            yield self.until(partial(lambda count: len(receiver.pieces) == count, count), "it arrives")
+            times.append(time.monotonic() - began)
+        self.assertLess(sorted(times)[len(times) // 2], 0.02)
+
+    @inlineCallbacks
+    def test_directoryReplaced(self) -> Steps:
+        """When our subfolder is replaced by another the system tells of that one's files."""
+        self.poll = 1.0
+        self.inbox()
+        _, receiver = yield self.node(BOB)
+        yield self.good_arrives(receiver, 1)
+        for number in (2, 3):
+            if number == 2:
+                shutil.rmtree(self.inbox())
+            else:
+                os.rename(self.inbox(), os.path.join(self.root, "old"))
+            self.inbox()
+            yield self.rest(0.3)
+            began = time.monotonic()
+            yield self.good_arrives(receiver, number)
+            self.assertLess(time.monotonic() - began, 0.9)
+
+
+class RootTests(FolderTestCase):
+    """Folders that are not there, not any more, or not ours to use."""
+
+    @inlineCallbacks
+    def test_missingAtStart(self) -> Steps:
+        """A root that is not there is a mistake in the configuration, and is not made."""
+        missing = os.path.join(self.root, "missing")
+        for inbox, outbox, key in ((missing, self.root, "inbox"), (self.root, missing, "outbox")):
+            carrier = FolderCarrier(reactor, FolderLocation(inbox, outbox), BOB, 1, time.monotonic)
+            self.carriers.append(carrier)
+            error = yield self.assertFailure(carrier.start(RecordingReceiver()), ConfigurationError)
+            self.assertEqual(error.key, key)
+            self.assertIn(missing, str(error))
+            self.assertFalse(os.path.exists(missing))
+
+    @inlineCallbacks
+    def test_notADirectory(self) -> Steps:
+        """A root that is a file is a mistake, too."""
+        path = os.path.join(self.root, "file")
+        with open(path, "wb"):
+            pass
+        carrier = FolderCarrier(reactor, FolderLocation(path, path), BOB, 1, time.monotonic)
+        self.carriers.append(carrier)
+        yield self.assertFailure(carrier.start(RecordingReceiver()), ConfigurationError)
+
+    @inlineCallbacks
+    def test_vanishes(self) -> Steps:
+        """A root that goes away is down, is not made again, and is up when it is back."""
+        alice, at_alice = yield self.node(ALICE)
+        _, at_bob = yield self.node(BOB)
+        transport = alice.transport(BOB)
+        away = self.root + ".away"
+        os.rename(self.root, away)
+        yield self.until(lambda: at_bob.health == ["up", "down"], "it is down")
+        self.assertIn(self.root, at_bob.reasons[0])
+        transport.write(b"lost")
+        with self.assertRaises(CarrierError):
+            yield self.off(transport.create)
+        yield self.until(lambda: at_alice.health == ["up", "down"], "it is down for alice")
+        self.assertFalse(os.path.exists(self.root))
+        os.rename(away, self.root)
+        yield self.until(lambda: at_bob.health[-1] == at_alice.health[-1] == "up", "it is up again")
+        transport.write(b"not lost")
+        yield self.until(lambda: b"not lost" in at_bob.consumed.values(), "files are carried again")
+
+    @inlineCallbacks
+    def test_unmounted(self) -> Steps:
+        """The empty mount point that an unmounted root leaves behind is not taken for it."""
+        only_root("mounting")
+        mount(self, self.root, "1m")
+        alice, receiver = yield self.node(ALICE)
+        transport = alice.transport(BOB)
+        yield self.send(transport, b"while mounted")
+        subprocess.run(["umount", self.root], check=True)
+        yield self.until(lambda: receiver.health == ["up", "down"], "it is down")
+        self.assertIn("mounted", receiver.reasons[0])
+        transport.write(b"not here")
+        yield self.until(lambda: alice.counters()["write_errors"], "it is not written")
+        self.assertEqual(os.listdir(self.root), [])
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.root], check=True)
+        yield self.until(lambda: receiver.health[-1] == "up", "it is up again")
+
+    @inlineCallbacks
+    def test_full(self) -> Steps:
+        """A full folder is down, keeps no stump, and is up once there is room."""
+        only_root("mounting")
+        mount(self, self.root, "1m")
+        alice, receiver = yield self.node(ALICE)
+        transport = alice.transport(BOB)
+        ballast = os.path.join(self.root, "ballast")
+        with open(ballast, "wb") as file:
+            file.write(bytes(900 << 10))
+        writer = yield self.off(transport.create)
+        with self.assertRaises(CarrierError):
+            yield self.off(writer.write, bytes(MAX_PIECE))
+        yield self.off(writer.abandon)
+        transport.write(bytes(300 << 10))
+        yield self.until(lambda: receiver.health == ["up", "down"], "it is down")
+        self.assertIn("space", receiver.reasons[0])
+        yield self.until(lambda: alice.counters()["write_errors"] == 2, "both failed")
+        self.assertEqual(os.listdir(os.path.join(self.root, str(BOB))), [])
+        os.unlink(ballast)
+        yield self.until(lambda: receiver.health == ["up", "down", "up"], "it is up again")
+        yield self.send(transport, bytes(300 << 10))
+        self.assertEqual(len(os.listdir(os.path.join(self.root, str(BOB)))), 1)
+
+    @inlineCallbacks
+    def test_fileTooLargeForTheSystem(self) -> Steps:
+        """A write that the system cuts short leaves no stump either, without any right to mount."""
+        alice, receiver = yield self.node(ALICE)
+        transport = alice.transport(BOB)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            transport.write(bytes(200_000))
+            yield self.until(lambda: receiver.health == ["up", "down"], "it is down")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handler)
+        self.assertEqual(os.listdir(os.path.join(self.root, str(BOB))), [])
+        yield self.until(lambda: receiver.health[-1] == "up", "it is up again")
+
+    @inlineCallbacks
+    def test_leftovers(self) -> Steps:
+        """What an earlier process was writing when it died is cleared away; other files are not."""
+        self.put("." + str(FileName(ALICE, BOB, 1, 1)), b"ours, of an earlier process")
+        others = ["." + str(FileName(CAROL, BOB, 1, 1)), ".hidden", str(FileName(ALICE, BOB, 1, 2))]
+        for other in others:
+            self.put(other, b"x")
+        alice, _ = yield self.node(ALICE, boot=2)
+        yield self.send(alice.transport(BOB), b"x")
+        yield self.until(lambda: len(os.listdir(self.inbox())) == 4, "it is cleared away")
+        self.assertEqual(set(others) - set(os.listdir(self.inbox())), set())
+
+
+class ModeTests(FolderTestCase):
+    """Who may read what we write."""
+
+    def modes(self) -> tuple[int, int]:
+        folder = os.path.join(self.root, str(BOB))
+        (packet,) = os.listdir(folder)
+        return (
+            stat.S_IMODE(os.stat(folder).st_mode),
+            stat.S_IMODE(os.stat(os.path.join(folder, packet)).st_mode),
+        )
+
+    @inlineCallbacks
+    def follows(self, mode: int, packet: int) -> Steps:
+        os.chmod(self.root, mode)
+        alice, _ = yield self.node(ALICE)
+        umask = os.umask(0o077)
+        try:
+            yield self.send(alice.transport(BOB), b"x")
+        finally:
+            os.umask(umask)
+        self.assertEqual([oct(each) for each in self.modes()], [oct(mode), oct(packet)])
+
+    def test_public(self) -> Any:
+        """In a folder that all may list, all may read packets, whatever the umask."""
+        return self.follows(0o755, 0o644)
+
+    def test_group(self) -> Any:
+        """In a folder for a group, its members may; setgid is handed on."""
+        return self.follows(0o2770, 0o640)
+
+    def test_private(self) -> Any:
+        """In a private folder nobody else may."""
+        return self.follows(0o700, 0o600)
+
+    def test_fileMode(self) -> Any:
+        """C{file_mode} says otherwise."""
+        self.file_mode = 0o660
+        return self.follows(0o700, 0o660)
+
+    @inlineCallbacks
+    def test_group_owner(self) -> Steps:
+        """Subfolder and packets have the folder's group, without setgid as well."""
+        only_root("changing groups")
+        os.chown(self.root, -1, 12345)
+        alice, _ = yield self.node(ALICE)
+        yield self.send(alice.transport(BOB), b"x")
+        folder = os.path.join(self.root, str(BOB))
+        (packet,) = os.listdir(folder)
+        self.assertEqual(os.stat(folder).st_gid, 12345)
+        self.assertEqual(os.stat(os.path.join(folder, packet)).st_gid, 12345)
+
+    @inlineCallbacks
+    def test_mirrorUnderAnotherUser(self) -> Steps:
+        """A mirror that runs as somebody else can read packets."""
+        only_root("becoming another user")
+        os.chmod(self.root, 0o755)
+        alice, _ = yield self.node(ALICE)
+        written = yield self.send(alice.transport(BOB), b"for the mirror")
+        program = f"os.write(1, os.read(os.open('{BOB}/{written}', os.O_RDONLY), 99))"
+        read = yield self.off(as_nobody, program, self.root)
+        self.assertEqual(read, b"for the mirror")
+
+    @inlineCallbacks
+    def test_readOnlyInbox(self) -> Steps:
+        """
+        A reader without the right to delete hands each file over once, remembers
+        it until it vanishes, and notices when it changes.
+        """
+        only_root("becoming another user")
+        self.put(name(1), b"one")
+        os.chmod(self.root, 0o755)
+        program = READ_ONLY.format(bob=str(BOB), path=sys.path, drop=DROP)
+        child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self.root,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            line = child.stdout.readline
+            self.assertEqual((yield self.off(line)), f"{name(1)} one\n")
+            yield self.rest(0.3)
+            self.put(name(2), b"two")
+            self.assertEqual((yield self.off(line)), f"{name(2)} two\n")
+            self.put(name(1) + ".new", b"one, whole")
+            os.rename(os.path.join(self.inbox(), name(1) + ".new"), os.path.join(self.inbox(), name(1)))
+            self.assertEqual((yield self.off(line)), f"{name(1)} one, whole\n")
+            os.unlink(os.path.join(self.inbox(), name(1)))
+            yield self.rest(0.3)
+            self.put(name(1), b"again")
+            self.assertEqual((yield self.off(line)), f"{name(1)} again\n")
+            self.assertEqual(len(os.listdir(self.inbox())), 2)
+        finally:
+            child.stdin.close()
+            yield self.off(child.wait)
+            child.stdout.close()
+
+
+DROP = """
+import os
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+"""
+Become nobody, in a process that root has started in the folder: another user may
+not even see the interpreter, or the way to the folder.
+"""
+
+READ_ONLY = """
+import encodings.idna, linecache, sys, time, traceback
+sys.path[:] = {path!r}
+from uuid import UUID
+from hoft.testing.conformance import RecordingReceiver
+from hoft.transports.folder import FolderCarrier
+from hoft.transports.locations import FolderLocation
+from twisted.internet import reactor, stdio
+from twisted.internet.protocol import Protocol
+{drop}
+class Until(Protocol):
+    def connectionLost(self, reason):
+        reactor.stop()
+
+class Receiver(RecordingReceiver):
+    def fileReceived(self, name, offset, piece, settled):
+        print(name, piece.decode(), flush=True)
+        return super().fileReceived(name, offset, piece, settled)
+
+carrier = FolderCarrier(reactor, FolderLocation(".", "/tmp", 0.05), UUID({bob!r}), 1, time.monotonic)
+carrier.start(Receiver()).addErrback(lambda failure: print(failure, flush=True))
+stdio.StandardIO(Until())
+reactor.run()
+"""
+
+
+def as_nobody(program: str, folder: str) -> bytes:
+    """What a Python program prints that runs in a folder as another user."""
+    command = [sys.executable, "-c", f"{DROP}{program}"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=20, cwd=folder).stdout
+
+
+def mount(test: TestCase, where: str, size: str) -> None:
+    """A small file system, until the end of the test."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", where], capture_output=True
+    )
+    if done.returncode:
+        raise SkipTest("mounting is not possible here")
+    test.addCleanup(subprocess.run, ["umount", "-l", where], capture_output=True)
