@@ -183,7 +183,7 @@ class Node(Service):
             reactor=self._reactor,
             clock=time.monotonic,
             entropy=os.urandom,
-            settings=Settings(),
+            settings=Settings(heartbeat=config.heartbeat),
             clock_at_start=self._journal.clock,
             outbox_at_start=await self._journal.transact(link_log.last_outbox_id),
         )

@@ -629,7 +629,7 @@ class Link:
             return LinkState.DOWN
         if not engine.synchronised:
             return LinkState.UNKNOWN
-        silence = engine.sender.silence(self._now())
+        silence = engine.silence(self._now())
         if silence > max(LATE_AFTER, 4 * engine.round_trips.timeout()):
             return LinkState.LATE
         return LinkState.UP

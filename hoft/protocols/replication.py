@@ -39,6 +39,8 @@ class Settings:
     timing: TimingSettings = field(factory=TimingSettings)
     hello_first: float = 1.0
     """Until synchronised: the wait before the greeting is repeated, longer each time."""
+    heartbeat: float = 0.0
+    """After so long a silence the peer is asked whether it is there; 0 is never."""
 
 
 @frozen
@@ -116,6 +118,8 @@ class Replication:
         self._probe_due = False
         self._stranger_at = now
         self._greeted_at: float | None = None
+        self._unanswered_heartbeats = 0
+        self._heartbeat_from = now
         self.last_heard: float | None = None
 
     @property
@@ -147,7 +151,7 @@ class Replication:
         judgement = self.synchronisation.judge(seen)
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
-        self.last_heard = now
+        self._heard(now)
         self.sender.raise_limit(control.limit)
         for receipt in control.receipts:
             if receipt.boot == self.boot:
@@ -156,6 +160,29 @@ class Replication:
         if control.probe:
             self.receiver.owe(now)
         return Heard(judgement, seen, acknowledged)
+
+    def _heard(self, now: float) -> None:
+        self.last_heard = self._heartbeat_from = now
+        self._unanswered_heartbeats = 0
+
+    def _next_heartbeat(self) -> float | None:
+        if not self._settings.heartbeat:
+            return None
+        longest = max(self._settings.timing.probe_longest, self._settings.heartbeat)
+        backed_off = self._settings.heartbeat * self._settings.timing.probe_factor ** min(
+            self._unanswered_heartbeats, 40
+        )
+        return self._heartbeat_from + min(backed_off, longest)
+
+    def silence(self, now: float) -> float:
+        """
+        Seconds for which the peer owes us a sign of life: since the oldest
+        unanswered packet or heartbeat; 0 where it owes none.
+        """
+        waiting = self.sender.silence(now)
+        if self._unanswered_heartbeats and self.last_heard is not None:
+            waiting = max(waiting, now - self.last_heard - self._settings.heartbeat)
+        return waiting
 
     def is_current(self, header: Header) -> bool:
         """Whether a packet that was C{CURRENT} when it began to arrive still counts."""
@@ -174,7 +201,7 @@ class Replication:
         new = self.synchronisation.is_new_log(seen)
         first = self.synchronisation.adopted is None
         self.synchronisation.adopt(seen)
-        self.last_heard = now
+        self._heard(now)
         if self.round_trips.smoothed is None and self._greeted_at is not None:
             # It answers one of our greetings: a round trip takes no longer than since the first.
             bound = now - self._greeted_at
@@ -242,6 +269,11 @@ class Replication:
             records = self.sender.probe(PROBE_BYTES, now)
             probe = True
         self._probe_due = False
+        heartbeat = self._next_heartbeat()
+        if not records and heartbeat is not None and now >= heartbeat:
+            self._heartbeat_from = now
+            self._unanswered_heartbeats += 1
+            probe = True
         answer = self.receiver.next_answer()
         answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
         if not records and not probe and not answer_due and not self._may_answer_stranger(now):
@@ -303,13 +335,15 @@ class Replication:
         stranger = self._stranger_at if self.synchronisation.owes_answer() else None
         if not self.synchronised:
             return self._hello_at if stranger is None else min(stranger, self._hello_at)
-        times = [stranger, self.receiver.next_answer(), self.sender.next_probe(), self.sender.next_loss()]
+        times = [stranger, self.receiver.next_answer(), *self._own_deadlines()]
         return min((time for time in times if time is not None), default=None)
 
     def deadline_without_answer(self) -> float | None:
         """L{deadline}, but for the answer that waits for a sync."""
-        times = [self.sender.next_probe(), self.sender.next_loss()]
-        return min((time for time in times if time is not None), default=None)
+        return min((time for time in self._own_deadlines() if time is not None), default=None)
+
+    def _own_deadlines(self) -> list[float | None]:
+        return [self.sender.next_probe(), self.sender.next_loss(), self._next_heartbeat()]
 
     def wants_sync(self, now: float) -> bool:
         """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""
