@@ -257,11 +257,10 @@ def _private_folder(folder: Path) -> None:
 
 def _make_journal(folder: Path) -> None:
     # Imported here: it brings Twisted, and the other commands start in half the time without.
-    from hoft.protocols.database import Database
-    from hoft.protocols.segments import SEGMENT_SIZE
+    from hoft.protocols.database import INLINE, SEGMENT_SIZE, Database
 
     # The tables of the upper layers are added by the node's first start; no disk is kept back before it.
-    journal = Database(folder, (), os.urandom, 0, SEGMENT_SIZE)
+    journal = Database(folder, (), os.urandom, reserve=0, segment_size=SEGMENT_SIZE, inline=INLINE)
     journal.open()
     journal.close()
 
