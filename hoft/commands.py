@@ -257,7 +257,8 @@ def _private_folder(folder: Path) -> None:
 
 def _make_journal(folder: Path) -> None:
     # Imported here: it brings Twisted, and the other commands start in half the time without.
-    from hoft.protocols.database import INLINE, SEGMENT_SIZE, Database
+    from hoft.protocols.database import Database
+    from hoft.protocols.segments import INLINE, SEGMENT_SIZE
 
     # The tables of the upper layers are added by the node's first start; no disk is kept back before it.
     journal = Database(folder, (), os.urandom, reserve=0, segment_size=SEGMENT_SIZE, inline=INLINE)
