@@ -65,6 +65,9 @@ FETCHED = 16
 GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
 
+_FLAGS = 1
+"""Where in a part the flags are, which tell who sends it; what is no part of either side's is for egress."""
+
 
 @frozen
 class Routing:
@@ -393,14 +396,14 @@ class Ingress:
         self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
     def _received(self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting]) -> None:
+        if len(payload) <= _FLAGS or payload[_FLAGS] & 1 != Side.EGRESS:
+            return
         try:
             part = decode_part(payload)
         except RecordError as error:
             self._counts["malformed_parts"] += 1
             self.log.warn("{peer} sent what is no part: {error}", peer=link.name, error=error)
             self.consume(link, [record])
-            return
-        if part.side is not Side.EGRESS:
             return
         waiting = self._waiting.get(part.exchange)
         if waiting is None or waiting.link is not link:

@@ -189,8 +189,44 @@ class FarSide:
         """Of no interest here."""
 
 
-class IngressCase(TestCase):
-    """An ingress that listens, with a link to C{far} and one to nowhere."""
+class Callers:
+    """Callers of an ingress that listens on C{number}; mixed into test cases."""
+
+    number: int
+    addCleanup: Callable[..., None]
+
+    def talk(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
+        return deferToThread(talk, self.number, *pieces, **options)
+
+    def ask(self, *pieces: bytes, **options: Any) -> Deferred[Response]:
+        return self.talk(*pieces, **options).addCallback(Response.parse)
+
+    def get(
+        self, target: bytes = b"/svc/demo/", *fields: bytes, method: bytes = b"GET"
+    ) -> Deferred[Response]:
+        lines = [method + b" " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
+        return self.ask(b"".join(line + b"\r\n" for line in lines) + b"\r\n")
+
+    def post(self, body: bytes, *fields: bytes, target: bytes = b"/svc/demo/") -> Deferred[Response]:
+        head = [b"POST " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
+        head.append(b"Content-Length: %d" % len(body))
+        return self.ask(b"".join(line + b"\r\n" for line in head) + b"\r\n", body)
+
+    @inlineCallbacks
+    def until(self, condition: Callable[[], object]) -> Test:
+        """Wait until it holds; the case's timeout fails the test."""
+        while not condition():
+            yield deferLater(reactor, 0.002)
+
+    def connect(self) -> socket.socket:
+        """A caller of which the test does each step itself."""
+        caller = socket.create_connection(("127.0.0.1", self.number), timeout=8)
+        self.addCleanup(caller.close)
+        return caller
+
+
+class IngressCase(Callers, TestCase):
+    """An ingress that listens, with a link to C{far}."""
 
     timeout = 15
 
@@ -223,32 +259,3 @@ class IngressCase(TestCase):
         self.near.open = self.far_link.open = True
         for _ in range(30):
             yield deferLater(reactor, 0)
-
-    def talk(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
-        return deferToThread(talk, self.number, *pieces, **options)
-
-    def ask(self, *pieces: bytes, **options: Any) -> Deferred[Response]:
-        return self.talk(*pieces, **options).addCallback(Response.parse)
-
-    def get(
-        self, target: bytes = b"/svc/demo/", *fields: bytes, method: bytes = b"GET"
-    ) -> Deferred[Response]:
-        lines = [method + b" " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
-        return self.ask(b"".join(line + b"\r\n" for line in lines) + b"\r\n")
-
-    def post(self, body: bytes, *fields: bytes, target: bytes = b"/svc/demo/") -> Deferred[Response]:
-        head = [b"POST " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", *fields]
-        head.append(b"Content-Length: %d" % len(body))
-        return self.ask(b"".join(line + b"\r\n" for line in head) + b"\r\n", body)
-
-    @inlineCallbacks
-    def until(self, condition: Callable[[], object]) -> Test:
-        """Wait until it holds; the case's timeout fails the test."""
-        while not condition():
-            yield deferLater(reactor, 0.002)
-
-    def connect(self) -> socket.socket:
-        """A caller of which the test does each step itself."""
-        caller = socket.create_connection(("127.0.0.1", self.number), timeout=8)
-        self.addCleanup(caller.close)
-        return caller

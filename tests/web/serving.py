@@ -80,6 +80,7 @@ class ServerCase(TestCase):
     timeout = 10
 
     def setUp(self) -> None:
+        self.patch(server, "SWEEP", 0.05)
         self.served: list[Script] = []
         self.then: Callable[[Call, bytes], None] | None = hello
         self.now = 0.0
