@@ -184,8 +184,11 @@ class Exchange:
                 raise Refused(quota_exceeded("the far node has no room for the request's body", 60))
 
     def _contradiction(self, error: RecordError) -> None:
+        self.refuse(self._damaged(error))
+
+    def _damaged(self, error: RecordError) -> Problem:
         self.log.warn("{peer} sent a malformed request: {error}", peer=self._link.name, error=error)
-        self.refuse(malformed_request(f"its parts contradict each other: {error}"))
+        return malformed_request(f"its parts do not make one request: {error}")
 
     # --- It is refused, cancelled, or found after a crash -------------------------------
 
@@ -354,9 +357,12 @@ class Exchange:
         self._stopDeadline()
         if self._sender.accepting:
             self._around.count("failed")
-            if not failure.check(ServiceError):
-                self.log.failure("A request could not be made", failure)
-            self._sender.fail(failure)
+            if isinstance(failure.value, RecordError):
+                self._sender.refuse(self._damaged(failure.value))
+            else:
+                if not failure.check(ServiceError):
+                    self.log.failure("A request could not be made", failure)
+                self._sender.fail(failure)
         self._stopService()
         self._release()
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -201,6 +203,44 @@ class RawService(Factory):
             if not connection.lost:
                 connection.reset()
         yield until(lambda: all(connection.lost for connection in self.connections))
+
+
+# --- Names ----
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """Resolves names as the test says; counts how often."""
+
+    def __init__(self) -> None:
+        self.answers: list[Sequence[str]] = []
+        self.asked = 0
+        self.silent = False
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, portNumber: int = 0, *_: Any
+    ) -> Any:
+        self.asked += 1
+        resolutionReceiver.resolutionBegan(self)  # type: ignore[arg-type]  # cancel is all that is used
+        if not self.silent:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            for address in answer:
+                resolutionReceiver.addressResolved(IPv4Address("TCP", address, portNumber))
+            resolutionReceiver.resolutionComplete()
+        return self
+
+    def cancel(self) -> None:
+        pass
+
+
+class NamingReactor:
+    """The reactor, but for its names."""
+
+    def __init__(self, names: Names) -> None:
+        self.nameResolver = names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(REACTOR, name)
 
 
 # --- The near side -------------------------------------------------------------------
@@ -427,13 +467,14 @@ class EgressCase(TestCase):
         for migration in Egress.SCHEMA.migrations:
             for statement in migration:
                 self.link.database.execute(statement)
+        self.names = Names()
         self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/")])
         self.egress = self.begin()
         self.addCleanup(self.end)
 
     def begin(self) -> Egress:
         """A process of the far node starts."""
-        agent = ExactAgent(REACTOR, self.connect_timeout)
+        agent = ExactAgent(NamingReactor(self.names), self.connect_timeout)
         egress = Egress(REACTOR, REACTOR.seconds, self.policy, "far", self.limits, agent)
         self.process = ProcessLink(self.link)
         egress.attach(self.process)

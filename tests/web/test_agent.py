@@ -14,9 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from treq.client import HTTPClient
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
-from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.python.failure import Failure
@@ -30,42 +28,7 @@ from hoft.web.agent import ExactAgent, ExactClient, ExactRequest
 from hoft.web.connection import ExactResponse
 from hoft.web.origins import Origin
 from hoft.web.responses import ServiceError
-from tests.web.services import REACTOR, RawService, Received, Service, Test, until, wait
-
-
-@implementer(IHostnameResolver)
-class Names:
-    """Resolves names as the test says; counts how often."""
-
-    def __init__(self) -> None:
-        self.answers: list[Sequence[str]] = []
-        self.asked = 0
-        self.silent = False
-
-    def resolveHostName(
-        self, resolutionReceiver: IResolutionReceiver, hostName: str, portNumber: int = 0, *_: Any
-    ) -> Any:
-        self.asked += 1
-        resolutionReceiver.resolutionBegan(self)  # type: ignore[arg-type]  # cancel is all that is used
-        if not self.silent:
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            for address in answer:
-                resolutionReceiver.addressResolved(IPv4Address("TCP", address, portNumber))
-            resolutionReceiver.resolutionComplete()
-        return self
-
-    def cancel(self) -> None:
-        pass
-
-
-class NamingReactor:
-    """The reactor, but for its names."""
-
-    def __init__(self, names: Names) -> None:
-        self.nameResolver = names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(REACTOR, name)
+from tests.web.services import REACTOR, Names, NamingReactor, RawService, Received, Service, Test, until, wait
 
 
 class Body(Protocol):
