@@ -52,7 +52,7 @@ LAST_WORDS = 5.0
 """Seconds that stopping waits for writes under way."""
 
 _DECAY = 1.5
-_PROBES = (1.0, 60.0)
+_PROBES = (0.5, 60.0)
 
 _COUNTERS = (
     "files_written",
@@ -250,7 +250,8 @@ class FolderCarrier:
             self._refuse("inbox", self._location.inbox, error)
         try:
             with self._writes.opened() as outbox:
-                if not os.access(".", os.W_OK | os.X_OK, dir_fd=outbox, effective_ids=True):
+                effective = os.access in os.supports_effective_ids
+                if not os.access(".", os.W_OK | os.X_OK, dir_fd=outbox, effective_ids=effective):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except (CarrierDown, OSError) as error:
             self._refuse("outbox", self._location.outbox, error)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from threading import Event
 from typing import Any
 from unittest import SkipTest
 from uuid import UUID
@@ -27,6 +28,7 @@ from twisted.trial.unittest import TestCase
 from hoft.errors import CarrierError, ConfigurationError
 from hoft.interfaces import MAX_PIECE, Verdict
 from hoft.testing.conformance import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
+from hoft.transports import folder
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
@@ -508,6 +510,60 @@ class RootTests(FolderTestCase):
         yield self.until(lambda: receiver.health[-1] == "up", "it is up again")
 
     @inlineCallbacks
+    def test_hangs(self) -> Steps:
+        """A folder that does not answer is down; it delays neither the reactor nor the end."""
+        self.patch(folder, "PATIENCE", 0.2)
+        self.patch(folder, "LAST_WORDS", 0.2)
+        carrier, receiver = yield self.node(BOB)
+        transport = carrier.transport(ALICE)
+        answers = Event()
+        self.addCleanup(answers.set)
+        listing = os.scandir
+
+        def hung(*arguments: Any) -> Any:
+            answers.wait(20)
+            return listing(*arguments)
+
+        self.patch(os, "scandir", hung)
+        yield self.until(lambda: receiver.health == ["up", "down"], "it is down")
+        self.assertIn("does not answer", receiver.reasons[0])
+        self.patch(os, "scandir", listing)
+        answers.set()
+        yield self.until(lambda: receiver.health == ["up", "down", "up"], "it is up again")
+        answers.clear()
+        creating = os.dup  # what every file that is written takes
+
+        def hung_dup(descriptor: int) -> int:
+            answers.wait(20)
+            return creating(descriptor)
+
+        self.patch(os, "dup", hung_dup)
+        transport.write(b"hangs")
+        yield self.until(lambda: receiver.health[-1] == "down", "it is down")
+        began = time.monotonic()
+        yield carrier.stop()
+        self.assertLess(time.monotonic() - began, 2)
+
+    @inlineCallbacks
+    def test_hangsAtStart(self) -> Steps:
+        """A folder that hangs when we start does not keep us from starting."""
+        self.patch(folder, "PATIENCE", 0.2)
+        answers = Event()
+        self.addCleanup(answers.set)
+        access = os.access
+
+        def hung(*arguments: Any, **options: Any) -> bool:
+            answers.wait(20)
+            return access(*arguments, **options)
+
+        self.patch(os, "access", hung)
+        _, receiver = yield self.node(BOB)
+        self.assertEqual(receiver.health, ["down"])
+        answers.set()
+        yield self.until(lambda: receiver.health == ["down", "up"], "it is up")
+        yield self.good_arrives(receiver)
+
+    @inlineCallbacks
     def test_leftovers(self) -> Steps:
         """What an earlier process was writing when it died is cleared away; other files are not."""
         self.put("." + str(FileName(ALICE, BOB, 1, 1)), b"ours, of an earlier process")
@@ -524,11 +580,10 @@ class ModeTests(FolderTestCase):
     """Who may read what we write."""
 
     def modes(self) -> tuple[int, int]:
-        folder = os.path.join(self.root, str(BOB))
-        (packet,) = os.listdir(folder)
+        (packet,) = os.listdir(self.inbox())
         return (
-            stat.S_IMODE(os.stat(folder).st_mode),
-            stat.S_IMODE(os.stat(os.path.join(folder, packet)).st_mode),
+            stat.S_IMODE(os.stat(self.inbox()).st_mode),
+            stat.S_IMODE(os.stat(os.path.join(self.inbox(), packet)).st_mode),
         )
 
     @inlineCallbacks
@@ -566,10 +621,9 @@ class ModeTests(FolderTestCase):
         os.chown(self.root, -1, 12345)
         alice, _ = yield self.node(ALICE)
         yield self.send(alice.transport(BOB), b"x")
-        folder = os.path.join(self.root, str(BOB))
-        (packet,) = os.listdir(folder)
-        self.assertEqual(os.stat(folder).st_gid, 12345)
-        self.assertEqual(os.stat(os.path.join(folder, packet)).st_gid, 12345)
+        (packet,) = os.listdir(self.inbox())
+        self.assertEqual(os.stat(self.inbox()).st_gid, 12345)
+        self.assertEqual(os.stat(os.path.join(self.inbox(), packet)).st_gid, 12345)
 
     @inlineCallbacks
     def test_mirrorUnderAnotherUser(self) -> Steps:
