@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from hoft.web import server
 from hoft.web.calls import Call
 from hoft.web.problems import Problem
 from hoft.web.requests import Field
