@@ -540,8 +540,7 @@ class Link:
                 for record in frame:
                     self._drop_cached(record.id)
             if plan.frames:
-                if not sender.named(plan.number, name):
-                    self._remove([name])
+                self._remove(sender.named(plan.number, name))
             else:
                 self._control_files.append(name)
                 self._remove(self._control_files[:-CONTROL_FILES])

@@ -22,12 +22,12 @@ WINDOW = 32768
 ACK_AT_ONCE_PACKETS = 64
 ACK_AT_ONCE_BYTES = 8 << 20
 RECEIPT_REPEATS = 3
+REMEMBERED_PACKETS = 4 * MAX_RECEIPTS
+"""So many of the packets read last may still get a receipt."""
 
 
 @define
 class _PacketRead:
-    boot: int
-    number: int
     frames: int
     missing: Sequence[int]
     at: float
@@ -39,6 +39,7 @@ class Receiver:
     The peer's record numbers as far as they are known here.
 
     @ivar duplicates: records that arrived again.
+    @ivar over_limit: records beyond the limit, which were dropped.
     """
 
     def __init__(self, round_trips: RoundTrips, received: RangeSet) -> None:
@@ -47,13 +48,22 @@ class Receiver:
         self._known = received
         self._acknowledged = RangeSet(received)
         self._committed: list[int] = []
-        self._read: list[_PacketRead] = []
+        # Of the boot that was read last, by number, the latest read at the end.
+        self._read: dict[int, _PacketRead] = {}
+        self._boot = 0
         self._due: float | None = None
         self._answer_ready = False
         self._packets_owed = 0
         self._bytes_owed = 0
         self.duplicates = 0
         self.over_limit = 0
+
+    def successor(self) -> Receiver:
+        """The receiver of a new log, which goes on counting."""
+        new = Receiver(self._round_trips, RangeSet())
+        new.duplicates = self.duplicates
+        new.over_limit = self.over_limit
+        return new
 
     @property
     def limit(self) -> int:
@@ -102,8 +112,13 @@ class Receiver:
         self, boot: int, number: int, frames: int, missing: Sequence[int], size: int, now: float
     ) -> None:
         """A packet that wants an answer was read to its end, as far as there is one."""
-        self._read.append(_PacketRead(boot, number, frames, missing, now))
-        del self._read[: -4 * MAX_RECEIPTS]
+        if boot != self._boot:
+            self._boot = boot
+            self._read.clear()
+        self._read.pop(number, None)
+        self._read[number] = _PacketRead(frames, missing, now)
+        while len(self._read) > REMEMBERED_PACKETS:
+            del self._read[next(iter(self._read))]
         self._packets_owed += 1
         self._bytes_owed += size
         self.owe(now)
@@ -129,18 +144,15 @@ class Receiver:
         """
         ack = self._acknowledged.prefix()
         # The newest first, so that a burst cannot keep fresh ones waiting.
-        newest = {
-            (read.boot, read.number): (
-                read,
-                Receipt.of(read.boot, read.number, read.frames, read.missing, int((now - read.at) * 1000)),
-            )
-            for read in reversed(self._read)
-        }
-        receipts = select_receipts(receipt for _, receipt in newest.values())
+        receipts = select_receipts(
+            Receipt.of(self._boot, number, read.frames, read.missing, int((now - read.at) * 1000))
+            for number, read in reversed(self._read.items())
+        )
         for receipt in receipts:
-            newest[receipt.boot, receipt.number][0].repeats -= 1
-        boot = receipts[0].boot if receipts else 0
-        self._read = [read for read in self._read if read.repeats and read.boot == boot]
+            read = self._read[receipt.number]
+            read.repeats -= 1
+            if not read.repeats:
+                del self._read[receipt.number]
         return ack, self._acknowledged.above(ack, MAX_RANGES), receipts
 
     def answered(self) -> None:

@@ -208,11 +208,11 @@ class Replication:
             if bound < self._settings.timing.first:
                 self.round_trips.sample(bound)
         if new or first:
-            self.sender = Sender(self.round_trips)
+            self.sender = self.sender.successor()
             for record in records:
                 self.sender.queue(record)
         if new:
-            self.receiver = Receiver(self.round_trips, RangeSet())
+            self.receiver = self.receiver.successor()
         self.receiver.owe(now)
         return new
 
@@ -220,8 +220,8 @@ class Replication:
         """The journal has a new incarnation and every log is empty: begin anew."""
         self.synchronisation.reincarnate(incarnation, clock)
         self._greeted_at = None
-        self.sender = Sender(self.round_trips)
-        self.receiver = Receiver(self.round_trips, RangeSet())
+        self.sender = self.sender.successor()
+        self.receiver = self.receiver.successor()
         self._hello_at = now
         self._hellos = 0
 
@@ -322,7 +322,7 @@ class Replication:
     def sending(self, plan: PacketPlan, size: int, now: float) -> None:
         """C{plan} is about to be written as a file of C{size} bytes."""
         frames = [[record.number for record in frame] for frame in plan.frames]
-        self.sender.sent(plan.number, frames, size, now)
+        self.sender.sent(plan.number, frames, size, now, plan.control.probe)
         if not self.synchronised and self._greeted_at is None:
             self._greeted_at = now
 

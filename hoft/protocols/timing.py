@@ -1,10 +1,12 @@
 """
 How long to wait before a packet counts as lost; pure.
 
-The estimator is that of RFC 6298 with one change: file carriers have heavy
-tails, so the 99th percentile of recent samples also bounds the timeout.  Only
-packets that answer a receipt give samples (a record may be sent many times, a
-packet only once), so Karn's ambiguity does not arise.
+The estimator is that of RFC 6298 with three changes.  File carriers have heavy
+tails, so the 99th percentile of recent samples also bounds the timeout; a verdict
+that turns out wrong makes it longer, for a while, as in RFC 8985 (section 6.2); and
+large packets are given the time that their size takes.  Only receipts give samples
+(a record may be sent many times, a packet only once), so Karn's ambiguity does
+not arise.
 """
 
 from __future__ import annotations
@@ -15,6 +17,15 @@ from collections import deque
 from attrs import frozen
 
 SAMPLES = 256
+RATES = 64
+"""Samples of the carrier's speed; the highest counts, since most are of a carrier with little to do."""
+
+REORDERING_STEP = 1.1
+REORDERING_MOST = 2.0
+REORDERING_KEPT = 0.998
+"""How much of the caution that a wrong verdict has brought is left after each sample."""
+
+HOLD_KEPT = 0.98
 
 
 @frozen
@@ -38,12 +49,22 @@ class RoundTrips:
         self._settings = settings
         self._recent: deque[float] = deque()
         self._sorted: list[float] = []
+        self._rates: deque[float] = deque(maxlen=RATES)
+        self._reordering = 1.0
+        self._hold = 0.0
         self.smoothed: float | None = None
         self.variation = 0.0
 
-    def sample(self, seconds: float) -> None:
-        """One packet took C{seconds} there and its receipt back, the peer's holding time excluded."""
+    def sample(self, seconds: float, hold: float = 0.0) -> None:
+        """
+        One packet took C{seconds} there and its receipt back.
+
+        @param hold: seconds for which the peer held it before that, not included.
+        """
         seconds = max(seconds, 0.0)
+        self._reordering = 1 + (self._reordering - 1) * REORDERING_KEPT
+        # A receipt that is repeated in later packets was held for any time: that teaches nothing.
+        self._hold = max(self._hold * HOLD_KEPT, min(hold, self._settings.ack_longest))
         if self.smoothed is None:
             self.smoothed = seconds
             self.variation = seconds / 2
@@ -55,13 +76,28 @@ class RoundTrips:
         self._recent.append(seconds)
         insort(self._sorted, seconds)
 
-    def timeout(self) -> float:
-        """Seconds after which a packet that others have overtaken counts as lost."""
+    def rate(self, bytes_per_second: float) -> None:
+        """While a packet was under way, so much arrived."""
+        self._rates.append(bytes_per_second)
+
+    def spurious(self) -> None:
+        """A packet that counted as lost has arrived after all."""
+        self._reordering = min(self._reordering * REORDERING_STEP, REORDERING_MOST)
+
+    def timeout(self, size: int = 0) -> float:
+        """
+        Seconds after which a packet that others have overtaken counts as lost.
+
+        @param size: its bytes.
+        """
         if self.smoothed is None:
             return self._settings.first
         slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
-        wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest)
-        return min(max(wait + self.ack_delay(), self._settings.shortest), self._settings.longest)
+        wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
+        wait += max(self.ack_delay(), self._hold)
+        if size and self._rates:
+            wait += size / max(max(self._rates), 1.0)
+        return min(max(wait, self._settings.shortest), self._settings.longest)
 
     def probe_after(self, unanswered: int) -> float:
         """Seconds of silence after which to probe, once C{unanswered} probes had no answer."""
