@@ -13,10 +13,8 @@ without waiting for that.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -25,15 +23,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import CarrierDown, ConfigurationError
+from hoft.errors import CarrierDown
 from hoft.interfaces import ICarrier, IFileReceiver, IWorker
 from hoft.transports.delivery import Delivery
 from hoft.transports.directories import Root
-from hoft.transports.locations import FolderLocation
+from hoft.transports.locations import FolderLocation, check
 from hoft.transports.reading import Inbox
 from hoft.transports.scanning import Condemned, Entry, Fate, Scan, Scanner
-from hoft.transports.schemes import WHERE
 from hoft.transports.tally import Tally
+from hoft.transports.timers import Timers
 from hoft.transports.writing import FolderTransport, Outbox
 from hoft.worker import Worker
 
@@ -117,7 +115,7 @@ class FolderCarrier:
         self._watched: tuple[tuple[int, int], ...] | None = None
         self._troubles: dict[str, str] = {}
         self._down: bool | None = None
-        self._timers: dict[str, IDelayedCall] = {}
+        self._timers = Timers(reactor)
         self._forgotten: set[str] = set()
         self._interval = location.poll
         self._scanning = False
@@ -152,7 +150,7 @@ class FolderCarrier:
             started.callback(None)
 
         def prepared(result: Failure | None) -> None:
-            self._cancel("start")
+            self._timers.cancel("start")
             if isinstance(result, Failure) and not started.called:
                 started.errback(result)
                 return
@@ -164,7 +162,7 @@ class FolderCarrier:
             if not started.called:
                 started.callback(None)
 
-        self._timers["start"] = self._reactor.callLater(PATIENCE, unanswered)
+        self._timers.set("start", PATIENCE, unanswered)
         self._worker("scan").call(self._prepare).addBoth(prepared)
         return started
 
@@ -180,18 +178,18 @@ class FolderCarrier:
         self._stopped = True
         if self._delivery is not None:
             self._delivery.stop()
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.stop()
         if self._watch is not None:
             self._watch.close()
 
         def done(_: object) -> None:
-            self._cancel("stop")
+            if patience.active():
+                patience.cancel()
             waiting, self._stopping = self._stopping, []
             for each in waiting:
                 each.callback(None)
 
-        self._timers["stop"] = self._reactor.callLater(LAST_WORDS, done, None)
+        patience: IDelayedCall = self._reactor.callLater(LAST_WORDS, done, None)
         DeferredList([worker.stop() for worker in self._workers.values()]).addCallback(done)
         return stopped
 
@@ -218,43 +216,11 @@ class FolderCarrier:
             worker = self._workers[job] = Worker(self._reactor, f"folder {job}")
         return worker
 
-    def _set(self, name: str, delay: float, function: Callable[[], None]) -> None:
-        """Call C{function} once after C{delay}, unless it will be called earlier anyway."""
-
-        def ring() -> None:
-            del self._timers[name]
-            function()
-
-        if self._stopped:
-            return
-        timer = self._timers.get(name)
-        if timer is not None:
-            if timer.getTime() <= self._reactor.seconds() + delay:
-                return
-            timer.cancel()
-        self._timers[name] = self._reactor.callLater(delay, ring)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()
-
     # -- is it there?
 
     def _prepare(self) -> None:
-        """On a thread: are both folders there, and may we use them?"""
-        try:
-            with self._reads.opened(listable=True) as inbox, os.scandir(inbox) as entries:
-                next(entries, None)
-        except (CarrierDown, OSError) as error:
-            self._refuse("inbox", self._location.inbox, error)
-        try:
-            with self._writes.opened() as outbox:
-                effective = os.access in os.supports_effective_ids
-                if not os.access(".", os.W_OK | os.X_OK, dir_fd=outbox, effective_ids=effective):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except (CarrierDown, OSError) as error:
-            self._refuse("outbox", self._location.outbox, error)
+        """On a thread: what has to be so before files can be carried."""
+        check(self._reads, self._writes)
         if self._wants_watch:
             try:
                 # Here and not above: not every system has it, and importing it takes a while.
@@ -262,17 +228,6 @@ class FolderCarrier:
             except ImportError as error:
                 log.debug("no inotify: {error}", error=error)
                 self._wants_watch = False
-
-    def _refuse(self, option: str, path: str, error: Exception) -> NoReturn:
-        cause = error.__cause__ if isinstance(error, CarrierDown) else error
-        why = cause.strerror if isinstance(cause, OSError) else str(error)
-        use = "listed" if option == "inbox" else "written to"
-        raise ConfigurationError(
-            WHERE,
-            option,
-            f"{path}: {why}",
-            f"a directory that exists, is mounted and can be {use} by this user",
-        ) from error
 
     def _trouble(self, what: str, reason: str) -> None:
         """Something does not work."""
@@ -301,16 +256,17 @@ class FolderCarrier:
 
     def _wrote(self) -> None:
         """Something goes out: an answer may come soon, or the folder may hang."""
-        path = self._location.outbox
         if self._unannounced:
             self._hurry()
         if "hang" not in self._timers:
-            self._set("hang", PATIENCE, lambda: self._trouble("hang", f"outbox {path} does not answer"))
+            self._timers.set(
+                "hang", PATIENCE, lambda: self._trouble("hang", f"outbox {path} does not answer")
+            )
             self._worker("write").call(int).addBoth(self._answered)
 
     def _answered(self, _: object) -> None:
         """The thread that writes has come as far as this."""
-        self._cancel("hang")
+        self._timers.cancel("hang")
         self._mend("hang")
 
     def _outbox_reported(self, recipient: UUID, reason: str | None) -> None:
@@ -319,7 +275,7 @@ class FolderCarrier:
 
     def _outbox_changed(self, recipient: UUID, reason: str | None) -> None:
         if reason is None:
-            self._cancel("probe")
+            self._timers.cancel("probe")
             self._mend("outbox")
             return
         self._trouble("outbox", reason)
@@ -335,8 +291,8 @@ class FolderCarrier:
 
         # Not reset by a probe that succeeds: a folder may have room for that and no more.
         self._probing = min(max(2 * self._probing, _PROBES[0]), _PROBES[1])
-        self._set("calm", 5 * _PROBES[1], self._calm)
-        self._set("probe", self._probing, probe)
+        self._timers.set("calm", 5 * _PROBES[1], self._calm)
+        self._timers.set("probe", self._probing, probe)
 
     def _calm(self) -> None:
         self._probing = 0.0
@@ -344,7 +300,7 @@ class FolderCarrier:
     # -- looking
 
     def _look(self, delay: float) -> None:
-        self._set("look", delay, self._scan)
+        self._timers.set("look", delay, self._scan)
 
     def _hurry(self) -> None:
         self._interval = min(QUICK, self._location.poll)
@@ -358,7 +314,7 @@ class FolderCarrier:
         self._scan_again = False
         forgotten = list(self._forgotten)
         self._forgotten.clear()
-        self._set("patience", PATIENCE, self._impatient)
+        self._timers.set("patience", PATIENCE, self._impatient)
         self._worker("scan").call(self._scanner.scan, forgotten, self._delivery.room).addCallbacks(
             self._scanned, self._unscanned
         )
@@ -405,7 +361,7 @@ class FolderCarrier:
 
     def _scan_done(self) -> None:
         self._scanning = False
-        self._cancel("patience")
+        self._timers.cancel("patience")
 
     def _delete(self, condemned: list[Condemned]) -> Deferred[list[Fate]]:
         return self._worker("scan").call(self._scanner.delete, condemned)

@@ -1,15 +1,18 @@
 """
-Transport URLs of the folder carrier.
+Where the folder carrier reads and writes: its transport URLs, and whether what they name is there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
-from hoft.errors import ConfigurationError
+from hoft.errors import CarrierDown, ConfigurationError
+from hoft.transports.directories import Root
 from hoft.transports.schemes import WHERE
 
 _WANTED = "folder:/path or folder:?inbox=/path&outbox=/path, with absolute paths"
@@ -109,3 +112,34 @@ def _mode(given: str) -> int:
     if not 0 <= mode <= 0o777 or mode & 0o600 != 0o600 or mode & 0o111:
         raise _wrong("file_mode", given, "an octal mode from 0600 to 0666 with no execute bit")
     return mode
+
+
+def check(inbox: Root, outbox: Root) -> None:
+    """
+    Are both folders there, and may we use them?  Blocks.
+
+    @raise ConfigurationError: no; says which, why and what would do.
+    """
+    try:
+        with inbox.opened(listable=True) as folder, os.scandir(folder) as entries:
+            next(entries, None)
+    except (CarrierDown, OSError) as error:
+        _refuse(inbox, "listed", error)
+    try:
+        with outbox.opened() as folder:
+            effective = os.access in os.supports_effective_ids
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=effective):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (CarrierDown, OSError) as error:
+        _refuse(outbox, "written to", error)
+
+
+def _refuse(root: Root, use: str, error: Exception) -> NoReturn:
+    cause = error.__cause__ if isinstance(error, CarrierDown) else error
+    why = cause.strerror if isinstance(cause, OSError) else str(error)
+    raise ConfigurationError(
+        WHERE,
+        root.purpose,
+        f"{root.path}: {why}",
+        f"a directory that exists, is mounted and can be {use} by this user",
+    ) from error

@@ -23,7 +23,7 @@ class FolderConformanceTests(CarrierConformance, TestCase):
 
     watch = True
     timeout = 20
-    quiet = 0.12
+    quiet = 0.08
 
     def setUp(self) -> None:
         super().setUp()
@@ -31,7 +31,7 @@ class FolderConformanceTests(CarrierConformance, TestCase):
         os.mkdir(self.root)
 
     def makeCarrier(self, node: UUID, boot: int) -> ICarrier:
-        location = FolderLocation(os.path.abspath(self.root), os.path.abspath(self.root), poll=0.1)
+        location = FolderLocation(os.path.abspath(self.root), os.path.abspath(self.root), poll=0.05)
         return FolderCarrier(reactor, location, node, boot, time.monotonic, watch=self.watch)
 
     def plant(self, recipient: UUID, name: str, content: bytes) -> None:
@@ -54,7 +54,7 @@ class PolledFolderConformanceTests(FolderConformanceTests):
 class MemoryConformanceTests(CarrierConformance, TestCase):
     """The folder in memory, on a real reactor."""
 
-    quiet = 0.12
+    quiet = 0.08
     timeout = 20
 
     def setUp(self) -> None:

@@ -22,12 +22,12 @@ from unittest import SkipTest
 from uuid import UUID
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from hoft.errors import CarrierError, ConfigurationError
 from hoft.interfaces import MAX_PIECE, Verdict
-from hoft.testing.conformance import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
+from hoft.testing.harness import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
 from hoft.transports import folder
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
@@ -275,6 +275,42 @@ class HostileTests(FolderTestCase):
         self.assertLess([piece[0] for piece in receiver.pieces].index(name(1)), 20)
         yield self.until(lambda: not os.listdir(self.inbox()), "all forgeries go")
         self.assertEqual(bob.counters()["files_refused"], 1500)
+
+
+class TurnTests(FolderTestCase):
+    """Who is read next."""
+
+    @inlineCallbacks
+    def test_oneSenderHoldsAllPlaces(self) -> Steps:
+        """Large files of one sender make room for another's after their next piece."""
+        for number in range(6):
+            self.put(name(number, CAROL), pattern(4 * MAX_PIECE))
+        bob = self.makeCarrier(BOB, 1)
+        bob.transport(CAROL)
+        bob.transport(ALICE)
+        self.carriers.append(bob)
+        receiver = RecordingReceiver()
+        self.receivers.append(receiver)
+        thinking: list[Deferred[Verdict]] = []
+
+        def think(file: str, offset: int, piece: bytes, settled: bool) -> Deferred[Verdict] | Verdict:
+            if piece == b"good":
+                return receiver.consume(file, offset, piece, settled)
+            thinking.append(Deferred())
+            return thinking[-1]
+
+        receiver.answer = think
+        yield bob.start(receiver)
+        yield self.until(lambda: len(thinking) == 4, "four files are under way")
+        yield self.rest(0.1)
+        self.assertEqual(len(thinking), 4)
+        self.put(name(1), b"good")
+        yield self.rest(0.1)
+        thinking[0].callback(Verdict.MORE)
+        yield self.until(lambda: name(1) in receiver.consumed, "the other sender's file arrives")
+        yield self.until(lambda: len(thinking) == 5, "the place is given back")
+        # To the file that gave it up, not to one that has not begun.
+        self.assertEqual(receiver.pieces[-1][:2], (receiver.pieces[0][0], MAX_PIECE))
 
 
 class ArrivingTests(FolderTestCase):
@@ -690,7 +726,7 @@ READ_ONLY = """
 import encodings.idna, linecache, sys, time, traceback
 sys.path[:] = {path!r}
 from uuid import UUID
-from hoft.testing.conformance import RecordingReceiver
+from hoft.testing.harness import RecordingReceiver
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
 from twisted.internet import reactor, stdio

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.interfaces import Verdict
-from hoft.testing.conformance import ALICE, BOB, RecordingReceiver
+from hoft.testing.harness import ALICE, BOB, RecordingReceiver
 from hoft.transports.memory import MemoryCarrier, MemoryFolder
 
 
