@@ -1,139 +1,219 @@
 """
-A whole gateway but for the files: callers, ingress, a link in one process, egress,
-services with real sockets.
+Callers, ingress, egress and a service of twisted.web, all of them real; only what
+carries the records is not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import gzip
 import time
+from collections.abc import Generator
+from functools import partial
+from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import inlineCallbacks
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from hoft.config import Route
 from hoft.web.ingress import Ingress, Routing
-from tests.web.callers import Callers, Test
-from tests.web.services import EgressCase, Received, Service
+from hoft.web.policy import Policy, Rule
+from tests.web.callers import Callers
+from tests.web.services import REACTOR, EgressCase, Test, until, wait
 
 
-class GatewayTests(Callers, EgressCase):
+class Served(Resource):
+    """A service that answers by path."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self.gone: list[Any] = []
+
+    def render(self, request: Request) -> bytes | int:
+        self.requests.append(request)
+        assert request.postpath is not None
+        name: str = request.postpath[1].decode()
+        found: bytes | int = getattr(self, f"at_{name}", self.at_missing)(request)
+        return found
+
+    def at_missing(self, request: Request) -> bytes:
+        request.setResponseCode(404)
+        return b"nothing here"
+
+    def at_echo(self, request: Request) -> bytes:
+        kind = request.getHeader(b"content-type")
+        if kind is not None:
+            request.setHeader(b"content-type", kind)
+        assert request.content is not None
+        content: bytes = request.content.read()
+        return content
+
+    def at_packed(self, request: Request) -> bytes:
+        request.setHeader(b"content-encoding", b"gzip")
+        for cookie in (b"a=1; Path=/", b"b=2; Path=/app", b"a=3"):
+            request.cookies.append(cookie)
+        return gzip.compress(b"hello" * 1000, mtime=0)
+
+    def at_slow(self, request: Request) -> int:
+        request.notifyFinish().addErrback(self.gone.append)
+        request.write(b"first")
+        return NOT_DONE_YET
+
+    def at_never(self, request: Request) -> int:
+        request.notifyFinish().addErrback(self.gone.append)
+        return NOT_DONE_YET
+
+    def at_large(self, request: Request) -> int:
+        pieces = iter([bytes([number % 251]) * 65536 for number in range(320)])
+
+        class Producer:
+            def resumeProducing(self) -> None:
+                piece = next(pieces, None)
+                if piece is None:
+                    request.unregisterProducer()
+                    request.finish()
+                else:
+                    request.write(piece)
+
+            def stopProducing(self) -> None:
+                pass
+
+        request.registerProducer(Producer(), False)
+        return NOT_DONE_YET
+
+
+class GatewayCase(Callers, EgressCase):
+    timeout = 20
+
     def setUp(self) -> None:
         super().setUp()
-        routing = Routing(routes=(Route("demo", "far", f"http://127.0.0.1:{self.port}/base"),), deadline=10.0)
+        self.served = Served()
+        web = REACTOR.listenTCP(0, Site(self.served), interface="127.0.0.1")
+        self.port = web.getHost().port
+        self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/app")])
+        self.egress.reconfigure(self.policy)
+        self.near_link.name = "far"
         self.ingress = Ingress(
-            reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
+            REACTOR,
+            time.monotonic,
+            Random(3).randbytes,
+            {"far": self.near_link},
+            Routing(routes=(Route("app", "far", f"http://127.0.0.1:{self.port}/app"),), deadline=8.0),
+            "near",
+            dict,
         )
         self.near_link.attach(self.ingress)
-        self.door: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
-        address = self.door.getHost()
-        assert isinstance(address, IPv4Address)
-        self.number = address.port
-        self.addCleanup(self.close)
+        callers = REACTOR.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
+        self.number = callers.getHost().port
+        self.addCleanup(self.close, web, callers)
 
     @inlineCallbacks
-    def close(self) -> Test:
-        yield self.door.stopListening()
+    def close(self, web: Any, callers: Any) -> Generator[Deferred[Any], Any, None]:
+        yield web.stopListening()
+        yield callers.stopListening()
         self.ingress.factory.abortAll()
+        yield until(lambda: self.ingress.factory.connections == 0)
         yield self.ingress.stop()
-        for _ in range(30):
-            yield deferLater(reactor, 0)
+        yield wait(0.05)
+        yield self.end()
+        yield wait(0.02)
 
-    def echo(self, service: Service, request: Received) -> None:
-        service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body), request.body)
+    @staticmethod
+    def had(things: list[Any], count: int) -> bool:
+        return len(things) >= count
+
+
+class CallTests(GatewayCase):
+    @inlineCallbacks
+    def test_bodies_go_there_and_back_unchanged(self) -> Test:
+        for kind, body in (
+            (b"application/json", b'{"a": "\xc3\xa9"}'),
+            (b"application/octet-stream", Random(5).randbytes(5_000_000)),
+            (b"multipart/form-data; boundary=x", b"--x\r\n\r\n\x00\r\n--x--\r\n"),
+            (b"text/plain; charset=utf-8", b"broken \xff\xc3("),
+        ):
+            response = yield self.post(body, b"Content-Type: " + kind, target=b"/svc/app/echo")
+            self.assertEqual((response.status, response.fields(b"content-type")), (200, [kind]))
+            self.assertEqual(response.body, body)
+        yield until(lambda: not self.link.unconsumed() and not self.near_link.unconsumed())
 
     @inlineCallbacks
-    def test_a_get(self) -> Test:
-        response = yield self.get(b"/svc/demo/a?b", b"X-Case: kept")
-        self.assertEqual((response.status, response.body), (200, b"hello"))
-        request = self.service.requests[0]
-        self.assertEqual(request.line, b"GET /base/a?b HTTP/1.1")
-        self.assertEqual(request.values(b"host"), [b"127.0.0.1:%d" % self.port])
-        self.assertEqual(request.values(b"x-case"), [b"kept"])
-        self.assertEqual(len(response.fields(b"via")), 2)
+    def test_what_the_service_says_of_its_response_is_kept(self) -> Test:
+        response = yield self.get(b"/svc/app/packed")
+        self.assertEqual(response.body, gzip.compress(b"hello" * 1000, mtime=0))
+        self.assertEqual(response.fields(b"content-encoding"), [b"gzip"])
+        self.assertEqual(
+            response.fields(b"set-cookie"), [b"a=1; Path=/svc/app", b"b=2; Path=/svc/app", b"a=3"]
+        )
+        self.assertEqual(response.fields(b"via"), [b"1.1 far", b"hoft/1 near"])
+        head = yield self.get(b"/svc/app/packed", method=b"HEAD")
+        self.assertEqual(head.fields(b"content-length"), [b"%d" % len(response.body)])
+        self.assertEqual(head.body, b"")
+        missing = yield self.get(b"/svc/app/no/such")
+        self.assertEqual((missing.status, missing.body), (404, b"nothing here"))
 
     @inlineCallbacks
-    def test_bodies_come_back_as_they_went(self) -> Test:
-        self.service.script = self.echo
-        for size in (0, 1, 65_536, 5_000_001):
-            body = Random(size).randbytes(size)
-            response = yield self.post(body)
-            self.assertEqual(response.status, 200)
-            self.assertEqual(hashlib.sha256(response.body).digest(), hashlib.sha256(body).digest())
-
-    @inlineCallbacks
-    def test_many_at_once_each_get_their_own(self) -> Test:
-        def script(service: Service, request: Received) -> None:
-            text = request.line.split(b" ")[1]
-            service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text), text)
-
-        self.service.script = script
-        asked = [self.get(b"/svc/demo/%d" % number) for number in range(30)]
-        for number, answer in enumerate(asked):
-            response = yield answer
-            self.assertEqual(response.body, b"/base/%d" % number)
-
-    @inlineCallbacks
-    def test_a_response_streams(self) -> Test:
-        held: list[Service] = []
-
-        def script(service: Service, request: Received) -> None:
-            held.append(service)
-            service.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-
-        self.service.script = script
+    def test_the_first_byte_comes_before_the_last_is_written(self) -> Test:
         caller = self.connect()
-        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        yield deferToThread(caller.sendall, b"GET /svc/app/slow HTTP/1.1\r\nHost: a\r\n\r\n")
         received = b""
         while b"first" not in received:
             received += yield deferToThread(caller.recv, 65536)
-        held[0].answer(b"4\r\nlast\r\n0\r\n\r\n")
-        while not received.endswith(b"4\r\nlast\r\n0\r\n\r\n"):
+        self.served.requests[0].write(b"second")
+        self.served.requests[0].finish()
+        while b"second" not in received:
             received += yield deferToThread(caller.recv, 65536)
 
     @inlineCallbacks
-    def test_what_the_far_node_refuses(self) -> Test:
-        response = yield self.get(b"/to/http/127.0.0.1:1/")
+    def test_a_large_response_crosses(self) -> Test:
+        response = yield self.get(b"/svc/app/large")
+        expected = blake2b(b"".join(bytes([number % 251]) * 65536 for number in range(320)))
+        self.assertEqual(blake2b(response.body).digest(), expected.digest())
+
+    @inlineCallbacks
+    def test_a_caller_that_leaves_frees_the_service(self) -> Test:
+        for count, path in ((1, b"never"), (2, b"slow")):
+            caller = self.connect()
+            yield deferToThread(caller.sendall, b"GET /svc/app/%s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            yield until(partial(self.had, self.served.requests, count))
+            if path == b"slow":
+                yield deferToThread(caller.recv, 1)
+            caller.close()
+            yield until(partial(self.had, self.served.gone, count))
+        yield until(lambda: not self.link.unconsumed())
+        self.assertEqual(self.egress.counters()["running"], 0)
+
+    @inlineCallbacks
+    def test_what_is_not_allowed_says_so(self) -> Test:
+        response = yield self.get(b"/to/http/127.0.0.1:%d/other" % self.port)
         self.assertEqual(response.status, 403)
+        self.assertEqual(response.fields(b"content-type"), [b"application/problem+json"])
         self.assertIn(b"http_request_denied", response.fields(b"proxy-status")[0])
 
     @inlineCallbacks
-    def test_a_service_that_resets(self) -> Test:
-        self.service.script = lambda service, request: service.reset()
-        response = yield self.post(b"once")
-        self.assertEqual(response.status, 502)
-        self.assertEqual(len(self.service.requests), 1, "a POST is not repeated")
-        self.assertEqual(json.loads(response.body)["status"], 502)
+    def test_a_get_that_a_crash_interrupts_is_made_again(self) -> Test:
+        called = self.get(b"/svc/app/never")
+        yield until(lambda: self.served.requests)
+        yield self.crash()
+        self.restart()
+        yield until(lambda: len(self.served.requests) == 2)
+        self.served.requests[1].write(b"here")
+        self.served.requests[1].finish()
+        response = yield called
+        self.assertEqual((response.status, response.body), (200, b"here"))
 
     @inlineCallbacks
-    def test_a_service_that_breaks_off(self) -> Test:
-        self.service.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
-        caller = self.connect()
-        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\n\r\n")
-        received = b""
-        while not received.endswith(b"half"):
-            received += yield deferToThread(caller.recv, 65536)
-        self.service.connections[0].close()
-        yield self.assertFailure(deferToThread(caller.recv, 65536), ConnectionResetError)
-
-    @inlineCallbacks
-    def test_a_service_that_is_silent(self) -> Test:
-        self.service.script = lambda service, request: None
-        response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.3")
-        self.assertEqual(response.status, 504)
-        yield self.until(lambda: all(connection.lost for connection in self.service.connections))
-        self.assertEqual(len(self.service.connections), 1, "it is cut off: nobody waits any more")
-
-    @inlineCallbacks
-    def test_nothing_is_left_behind(self) -> Test:
-        self.service.script = self.echo
-        for _ in range(3):
-            yield self.post(bytes(300_000))
-        yield self.until(lambda: not self.near_link.unconsumed() and not self.link.unconsumed())
-        self.assertEqual(self.ingress.counters()["waiting"], 0)
+    def test_a_post_that_a_crash_interrupts_has_an_unknown_outcome(self) -> Test:
+        posted = self.post(b"x", target=b"/svc/app/never")
+        yield until(lambda: self.served.requests)
+        yield self.crash()
+        self.restart()
+        response = yield posted
+        self.assertEqual((response.status, len(self.served.requests)), (502, 1))
+        self.assertIn(b"outcome-unknown", response.body)
