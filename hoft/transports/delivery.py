@@ -241,7 +241,7 @@ class Delivery:
         if held < 2 or not self._turns.others(sender):
             return False
         file.state = State.READY
-        self._turns.push(file, first=True)
+        self._turns.give_up(file)
         return True
 
     # -- looking again

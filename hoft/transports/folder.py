@@ -259,9 +259,8 @@ class FolderCarrier:
         if self._unannounced:
             self._hurry()
         if "hang" not in self._timers:
-            self._timers.set(
-                "hang", PATIENCE, lambda: self._trouble("hang", f"outbox {path} does not answer")
-            )
+            reason = f"outbox {self._location.outbox} does not answer"
+            self._timers.set("hang", PATIENCE, lambda: self._trouble("hang", reason))
             self._worker("write").call(int).addBoth(self._answered)
 
     def _answered(self, _: object) -> None:

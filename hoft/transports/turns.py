@@ -29,13 +29,17 @@ class Turns:
         sender = file.entry.name.sender
         return sender if self._known(sender) else None
 
-    def push(self, file: InboundFile, first: bool = False) -> None:
-        """Let it wait, behind or before its sender's other files."""
-        queue = self._queues.setdefault(self.sender(file), deque())
-        if first:
-            queue.appendleft(file)
-        else:
-            queue.append(file)
+    def push(self, file: InboundFile) -> None:
+        """Let it wait, behind its sender's other files."""
+        self._queues.setdefault(self.sender(file), deque()).append(file)
+        self.waiting += 1
+
+    def give_up(self, file: InboundFile) -> None:
+        """Let it wait before its sender's other files, but behind all other senders."""
+        sender = self.sender(file)
+        queue = self._queues.pop(sender, deque())
+        queue.appendleft(file)
+        self._queues[sender] = queue
         self.waiting += 1
 
     def pop(self) -> InboundFile | None:
