@@ -1,0 +1,139 @@
+"""
+A whole gateway but for the files: callers, ingress, a link in one process, egress,
+services with real sockets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from random import Random
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from hoft.config import Route
+from hoft.web.ingress import Ingress, Routing
+from tests.web.callers import Callers, Test
+from tests.web.services import EgressCase, Received, Service
+
+
+class IngressToEgressTests(Callers, EgressCase):
+    def setUp(self) -> None:
+        super().setUp()
+        routing = Routing(routes=(Route("demo", "far", f"http://127.0.0.1:{self.port}/base"),), deadline=10.0)
+        self.ingress = Ingress(
+            reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
+        )
+        self.near_link.attach(self.ingress)
+        self.door: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
+        address = self.door.getHost()
+        assert isinstance(address, IPv4Address)
+        self.number = address.port
+        self.addCleanup(self.close)
+
+    @inlineCallbacks
+    def close(self) -> Test:
+        yield self.door.stopListening()
+        self.ingress.factory.abortAll()
+        yield self.ingress.stop()
+        for _ in range(30):
+            yield deferLater(reactor, 0)
+
+    def echo(self, service: Service, request: Received) -> None:
+        service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body), request.body)
+
+    @inlineCallbacks
+    def test_a_get(self) -> Test:
+        response = yield self.get(b"/svc/demo/a?b", b"X-Case: kept")
+        self.assertEqual((response.status, response.body), (200, b"hello"))
+        request = self.service.requests[0]
+        self.assertEqual(request.line, b"GET /base/a?b HTTP/1.1")
+        self.assertEqual(request.values(b"host"), [b"127.0.0.1:%d" % self.port])
+        self.assertEqual(request.values(b"x-case"), [b"kept"])
+        self.assertEqual(len(response.fields(b"via")), 2)
+
+    @inlineCallbacks
+    def test_bodies_come_back_as_they_went(self) -> Test:
+        self.service.script = self.echo
+        for size in (0, 1, 65_536, 5_000_001):
+            body = Random(size).randbytes(size)
+            response = yield self.post(body)
+            self.assertEqual(response.status, 200)
+            self.assertEqual(hashlib.sha256(response.body).digest(), hashlib.sha256(body).digest())
+
+    @inlineCallbacks
+    def test_many_at_once_each_get_their_own(self) -> Test:
+        def script(service: Service, request: Received) -> None:
+            text = request.line.split(b" ")[1]
+            service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text), text)
+
+        self.service.script = script
+        asked = [self.get(b"/svc/demo/%d" % number) for number in range(30)]
+        for number, answer in enumerate(asked):
+            response = yield answer
+            self.assertEqual(response.body, b"/base/%d" % number)
+
+    @inlineCallbacks
+    def test_a_response_streams(self) -> Test:
+        held: list[Service] = []
+
+        def script(service: Service, request: Received) -> None:
+            held.append(service)
+            service.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+
+        self.service.script = script
+        caller = self.connect()
+        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = b""
+        while b"first" not in received:
+            received += yield deferToThread(caller.recv, 65536)
+        held[0].answer(b"4\r\nlast\r\n0\r\n\r\n")
+        while not received.endswith(b"4\r\nlast\r\n0\r\n\r\n"):
+            received += yield deferToThread(caller.recv, 65536)
+
+    @inlineCallbacks
+    def test_what_the_far_node_refuses(self) -> Test:
+        response = yield self.get(b"/to/http/127.0.0.1:1/")
+        self.assertEqual(response.status, 403)
+        self.assertIn(b"http_request_denied", response.fields(b"proxy-status")[0])
+
+    @inlineCallbacks
+    def test_a_service_that_resets(self) -> Test:
+        self.service.script = lambda service, request: service.reset()
+        response = yield self.post(b"once")
+        self.assertEqual(response.status, 502)
+        self.assertEqual(len(self.service.requests), 1, "a POST is not repeated")
+        self.assertEqual(json.loads(response.body)["status"], 502)
+
+    @inlineCallbacks
+    def test_a_service_that_breaks_off(self) -> Test:
+        self.service.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        caller = self.connect()
+        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = b""
+        while not received.endswith(b"half"):
+            received += yield deferToThread(caller.recv, 65536)
+        self.service.connections[0].close()
+        yield self.assertFailure(deferToThread(caller.recv, 65536), ConnectionResetError)
+
+    @inlineCallbacks
+    def test_a_service_that_is_silent(self) -> Test:
+        self.service.script = lambda service, request: None
+        response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.3")
+        self.assertEqual(response.status, 504)
+        yield self.until(lambda: all(connection.lost for connection in self.service.connections))
+        self.assertEqual(len(self.service.connections), 1, "it is cut off: nobody waits any more")
+
+    @inlineCallbacks
+    def test_nothing_is_left_behind(self) -> Test:
+        self.service.script = self.echo
+        for _ in range(3):
+            yield self.post(bytes(300_000))
+        yield self.until(lambda: not self.near_link.unconsumed() and not self.link.unconsumed())
+        self.assertEqual(self.ingress.counters()["waiting"], 0)
