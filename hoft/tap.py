@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 from attrs import define, field
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
@@ -200,6 +201,8 @@ class Gateway(Service):
     def startService(self) -> None:
         """Start the node; a failure ends the process."""
         super().startService()
+        # Once it runs, for the reactor installs a handler of its own when it starts.
+        self.reactor.callWhenRunning(self._watchTermination)
         maybeDeferred(self.node.startService).addErrback(self._startFailed)
 
     def stopService(self) -> Deferred[None]:
@@ -213,6 +216,18 @@ class Gateway(Service):
         that tells others whom to signal: the default is to die of it.
         """
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+
+    def _watchTermination(self) -> None:
+        """SIGTERM is a clean end with code 0; by the reactor's handler, the process would die of it."""
+
+        def stop() -> None:
+            try:
+                self.reactor.stop()
+            except ReactorNotRunning:
+                return  # it is stopping already
+            self._log.info("SIGTERM: stopping")
+
+        signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(stop))
 
     def reload(self) -> Deferred[None] | None:
         """
