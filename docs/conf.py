@@ -1,0 +1,26 @@
+"""Sphinx: C{make docs} builds the pages with warnings as errors."""
+
+from importlib.metadata import version as installed
+
+project = "hoft"
+author = "The hoft contributors"
+release = version = installed("hoft")
+
+extensions: list[str] = []
+exclude_patterns = ["_build"]
+nitpicky = True
+highlight_language = "text"
+
+html_theme = "alabaster"
+html_title = f"hoft {release}"
+html_copy_source = False
+html_show_copyright = False
+html_theme_options = {
+    "description": "HTTP over file transfer",
+    "page_width": "64rem",
+    "sidebar_width": "15rem",
+    "fixed_sidebar": True,
+    "font_family": "system-ui, sans-serif",
+    "head_font_family": "system-ui, sans-serif",
+}
+html_sidebars = {"**": ["about.html", "searchbox.html", "navigation.html"]}

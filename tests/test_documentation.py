@@ -1,0 +1,179 @@
+"""What the documentation shows works as it is shown, and what it lists is all there is."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from hoft import config
+from hoft.cli import _parser
+from hoft.errors import ConfigurationError
+from tests.documents import ROOT, Block, Session, blocks, pages
+
+CARD = (
+    "hoft-card:far:f976ca22-a976-4b00-a215-f62e3b9438ac"
+    ":vJXrKYzootqcMn2xqg-doGA7FpaXbJ0JOWb6kaOAFzE:fd8d15cb7e"
+)
+"""Of a node that is no more."""
+
+PEERS = f'[peers.far]\ncard = "{CARD}"\n'
+
+STORED = ROOT / "hoft.toml"
+"""What configurations in the text are read as; it need not be there."""
+
+
+def need(program: str) -> None:
+    """Skip where an outside tool is absent, but not where CI is set."""
+    if shutil.which(program) is None and not os.environ.get("CI"):
+        raise SkipTest(f"there is no {program} on this machine")
+
+
+def runs(block: Block) -> bool:
+    """Whether it is something to do."""
+    return not block.not_run and (block.language == "console" or block.word("file") is not None)
+
+
+class Examples(SynchronousTestCase):
+    """Each page's examples, from its top to its bottom, in an empty folder."""
+
+    def follow(self, name: str) -> None:
+        """Do what a page says."""
+        need("bash")
+        need("curl")
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir(parents=True)
+        session = Session(folder)
+        self.addCleanup(session.close)
+        for block in filter(runs, blocks(ROOT / name)):
+            session.run(block)
+
+    def test_readme(self) -> None:
+        """Two nodes in ten minutes."""
+        self.follow("README.md")
+
+    def test_tutorial(self) -> None:
+        """Two nodes, a mirror that works, and one that does not."""
+        self.follow("docs/tutorial.rst")
+
+    def test_container(self) -> None:
+        """A node that is told by options."""
+        self.follow("docs/how-to-container.rst")
+
+    def test_lossyCarrier(self) -> None:
+        """The careless mirror, by itself."""
+        self.follow("docs/how-to-lossy-carrier.rst")
+
+    def test_tls(self) -> None:
+        """A route to a service with TLS."""
+        self.follow("docs/how-to-tls.rst")
+
+    def test_transport(self) -> None:
+        """The conformance suite, for a carrier of one's own."""
+        self.follow("docs/how-to-transport.rst")
+
+    def test_program(self) -> None:
+        """A node within another program."""
+        self.follow("docs/how-to-program.rst")
+
+    def test_commandLine(self) -> None:
+        """The reference shows each command's help."""
+        self.follow("docs/reference-command-line.rst")
+
+    def test_status(self) -> None:
+        """The status of a node that runs."""
+        self.follow("docs/reference-status.rst")
+
+    def test_all(self) -> None:
+        """No page has examples that nobody runs."""
+        source = Path(__file__).read_text("utf-8")
+        for page in pages():
+            if any(map(runs, blocks(page))):
+                self.assertIn(f'self.follow("{page.relative_to(ROOT)}")', source)
+
+    def test_reasons(self) -> None:
+        """What is not run says why."""
+        for page in pages():
+            for block in blocks(page):
+                if block.language == "console" and block.not_run:
+                    self.assertGreater(len(block.words), len("not run: "), str(block))
+
+
+class Blocks(SynchronousTestCase):
+    """Blocks that are not run are what they look like."""
+
+    def test_toml(self) -> None:
+        """Each TOML block is a configuration, or a part of one."""
+        found = 0
+        for page in pages():
+            for block in blocks(page):
+                if block.language == "toml":
+                    text = block.text
+                    if block.word("fragment") is not None:
+                        text = f'name = "near"\n{text}{PEERS}'
+                    config.parse(text, STORED)
+                    found += 1
+        self.assertGreater(found, 3)
+
+    def test_python(self) -> None:
+        """Each Python block can be compiled."""
+        for page in pages():
+            for block in blocks(page):
+                if block.language == "python":
+                    ast.parse(block.text, str(block))
+
+
+class ConfigurationReference(SynchronousTestCase):
+    """The reference has every key there is, and no other, with its default."""
+
+    def setUp(self) -> None:
+        text = (ROOT / "docs" / "reference-configuration.rst").read_text("utf-8")
+        terms = re.findall(r"^``([a-z_.]+)``\n   \*(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+        self.described = dict(terms)
+
+    def _keys(self, table: str, text: str) -> set[str]:
+        """The keys that a table takes, from what is said of one that it does not take."""
+        error = self.assertRaises(ConfigurationError, config.parse, f'name = "near"\n{text}', STORED)
+        self.assertEqual(error.given, "no such key")
+        keys = error.wanted.removeprefix("one of ").partition(" (")[0].split(", ")
+        return {f"{table}.{key}" if table else key for key in keys}
+
+    def test_keys(self) -> None:
+        """Keys of the file and of each kind of table."""
+        keys = self._keys("", "zzz = 1\n")
+        keys |= self._keys("peers", f'[peers.far]\ncard = "{CARD}"\nzzz = 1\n')
+        keys |= self._keys("routes", f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\nzzz = 1\n')
+        keys |= self._keys("allow", 'allow = [{ url = "http://a/", zzz = 1 }]\n')
+        keys |= self._keys("forward", f'{PEERS}[[forward]]\nmatch = "*"\npeer = "far"\nzzz = 1\n')
+        self.assertEqual(set(self.described), keys)
+
+    def test_defaults(self) -> None:
+        """A default that is shown is the one that holds."""
+        usual = config.parse('name = "near"\n', STORED)
+        found = 0
+        for key, description in self.described.items():
+            shown = re.search(r"default\* ``(.*?)``", description)
+            if shown is not None:
+                found += 1
+                given = config.parse(f'name = "near"\n{key} = {shown[1]}\n', STORED)
+                self.assertEqual(getattr(given, key), getattr(usual, key), key)
+                tomllib.loads(f"x = {shown[1]}")
+        self.assertEqual(found, 6)
+
+
+class CommandLineReference(SynchronousTestCase):
+    """The reference has every command."""
+
+    def test_commands(self) -> None:
+        """Each has a section, and its help."""
+        text = (ROOT / "docs" / "reference-command-line.rst").read_text("utf-8")
+        (words,) = (action for action in _parser()._actions if action.metavar == "COMMAND")
+        commands = [f"hoft {name}" for name in words.choices or ()]
+        self.assertIn("hoft init", commands)
+        shown = re.findall(r"^   \$ (.*) --help$", text, re.MULTILINE)
+        self.assertEqual(sorted(shown), sorted([*commands, "twistd hoft"]))
