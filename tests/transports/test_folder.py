@@ -426,7 +426,7 @@ class ArrivingTests(FolderTestCase):
     @inlineCallbacks
     def test_directoryReplaced(self) -> Steps:
         """When our subfolder is replaced by another the system tells of that one's files."""
-        self.poll = 1.0
+        self.poll = 5.0
         self.inbox()
         _, receiver = yield self.node(BOB)
         yield self.good_arrives(receiver, 1)
@@ -689,6 +689,7 @@ class ModeTests(FolderTestCase):
             text=True,
             cwd=self.root,
         )
+        self.addCleanup(child.kill)
         assert child.stdin is not None
         assert child.stdout is not None
         try:
