@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
@@ -198,20 +200,22 @@ def respond(connection: socket.socket, body: bytes = b"hello", status: str = "20
 
 class CountingHandler(BaseHTTPRequestHandler):
     """
-    Counts each id that is POSTed (C{X-Id}), and says what came with it; GET gives as
-    many bytes as the path says.
+    Counts each id that is POSTed (C{X-Id}) as soon as its head is here, and says the
+    digest of what came with it; GET gives the bytes of L{content}.
     """
 
     protocol_version = "HTTP/1.1"
     server: CountingServer
 
     def do_POST(self) -> None:
+        self.server.count(self.headers["X-Id"])
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.count(self.headers["X-Id"], body)
-        self._say(b"%d %s" % (len(body), digest(body)))
+        # Long enough for a node to be killed between the effect and the answer.
+        time.sleep(0.03)
+        self._say(digest(body))
 
     def do_GET(self) -> None:
-        self._say(Random(int(self.path.strip("/"))).randbytes(int(self.path.strip("/"))))
+        self._say(content(int(self.path.strip("/"))))
 
     def _say(self, body: bytes) -> None:
         self.send_response(200)
@@ -231,24 +235,35 @@ class CountingServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    block_on_close = False
     request_queue_size = 100
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), CountingHandler)
-        self.arrivals: dict[str, int] = {}
+        self.arrivals: Counter[str] = Counter()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
         self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def count(self, id: str, body: bytes) -> None:
-        """It came, whole."""
+    def close(self) -> None:
+        """Accept nothing any more."""
+        self.shutdown()
+        self.server_close()
+
+    def count(self, id: str) -> None:
+        """It came."""
         with self._lock:
-            self.arrivals[id] = self.arrivals.get(id, 0) + 1
+            self.arrivals[id] += 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections are cut in these tests; anything else is shown."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+def content(size: int) -> bytes:
+    """C{size} bytes that depend on it."""
+    return Random(size).randbytes(size)
 
 
 def digest(body: bytes) -> bytes:

@@ -1,0 +1,174 @@
+"""Nodes are killed while calls are under way: nothing is done twice, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from http.client import HTTPException
+from random import Random
+
+from attrs import Factory, define
+
+from .gateway import Gateway, GatewayCase, Node
+from .processes import wait_until
+from .services import CountingServer, content, digest
+
+KILLS = 14 * int(os.environ.get("HOFT_SOAK", "1"))
+CALLERS = 6
+SEED = 4711
+DEADLINE = 6.0
+MARGIN = 6.0
+"""Seconds beyond its deadline for a caller on a busy machine."""
+
+SIZES = (0, 10, 5000, 100_000, 1 << 20, 4 << 20)
+
+PROBLEMS = {"outcome-unknown", "peer-silent", "peer-unavailable", "connection-terminated", "response-incomplete"}
+"""What a caller may be told in place of an answer."""
+
+
+@define
+class Caller:
+    """
+    Makes calls until it is told to stop.
+
+    @ivar outcomes: how its calls ended, counted.
+    @ivar answered: ids of the POSTs that were answered with 200.
+    @ivar wrong: what must not be.
+    """
+
+    near: Node
+    number: int
+    stop: threading.Event
+    outcomes: Counter[str] = Factory(Counter)
+    answered: list[str] = Factory(list)
+    wrong: list[str] = Factory(list)
+    slowest: float = 0.0
+
+    def run(self) -> None:
+        chance = Random(SEED + self.number)
+        turn = 0
+        while not self.stop.is_set():
+            turn += 1
+            begun = time.monotonic()
+            try:
+                outcome = self.one(f"{self.number}-{turn}", chance)
+            except ConnectionRefusedError:
+                # The near node does not run: no call was made.
+                time.sleep(0.05)
+                continue
+            except TimeoutError:
+                outcome = "hung"
+                self.wrong.append(f"call {turn} of caller {self.number} hung")
+            except (OSError, HTTPException):
+                outcome = "connection closed"
+            except AssertionError as error:
+                outcome = "wrong"
+                self.wrong.append(str(error))
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+            self.outcomes[outcome] += 1
+
+    def one(self, id: str, chance: Random) -> str:
+        """One call; how it ended."""
+        size = chance.choice(SIZES)
+        posts = chance.random() < 0.5
+        body = chance.randbytes(size) if posts else None
+        wanted = content(size) if body is None else digest(body)
+        answer = self.near.call(
+            "POST" if posts else "GET",
+            f"/svc/count/{size}",
+            body,
+            headers={"X-Id": id, "Hoft-Deadline": f"{DEADLINE}"},
+            patience=DEADLINE + MARGIN,
+        )
+        if answer.status != 200:
+            assert answer.kind in PROBLEMS, f"{id}: {answer.status} {answer.body!r}"
+            return answer.kind
+        if posts:
+            self.answered.append(id)
+        assert answer.body == wanted, f"{id}: another answer, of {len(answer.body)} bytes"
+        return "200"
+
+
+class KillTests(GatewayCase):
+    def test_kill_9_does_nothing_twice_loses_no_answer_that_was_given_and_lets_nobody_wait_for_ever(
+        self,
+    ) -> None:
+        gateway = self.pair()
+        service = CountingServer()
+        self.addCleanup(service.close)
+        gateway.route("count", service.url)
+        gateway.start()
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+        callers = [Caller(gateway.near, number, stop) for number in range(CALLERS)]
+        threads = [threading.Thread(target=caller.run, daemon=True) for caller in callers]
+        for thread in threads:
+            thread.start()
+        begun = time.monotonic()
+        self.kill_and_start(gateway, callers)
+        stop.set()
+        for thread in threads:
+            thread.join(DEADLINE + 2 * MARGIN)
+            self.assertFalse(thread.is_alive(), "a caller still waits")
+        self.report(callers, begun)
+        self.assertEqual([wrong for caller in callers for wrong in caller.wrong], [])
+        self.assertEqual({id: count for id, count in service.arrivals.items() if count > 1}, {})
+        answered = [id for caller in callers for id in caller.answered]
+        self.assertEqual([id for id in answered if service.arrivals[id] != 1], [])
+        gateway.await_quiet()
+        for node in gateway.nodes:
+            self.assertNotIn("Traceback", node.log)
+        self.await_nothing_left(gateway)
+
+    def kill_and_start(self, gateway: Gateway, callers: list[Caller]) -> None:
+        """Each node equally often, in an order and after times that the seed decides."""
+        chance = Random(SEED)
+        victims = [gateway.nodes[number % 2] for number in range(KILLS)]
+        chance.shuffle(victims)
+        for number, node in enumerate(victims):
+            before = sum(caller.outcomes["200"] for caller in callers)
+            time.sleep(chance.uniform(0.1, 1.0))
+            if number % 2:
+                # Not only in the moments after a start: calls are answered again.
+                wait_until(
+                    lambda: sum(caller.outcomes["200"] for caller in callers) > before + CALLERS,  # noqa: B023
+                    "calls are answered again",
+                    20,
+                )
+            node.kill()
+            time.sleep(chance.uniform(0.0, 0.3))
+            node.start()
+
+    def report(self, callers: list[Caller], begun: float) -> None:
+        outcomes: Counter[str] = Counter()
+        for caller in callers:
+            outcomes += caller.outcomes
+        slowest = max(caller.slowest for caller in callers)
+        print(
+            f"{KILLS} kills in {time.monotonic() - begun:.1f} s: {dict(outcomes)}; slowest call {slowest:.1f} s",
+            file=sys.stderr,
+        )
+        self.assertGreater(outcomes["200"], 10 * KILLS)
+
+    def await_nothing_left(self, gateway: Gateway) -> None:
+        """Neither journal keeps a record that nobody will ask for; it can be read while no node runs."""
+        left: dict[str, int] = {}
+        for _ in range(5):
+            time.sleep(1.0)
+            gateway.await_quiet()
+            left = {}
+            for node in gateway.nodes:
+                self.assertEqual(node.stop(), 0)
+                with closing(sqlite3.connect(node.folder / "journal.sqlite")) as journal:
+                    for table in ("inbox", "outbox"):
+                        (count,) = journal.execute(f"SELECT count(*) FROM {table}").fetchone()
+                        left[f"{node.name} {table}"] = count
+            if not any(left.values()):
+                return
+            gateway.start()
+        self.fail(f"left in the journals: {left}")
