@@ -178,13 +178,13 @@ def with_curl(base: str) -> str:
 
 
 def many(base: str) -> str:
-    """A few dozen small calls one after the other."""
+    """Small calls, one after the other."""
     with requests.Session() as session:
-        for number in range(40):
+        for number in range(20):
             answer = session.get(f"{base}/anything/{number}", timeout=60)
             expect(answer.status_code == 200, f"GET /anything/{number}: {answer.status_code}")
             expect(answer.json()["url"].endswith(f"/anything/{number}"), "another call's answer")
-    return "40 of 40 right"
+    return "20 of 20 right"
 
 
 # --- the stage ------------------------------------------------------------------
@@ -259,13 +259,13 @@ def play(folder: Path, processes: Processes, arguments: argparse.Namespace) -> N
     show("GET /status/404", lambda: not_found(base))
     if shutil.which("curl"):
         show("curl .../uuid", lambda: with_curl(base))
-    show("40 small calls in a row", lambda: many(base))
+    show("20 small calls in a row", lambda: many(base))
     processes.check()
     states = [requests.get(f"{node}/_hoft/status", timeout=10).json() for node in (near, far)]
     mirror.send_signal(signal.SIGTERM)
     mirrored = json.loads(mirror.communicate(timeout=10)[0])
     report(states[0], states[1], mirrored)
-    expect(mirrored["truncated"] >= CUT_AT_LEAST, f"only {mirrored['cut']} files were cut")
+    expect(mirrored["cut"] >= CUT_AT_LEAST, f"only {mirrored['cut']} files were cut")
     expect(mirrored["lost"] >= LOST_AT_LEAST, f"only {mirrored['lost']} files were lost")
     say()
     say("Every answer was right. To go on: README.md, 'In ten minutes', or docs/tutorial.rst.")

@@ -169,9 +169,7 @@ class Replication:
         if not self._settings.heartbeat:
             return None
         longest = max(self._settings.timing.probe_longest, self._settings.heartbeat)
-        backed_off = self._settings.heartbeat * self._settings.timing.probe_factor ** min(
-            self._unanswered_heartbeats, 40
-        )
+        backed_off = self._settings.heartbeat * self.round_trips.backoff(self._unanswered_heartbeats)
         return self._heartbeat_from + min(backed_off, longest)
 
     def silence(self, now: float) -> float:
@@ -202,11 +200,8 @@ class Replication:
         first = self.synchronisation.adopted is None
         self.synchronisation.adopt(seen)
         self._heard(now)
-        if self.round_trips.smoothed is None and self._greeted_at is not None:
-            # It answers one of our greetings: a round trip takes no longer than since the first.
-            bound = now - self._greeted_at
-            if bound < self._settings.timing.first:
-                self.round_trips.sample(bound)
+        if self._greeted_at is not None:
+            self.round_trips.answered_within(now - self._greeted_at)
         if new or first:
             self.sender = self.sender.successor()
             for record in records:
@@ -256,9 +251,7 @@ class Replication:
             if now < self._hello_at and not self._may_answer_stranger(now):
                 return None
             if now >= self._hello_at:
-                wait = self._settings.hello_first * self._settings.timing.probe_factor ** min(
-                    self._hellos, 40
-                )
+                wait = self._settings.hello_first * self.round_trips.backoff(self._hellos)
                 self._hello_at = now + min(wait, self._settings.timing.probe_longest)
                 self._hellos += 1
             return self._plan([], True, clock, now)

@@ -281,7 +281,8 @@ class LinkRouter:
         if arrival.verdict is not None:
             self._arrivals.pop(name, None)
             return arrival.verdict
-        if not reader.finished and not settled:
+        # Once every frame is here, END and padding have nothing to add.
+        if not settled and not reader.finished and not (reader.authenticated and not reader.missing()):
             return Verdict.MORE
         if not reader.authenticated:
             return self._refuse(name, PacketError(PacketReason.TOO_SHORT), settled)

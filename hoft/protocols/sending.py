@@ -301,7 +301,7 @@ class Sender:
         self._heard_at = now
         self._unanswered = 0
 
-    def receipt(self, number: int, missing: Iterable[tuple[int, int]], hold: float, now: float) -> None:
+    def receipt(self, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float) -> None:
         """
         The peer has read packet C{number}.
 

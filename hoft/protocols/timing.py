@@ -17,6 +17,8 @@ from collections import deque
 from attrs import frozen
 
 SAMPLES = 256
+PATIENCE = 4
+"""Unanswered probes before the waits between them grow."""
 RATES = 64
 """Samples of the carrier's speed; the highest counts, since most are of a carrier with little to do."""
 
@@ -52,8 +54,16 @@ class RoundTrips:
         self._rates: deque[float] = deque(maxlen=RATES)
         self._reordering = 1.0
         self._hold = 0.0
+        self._first = settings.first
         self.smoothed: float | None = None
         self.variation = 0.0
+
+    def answered_within(self, seconds: float) -> None:
+        """
+        A greeting was answered within C{seconds}, or sooner: which of several it
+        was is not known, so this is no sample, but it bounds the first timeout.
+        """
+        self._first = min(self._first, max(2 * seconds, self._settings.shortest))
 
     def sample(self, seconds: float, hold: float = 0.0) -> None:
         """
@@ -91,7 +101,7 @@ class RoundTrips:
         @param size: its bytes.
         """
         if self.smoothed is None:
-            return self._settings.first
+            return self._first
         slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
         wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
         wait += max(self.ack_delay(), self._hold)
@@ -101,8 +111,18 @@ class RoundTrips:
 
     def probe_after(self, unanswered: int) -> float:
         """Seconds of silence after which to probe, once C{unanswered} probes had no answer."""
-        backed_off: float = self.timeout() * self._settings.probe_factor ** min(unanswered, 40)
+        backed_off: float = self.timeout() * self.backoff(unanswered)
         return min(backed_off, max(self._settings.probe_longest, self.timeout()))
+
+    def backoff(self, unanswered: int) -> float:
+        """
+        By what to lengthen a wait after so many questions without an answer.  A
+        carrier that loses a third each way leaves half of them unanswered: the
+        first few say nothing of an outage.
+        """
+        patience = min(max(unanswered - PATIENCE, 0), 40)
+        longer: float = self._settings.probe_factor**patience
+        return longer
 
     def ack_delay(self) -> float:
         """Seconds an acknowledgement may wait for company."""
