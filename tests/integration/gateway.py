@@ -23,6 +23,9 @@ from tests.processes import PATIENCE, command
 from .callers import Answer, call
 from .processes import end, free_port, spawn, wait_until
 
+TAKEN_UP = "configuration taken up"
+"""What a node's log says of that."""
+
 Condition = Callable[[dict[str, Any]], object]
 """Something that may be true of a status."""
 
@@ -38,12 +41,26 @@ def settle(*arguments: object) -> str:
     return out.getvalue()
 
 
+def refuses(arguments: Sequence[str], **options: Any) -> str:
+    """The one line that a command says when it ends, as it must, with code 2."""
+    process = spawn(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    said = err.decode()
+    assert process.returncode == 2, (process.returncode, said, out)
+    assert said.count("\n") == 1, said
+    return said.rstrip()
+
+
 @define(eq=False)
 class Node:
     """
     One node: its folder, and its process if it runs.
 
     @ivar wrapper: what its command line is put behind, as C{setpriv ...}.
+    @ivar environment: what its processes find there beside the usual.
     """
 
     name: str
@@ -52,7 +69,7 @@ class Node:
     card: str
     process: subprocess.Popen[bytes] | None = None
     wrapper: Sequence[str] = ()
-    starts: int = 0
+    environment: dict[str, str] = Factory(dict)
 
     @classmethod
     def make(cls, folder: Path, name: str, *where: object) -> Node:
@@ -79,16 +96,25 @@ class Node:
         self.file.write_text(lines + self.file.read_text())
 
     def hoft(self, word: str, *arguments: object) -> str:
-        """C{hoft WORD <its folder> ARGUMENTS}."""
-        return settle(word, self.folder, *arguments)
+        """C{hoft WORD <its folder> ARGUMENTS}; if it runs, it takes up what changes before this returns."""
+        before = self.log.count(TAKEN_UP)
+        said = settle(word, self.folder, *arguments)
+        if "the running node takes it up" in said:
+            wait_until(lambda: self.log.count(TAKEN_UP) > before, f"{self.name} takes it up")
+        return said
 
     def launch(self, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start it, and do not wait."""
         with open(self.folder.parent / f"{self.name}.log", "ab") as log:
             arguments = [*self.wrapper, *command("run", self.folder)]
-            self.process = spawn(arguments, cwd=cwd or self.folder.parent, stdout=log, stderr=log)
-        self.starts += 1
+            self.process = spawn(
+                arguments, self.environment, cwd=cwd or self.folder.parent, stdout=log, stderr=log
+            )
         return self.process
+
+    def refuses(self) -> str:
+        """Start it: it must end with code 2 and one line, which is returned."""
+        return refuses([*self.wrapper, *command("run", self.folder)])
 
     def start(self) -> None:
         """Start it, and wait until it takes calls."""
@@ -229,10 +255,14 @@ class Gateway:
         try:
             for node in self.nodes:
                 node.await_ready()
-            for node in self.nodes:
-                node.await_status(_all_up, "the peer is heard")
+            self.await_up()
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def await_up(self) -> None:
+        """Until the nodes hear each other."""
+        for node in self.nodes:
+            node.await_status(_all_up, "the peer is heard")
 
     def route(self, name: str, url: str) -> None:
         """C{/svc/NAME/} of the near node leads to C{url} behind the far one, which allows it."""

@@ -11,7 +11,7 @@ import random
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.processes import PATIENCE, environment
@@ -19,15 +19,26 @@ from tests.processes import PATIENCE, environment
 _keeper: subprocess.Popen[bytes] | None = None
 
 
-def spawn(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process that does not outlive this one."""
+def spawn(
+    arguments: Sequence[str], more: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """
+    Start a process that does not outlive this one.
+
+    @param more: for its environment.
+    """
     global _keeper
     if _keeper is None or _keeper.poll() is not None:
         # It reads from a pipe whose other end only we hold: that closes when we are gone.
         script = ["/bin/sh", "-c", "read nothing; kill -KILL 0"]
         _keeper = subprocess.Popen(script, stdin=subprocess.PIPE, process_group=0)
     return subprocess.Popen(
-        arguments, env=environment(), stdin=subprocess.DEVNULL, process_group=_keeper.pid, **options
+        arguments,
+        # Names that nobody knows are given up soon, also where no name server answers.
+        env=environment(RES_OPTIONS="timeout:1 attempts:1", **(more or {})),
+        stdin=subprocess.DEVNULL,
+        process_group=_keeper.pid,
+        **options,
     )
 
 

@@ -27,7 +27,13 @@ MARGIN = 6.0
 
 SIZES = (0, 10, 5000, 100_000, 1 << 20, 4 << 20)
 
-PROBLEMS = {"outcome-unknown", "peer-silent", "peer-unavailable", "connection-terminated", "response-incomplete"}
+PROBLEMS = {
+    "outcome-unknown",
+    "peer-silent",
+    "peer-unavailable",
+    "connection-terminated",
+    "response-incomplete",
+}
 """What a caller may be told in place of an answer."""
 
 
@@ -150,7 +156,8 @@ class KillTests(GatewayCase):
             outcomes += caller.outcomes
         slowest = max(caller.slowest for caller in callers)
         print(
-            f"{KILLS} kills in {time.monotonic() - begun:.1f} s: {dict(outcomes)}; slowest call {slowest:.1f} s",
+            f"{KILLS} kills in {time.monotonic() - begun:.1f} s: {dict(outcomes)};"
+            f" slowest call {slowest:.1f} s",
             file=sys.stderr,
         )
         self.assertGreater(outcomes["200"], 10 * KILLS)
