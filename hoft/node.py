@@ -184,7 +184,6 @@ class Node(Service):
             clock=time.monotonic,
             entropy=os.urandom,
             settings=Settings(heartbeat=config.heartbeat),
-            clock_at_start=self._journal.clock,
             outbox_at_start=await self._journal.transact(link_log.last_outbox_id),
         )
         carrier = maker_for(config.transport).carrier(

@@ -84,10 +84,8 @@ class NodeParts:
     """Monotonic seconds."""
     entropy: Callable[[int], bytes]
     settings: Settings
-    clock_at_start: int
-    """The journal's clock when this process had opened it."""
     outbox_at_start: int
-    """L{log.last_outbox_id} then."""
+    """L{log.last_outbox_id} when this process had opened the journal."""
 
 
 @implementer(ILink)
@@ -120,6 +118,7 @@ class Link:
         self._transport: IFileTransport | None = None
         self._link = 0
         self._generation = 0
+        self._clock = 0
         self._entries: dict[int, _Entry] = {}
         self._cached = 0
         self._backlog = 0
@@ -149,12 +148,13 @@ class Link:
 
     def open(self) -> Deferred[None]:
         """Load the log from the journal."""
-        operation = partial(log.open_log, peer=self.peer.bytes, boot=self._parts.boot)
+        operation = partial(log.open_log, peer=self.peer.bytes)
         return self._journal.transact(operation).addCallback(self._opened)
 
     def _opened(self, opened: log.Opened) -> None:
         self._link = opened.link
         self._generation = opened.generation
+        self._clock = opened.clock
         for queued in opened.outbox:
             self._entries[queued.id] = _Entry(queued, None)
             self._backlog += queued.size
@@ -165,9 +165,9 @@ class Link:
             parts.settings,
             incarnation=self._journal.incarnation,
             boot=parts.boot,
-            # A link closed and opened again while the process ran has shown later clocks.
-            clock=self._journal.clock if opened.synchronised else parts.clock_at_start,
-            log=LogState(opened.peer_incarnation, opened.peer_clock, opened.retired, opened.received),
+            log=LogState(
+                opened.clock, opened.peer_incarnation, opened.peer_clock, opened.retired, opened.received
+            ),
             entropy=parts.entropy,
             now=parts.clock(),
         )
@@ -203,20 +203,18 @@ class Link:
         size = sum(len(record.payload) for record in send)
         self._backlog += size
 
-        def operation(transaction: Transaction) -> tuple[T | None, log.Enqueued | None]:
-            transaction.raise_clock()
+        def operation(transaction: Transaction) -> tuple[T | None, int, log.Enqueued]:
             value = also(transaction) if also is not None else None
             log.consume(transaction, consume)
-            if not send:
-                return value, None
-            return value, log.enqueue(transaction, self._link, self._parts.boot, send)
+            enqueued = log.enqueue(transaction, self._link, self._parts.boot, send)
+            return value, log.raise_clock(transaction, self._link, self._parts.boot), enqueued
 
-        def committed(result: tuple[T | None, log.Enqueued | None]) -> CommitResult[T]:
-            value, enqueued = result
+        def committed(result: tuple[T | None, int, log.Enqueued]) -> CommitResult[T]:
+            value, clock, enqueued = result
             self._backlog -= size
-            if enqueued is None:
-                return CommitResult(value, ())
-            self._enqueued(enqueued, send)
+            self._raise_clock(clock, enqueued.generation)
+            if send:
+                self._enqueued(enqueued, send)
             return CommitResult(value, [queued.id for queued in enqueued.records])
 
         def failed(failure: Failure) -> Failure:
@@ -225,6 +223,10 @@ class Link:
 
         committing = self._journal.transact(operation, durable)
         return committing.addCallbacks(committed, failed)
+
+    def _raise_clock(self, clock: int, generation: int) -> None:
+        if generation == self._generation:
+            self._clock = max(self._clock, clock)
 
     def _enqueued(self, enqueued: log.Enqueued, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
@@ -327,20 +329,21 @@ class Link:
             receiver.owe(self._now())
             return succeed(None)
 
-        def committed(held: list[log.Held] | None) -> None:
-            if held is None:
+        generation = self._generation
+
+        def committed(accepted: log.Accepted | None) -> None:
+            if accepted is None:
                 return
+            self._raise_clock(accepted.clock, generation)
             receiver.committed(numbers, self._now())
-            self._hand_up(held, [record.payload for record in fresh])
+            self._hand_up(accepted.records, [record.payload for record in fresh])
             self.pump()
 
         def failed(failure: Failure) -> Failure:
             receiver.refused(numbers)
             return failure
 
-        operation = partial(
-            log.accept, link=self._link, generation=self._generation, clock=clock, records=fresh
-        )
+        operation = partial(log.accept, link=self._link, generation=generation, clock=clock, records=fresh)
         return self._journal.transact(operation).addCallbacks(committed, failed)
 
     def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
@@ -404,6 +407,7 @@ class Link:
     def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
         known = self.engine.synchronisation.peer_incarnation != 0
         self._generation = adopted.generation
+        self._clock = adopted.clock
         self._replace_entries(adopted)
         new = self.engine.adopt(sighting, map(_outgoing, adopted.outbox), self._now())
         if new and known:
@@ -453,10 +457,11 @@ class Link:
     def reincarnated(self, begun: log.Adopted) -> None:
         """Our own journal was restored and has minted an incarnation: the log is a new one."""
         self._generation = begun.generation
+        self._clock = begun.clock
         self._inbox.clear()
         self._leftovers = []
         self._replace_entries(begun)
-        self.engine.reincarnate(self._journal.incarnation, self._journal.clock, self._now())
+        self.engine.reincarnate(self._journal.incarnation, begun.clock, self._now())
         self._rolled_back(begun)
         self.pump()
 
@@ -482,7 +487,7 @@ class Link:
         now = self._now()
         self._sync_if_due(now)
         if not self._writing and self._carrier_up and now >= self._not_before and self._adopting is None:
-            plan = self.engine.next_packet(self._journal.clock, now)
+            plan = self.engine.next_packet(self._clock, now)
             if plan is not None:
                 self._write(plan, now)
         self._update_state()

@@ -5,6 +5,11 @@ Each function is one step within a transaction, on the journal's thread, and
 takes all it needs to know from the tables, so that a transaction may be tried
 again from its start.
 
+The *clock* of a link goes up with each commit that the peer could come to know
+of.  It is the link's own, and stands still until the link is synchronised: so
+whatever a restored node does before, with this or other peers, cannot hide that
+the peer knows of a later one.
+
 A *generation* counts the logs a link has had: it goes up whenever an
 incarnation changes on either side, and what was begun for an earlier one has
 no effect.
@@ -34,6 +39,7 @@ SCHEMA = Schema(
                 peer BLOB NOT NULL UNIQUE,
                 generation INTEGER NOT NULL DEFAULT 0,
                 boot BLOB,
+                clock INTEGER NOT NULL DEFAULT 0,
                 peer_incarnation BLOB,
                 peer_clock INTEGER NOT NULL DEFAULT 0,
                 next_number INTEGER NOT NULL DEFAULT 1,
@@ -97,8 +103,7 @@ class Opened:
 
     link: int
     generation: int
-    synchronised: bool
-    """The link was synchronised by an earlier L{open} of this very boot."""
+    clock: int
     rolled_back: bool
     """The layer above may not have been told yet that the log began anew."""
     peer_incarnation: int
@@ -114,10 +119,19 @@ class Adopted:
     """What an adoption leaves in the log."""
 
     generation: int
+    clock: int
     dropped: Sequence[int]
     """Ids of records of an earlier log, whose fate nobody knows."""
     outbox: Sequence[Queued]
     """All that is to be sent, with numbers."""
+
+
+@frozen
+class Accepted:
+    """What a packet brought into the inbox, in the packet's order."""
+
+    clock: int
+    records: Sequence[Held]
 
 
 @frozen
@@ -151,11 +165,11 @@ def _queued(row: Sequence[Any]) -> Queued:
     return Queued(id, number, channel, urgency, size, Location.parse(location))
 
 
-def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
+def open_log(transaction: Transaction, peer: bytes) -> Opened:
     """Load what there is of the link to C{peer}, or begin it."""
     transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
-    link, generation, last_boot, incarnation, clock, received, rolled_back = transaction.execute(
-        "SELECT id, generation, boot, peer_incarnation, peer_clock, received, rolled_back"
+    link, generation, clock, incarnation, peer_clock, received, rolled_back = transaction.execute(
+        "SELECT id, generation, clock, peer_incarnation, peer_clock, received, rolled_back"
         " FROM link WHERE peer = ?",
         (peer,),
     ).fetchone()
@@ -166,10 +180,10 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     return Opened(
         link=link,
         generation=generation,
-        synchronised=last_boot == _word(boot),
+        clock=clock,
         rolled_back=bool(rolled_back),
         peer_incarnation=_number(incarnation),
-        peer_clock=clock,
+        peer_clock=peer_clock,
         retired=[_number(word) for (word,) in retired],
         received=_decode_received(received),
         outbox=_outbox(transaction, link),
@@ -186,7 +200,6 @@ def _outbox(transaction: Transaction, link: int) -> list[Queued]:
 
 def enqueue(transaction: Transaction, link: int, boot: int, records: Sequence[Outgoing]) -> Enqueued:
     """Put records into the outbox; they get numbers if the link is synchronised in this boot."""
-    transaction.raise_clock()
     generation, synchronised, number = transaction.execute(
         "SELECT generation, boot IS ?, next_number FROM link WHERE id = ?", (_word(boot), link)
     ).fetchone()
@@ -209,8 +222,9 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
     """
     The peer has proven C{incarnation} in this boot: from now on records get
     numbers.  If it is a new incarnation, a new log begins.
+
+    @param clock: the peer's.
     """
-    transaction.raise_clock()
     (old,) = transaction.execute("SELECT peer_incarnation FROM link WHERE id = ?", (link,)).fetchone()
     dropped: list[int] = []
     if old != _word(incarnation):
@@ -222,10 +236,11 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
             "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (_word(incarnation), link)
         )
     transaction.execute(
-        "UPDATE link SET boot = ?, peer_clock = max(peer_clock, ?) WHERE id = ?", (_word(boot), clock, link)
+        "UPDATE link SET boot = ?, clock = clock + 1, peer_clock = max(peer_clock, ?) WHERE id = ?",
+        (_word(boot), clock, link),
     )
-    generation, number = transaction.execute(
-        "SELECT generation, next_number FROM link WHERE id = ?", (link,)
+    generation, own_clock, number = transaction.execute(
+        "SELECT generation, clock, next_number FROM link WHERE id = ?", (link,)
     ).fetchone()
     waiting = transaction.execute(
         "SELECT id FROM outbox WHERE link = ? AND number IS NULL ORDER BY id", (link,)
@@ -235,7 +250,18 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
         [(number + at, id) for at, (id,) in enumerate(waiting)],
     )
     transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(waiting), link))
-    return Adopted(generation, dropped, _outbox(transaction, link))
+    return Adopted(generation, own_clock, dropped, _outbox(transaction, link))
+
+
+def raise_clock(transaction: Transaction, link: int, boot: int) -> int:
+    """
+    Something is committed that the peer may come to know of.
+
+    @return: the link's clock; raised if it is synchronised in this boot.
+    """
+    transaction.execute("UPDATE link SET clock = clock + 1 WHERE id = ? AND boot = ?", (link, _word(boot)))
+    (clock,) = transaction.execute("SELECT clock FROM link WHERE id = ?", (link,)).fetchone()
+    return int(clock)
 
 
 def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[int]:
@@ -272,15 +298,16 @@ def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopt
     @return: by peer, what that leaves.
     """
     transaction.mint_incarnation()
-    transaction.raise_clock()
     for (location,) in transaction.execute("DELETE FROM inbox RETURNING location").fetchall():
         transaction.discard(Location.parse(location))
     begun: dict[bytes, Adopted] = {}
     for link, peer in transaction.execute("SELECT id, peer FROM link").fetchall():
         dropped = _begin_log(transaction, link, restored)
         transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
-        (generation,) = transaction.execute("SELECT generation FROM link WHERE id = ?", (link,)).fetchone()
-        begun[peer] = Adopted(generation, dropped, _outbox(transaction, link))
+        generation, clock = transaction.execute(
+            "SELECT generation, clock FROM link WHERE id = ?", (link,)
+        ).fetchone()
+        begun[peer] = Adopted(generation, clock, dropped, _outbox(transaction, link))
     return begun
 
 
@@ -291,20 +318,18 @@ def rollback_told(transaction: Transaction, link: int) -> None:
 
 def accept(
     transaction: Transaction, link: int, generation: int, clock: int, records: Sequence[Record]
-) -> list[Held] | None:
+) -> Accepted | None:
     """
     Put received records, none of them known, into the inbox.
 
     @param clock: the peer's, as their packet said.
-    @return: what is now in the inbox, in the same order; None if the log they
-        belong to has been replaced.
+    @return: None if the log they belong to has been replaced.
     """
     current, encoded = transaction.execute(
         "SELECT generation, received FROM link WHERE id = ?", (link,)
     ).fetchone()
     if current != generation:
         return None
-    transaction.raise_clock()
     received = _decode_received(encoded)
     held: list[Held] = []
     for record in records:
@@ -315,11 +340,12 @@ def accept(
             (link, record.channel, len(record.payload), bytes(location)),
         )
         held.append(Held(cursor.lastrowid or 0, record.channel, len(record.payload), location))
-    transaction.execute(
-        "UPDATE link SET received = ?, peer_clock = max(peer_clock, ?) WHERE id = ?",
+    (own_clock,) = transaction.execute(
+        "UPDATE link SET received = ?, clock = clock + 1, peer_clock = max(peer_clock, ?) WHERE id = ?"
+        " RETURNING clock",
         (_encode_received(received), clock, link),
-    )
-    return held
+    ).fetchone()
+    return Accepted(own_clock, held)
 
 
 def acknowledge(

@@ -47,6 +47,7 @@ class Settings:
 class LogState:
     """What the journal holds of a link when the process starts."""
 
+    clock: int
     peer_incarnation: int
     peer_clock: int
     retired: Sequence[int]
@@ -89,14 +90,12 @@ class Replication:
         *,
         incarnation: int,
         boot: int,
-        clock: int,
         log: LogState,
         entropy: Callable[[int], bytes],
         now: float,
     ) -> None:
         """
         @param boot: this process start, 64 random bits that were never used before.
-        @param clock: the journal's clock at the start of the process.
         """
         self._settings = settings
         self.boot = boot
@@ -106,7 +105,7 @@ class Replication:
         self.synchronisation = Synchronisation(
             incarnation=incarnation,
             boot=boot,
-            clock=clock,
+            clock=log.clock,
             peer_incarnation=log.peer_incarnation,
             peer_clock=log.peer_clock,
             retired=log.retired,
@@ -243,7 +242,7 @@ class Replication:
         """
         What to write now, or None.
 
-        @param clock: the journal's clock after the last commit.
+        @param clock: the link's clock after the last commit.
         """
         if self.synchronisation.stopped:
             return None
@@ -290,7 +289,7 @@ class Replication:
             sack=sack,
             limit=self.receiver.limit if adopted else 0,
             receipts=receipts,
-            clock=sync.clock_to_show(clock),
+            clock=clock,
             peer_clock=sync.peer_clock,
             retired=retired,
             probe=probe,

@@ -2,8 +2,9 @@
 Whom we are talking to: incarnations, boots and challenges; pure.
 
 A journal has an *incarnation* (64 random bits, minted with it), a process start
-a *boot* (64 random bits, never stored), and a journal a *clock* that every
-commit raises which another node could come to know of.  From these follow the
+a *boot* (64 random bits, never stored), and a link a *clock* that every commit
+raises which the peer could come to know of; none does before the link is
+synchronised.  From these follow the
 rules, one table row each (C{docs/protocol.rst}, "Synchronisation", has the
 reasons and the faults that each row was found by):
 
@@ -13,7 +14,7 @@ an authenticated packet ...                           means
 echoes our challenge and says our incarnation is      we were restored: mint
 ``retired``
 echoes our challenge and knows a clock of ours above  we were restored: mint
-the one this process started with
+the one this link started with
 echoes our challenge, from an incarnation that was    the peer was restored: tell it
 replaced                                              ``retired``, ignore the rest
 echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
@@ -87,7 +88,7 @@ class Synchronisation:
         entropy: Callable[[int], bytes],
     ) -> None:
         """
-        @param clock: the journal's clock when this process started.
+        @param clock: the link's clock when this process opened it.
         @param retired: incarnations of the peer that were replaced.
         @param entropy: random bytes for challenges.
         """
@@ -140,8 +141,6 @@ class Synchronisation:
         return Judgement.VOID
 
     def _knows_more(self, seen: Sighting) -> bool:
-        # Before the first adoption nothing of this boot can be known to the peer:
-        # until then our packets carry the clock of the start.
         return seen.recipient_incarnation == self.incarnation and seen.peer_clock > self._clock_at_start
 
     def _remember(self, seen: Sighting, retired: int) -> None:
@@ -173,16 +172,12 @@ class Synchronisation:
         self.challenge = random64(self._entropy)
 
     def reincarnate(self, incarnation: int, clock: int) -> None:
-        """We minted a new incarnation, with every log empty, when the journal's clock was C{clock}."""
+        """We minted a new incarnation, with every log empty; the link's clock is C{clock}."""
         self.incarnation = incarnation
         self._clock_at_start = clock
         self.adopted = None
         self._echo = (0, 0)
         self.challenge = random64(self._entropy)
-
-    def clock_to_show(self, clock: int) -> int:
-        """The clock our packets carry: what this process did before the peer is adopted proves nothing."""
-        return self._clock_at_start if self.adopted is None else clock
 
     def owes_answer(self) -> bool:
         """Whether a boot that we have not adopted waits for its challenge to be echoed."""
