@@ -248,7 +248,13 @@ class PeerExchanges:
 
     # --- Time -------------------------------------------------------------------------------
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
+        """Do what timers that stand still may have left undone."""
+        self.flush()
+        for exchange in list(self._exchanges.values()):
+            exchange.tick(now)
+
+    def age(self) -> None:
         """Once in L{TICK} seconds."""
         self.link.commit((), (), self.rows.age()).addErrback(self._uncommitted)
         for exchange in list(self._exchanges.values()):
@@ -306,7 +312,9 @@ class Egress:
         self._peers: dict[UUID, PeerExchanges] = {}
         self._ticking: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
+        self._stopBy: float | None = None
         self._last: IDelayedCall | None = None
+        self._aged = clock()
 
     def attach(self, link: ILink) -> Deferred[None]:
         """
@@ -315,7 +323,7 @@ class Egress:
         @return: fires when what a crash interrupted has been dealt with.
         """
         if self._ticking is None:
-            self._ticking = self.reactor.callLater(TICK, self._tick)
+            self._ticking = self.reactor.callLater(TICK, self._tickAgain)
         peer = self._peers[link.peer] = PeerExchanges(self, link)
         return peer.recover()
 
@@ -351,6 +359,7 @@ class Egress:
             self._ticking.cancel()
         if self._stopped is None:
             self._stopped = Deferred()
+            self._stopBy = self.clock() + self.limits.grace
             self._last = self.reactor.callLater(self.limits.grace, self._cut)
             self.settled()
         return self._stopped
@@ -358,13 +367,13 @@ class Egress:
     def settled(self) -> None:
         """For the peers: something has ended."""
         stopped = self._stopped
-        if stopped is None or stopped.called or any(peer.busy for peer in self._peers.values()):
-            return
-        if self._last is not None and self._last.active():
-            self._last.cancel()
+        if stopped is not None and not stopped.called and not any(p.busy for p in self._peers.values()):
             self._cut()
 
     def _cut(self) -> None:
+        if self._last is not None and self._last.active():
+            self._last.cancel()
+        self._stopBy = self._last = None
         for peer in list(self._peers.values()):
             peer.stop()
         self._peers.clear()
@@ -372,10 +381,25 @@ class Egress:
         if self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)
 
-    def _tick(self) -> None:
-        self._ticking = self.reactor.callLater(TICK, self._tick)
-        for peer in self._peers.values():
-            peer.tick()
+    def tick(self) -> None:
+        """
+        Do what is due.  Called by our own timer, seldom; whoever has one that does not
+        stand still after the wall clock was set back calls it more often.
+        """
+        now = self.clock()
+        aged = now - self._aged >= TICK
+        for peer in list(self._peers.values()):
+            peer.tick(now)
+            if aged:
+                peer.age()
+        if aged:
+            self._aged = now
+        if self._stopBy is not None and now >= self._stopBy:
+            self._cut()
+
+    def _tickAgain(self) -> None:
+        self._ticking = self.reactor.callLater(TICK, self._tickAgain)
+        self.tick()
 
     def _peer(self, link: ILink) -> PeerExchanges:
         peer = self._peers.get(link.peer)

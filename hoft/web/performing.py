@@ -83,6 +83,7 @@ class Exchange:
         self._requesting: Deferred[ExactResponse] | None = None
         self._response: ExactResponse | None = None
         self._deadline: IDelayedCall | None = None
+        self._due = 0.0
         self._holdsTurn = False
         self._firstSent: Sequence[int] | None = None
         self._sender = ResponseSender(
@@ -246,7 +247,8 @@ class Exchange:
 
     def rolledBack(self, resent: frozenset[int]) -> None:
         """What was in the log may not arrive; C{resent} will.  See L{hoft.web.egress}."""
-        lost = self._firstSent is not None and not resent.issuperset(self._firstSent)
+        # Of a first commit that is under way nobody knows yet in which log its records are.
+        lost = self._sender.begun and (self._firstSent is None or not resent.issuperset(self._firstSent))
         if self.stage is Stage.RUNNING and lost and not self._sender.ending:
             self._around.count("interrupted")
             self._sender.refuse(outcome_unknown("one of the nodes lost its state while the answer crossed"))
@@ -327,7 +329,8 @@ class Exchange:
             self._request.trailers,
         )
         body = RequestBody(link, self._request.parts, length) if length or self._request.trailers else None
-        self._deadline = self._around.reactor.callLater(head.deadline, self._silent, origin, head.deadline)
+        self._due = self._around.clock() + head.deadline
+        self._deadline = self._around.reactor.callLater(head.deadline, self._silent)
         self._requesting = maybeDeferred(self._around.client.request, request, body)
         self._requesting.addCallback(self._responded).addErrback(self._unanswered)
 
@@ -366,10 +369,18 @@ class Exchange:
         self._stopService()
         self._release()
 
-    def _silent(self, origin: Origin, waited: float) -> None:
-        self._deadline = None
-        self._sender.refuse(service_silent(str(origin), waited))
+    def _silent(self) -> None:
+        """The service did not answer in time."""
+        assert self._head is not None
+        where = f"{self._head.scheme}://{self._head.authority.decode('ascii')}"
+        self._sender.refuse(service_silent(where, self._head.deadline))
         self._stopService()
+
+    def tick(self, now: float) -> None:
+        """Do what timers that stand still may have left undone."""
+        if self._deadline is not None and now >= self._due:
+            self._silent()
+        self._sender.tick()
 
     def _serviceDone(self) -> None:
         """The response's body has ended, well or not."""

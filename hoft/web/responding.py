@@ -87,6 +87,9 @@ class ResponseSender(Protocol):
         """Whether more is taken from the service."""
         self._paused = False
         self._timer: IDelayedCall | None = None
+        self._again: IDelayedCall | None = None
+        self._refused: tuple[Sequence[bytes], bool] | None = None
+        """What found no room, and is to be tried again."""
 
     @property
     def accepting(self) -> bool:
@@ -173,6 +176,8 @@ class ResponseSender(Protocol):
         self._body.clear()
         self._parts.clear()
         self._stopTimer()
+        self._refused = None
+        self._retry()
 
     # --- From the other side ----------------------------------------------------------
 
@@ -184,6 +189,11 @@ class ResponseSender(Protocol):
 
     def resume(self) -> None:
         """There may be room again."""
+        self._flush()
+
+    def tick(self) -> None:
+        """Do what timers that stand still may have left undone."""
+        self._retry()
         self._flush()
 
     # --- Committing -------------------------------------------------------------------
@@ -219,6 +229,14 @@ class ResponseSender(Protocol):
             self._committing = sum(map(len, parts))
             self._attempt(parts, last)
 
+    def _retry(self) -> None:
+        refused, self._refused = self._refused, None
+        if self._again is not None and self._again.active():
+            self._again.cancel()
+        self._again = None
+        if refused is not None:
+            self._attempt(*refused)
+
     def _bodyParts(self) -> list[bytes]:
         """What of the body may go out now: all, but whole records only while more is on its way."""
         if not self._waiting or not self._room():
@@ -250,7 +268,8 @@ class ResponseSender(Protocol):
 
         def refused(failure: Failure) -> None:
             failure.trap(JournalFull)
-            self._reactor.callLater(FULL_PAUSE, self._attempt, parts, last)
+            self._refused = parts, last
+            self._again = self._reactor.callLater(FULL_PAUSE, self._retry)
 
         self._commit(parts, last).addCallbacks(committed, refused)
 

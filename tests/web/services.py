@@ -458,6 +458,8 @@ class EgressCase(TestCase):
     limits = Limits(grace=0.1)
     connect_timeout = 3.0
     seed = 0
+    skew = 0.0
+    """How far the monotonic clock has gone while C{callLater} stood still."""
 
     def setUp(self) -> None:
         self.service = RawService()
@@ -470,12 +472,15 @@ class EgressCase(TestCase):
         self.names = Names()
         self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/")])
         self.egress = self.begin()
+        self.addCleanup(self.settle)
         self.addCleanup(self.end)
 
     def begin(self) -> Egress:
         """A process of the far node starts."""
         agent = ExactAgent(NamingReactor(self.names), self.connect_timeout)
-        egress = Egress(REACTOR, REACTOR.seconds, self.policy, "far", self.limits, agent)
+        egress = Egress(
+            REACTOR, lambda: REACTOR.seconds() + self.skew, self.policy, "far", self.limits, agent
+        )
         self.process = ProcessLink(self.link)
         egress.attach(self.process)
         self.link.attach(Renaming(self.process, egress))
@@ -486,6 +491,15 @@ class EgressCase(TestCase):
         self.link.detach()
         yield self.egress.stop()
         yield until(lambda: not self.egress.agent.counters()["connections_open"])
+
+    @inlineCallbacks
+    def settle(self) -> Generator[Deferred[Any], Any, None]:
+        """What was committed last still goes round the loopback."""
+        self.link.open = self.near_link.open = True
+        while self.link.backlog() or self.near_link.backlog():
+            yield wait(0)
+        for _ in range(5):
+            yield wait(0)
 
     @inlineCallbacks
     def crash(self) -> Generator[Deferred[Any], Any, None]:

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from hoft.errors import LinkClosed
+from hoft.web import responding
 from hoft.web.exchange import Kind, Part, Side, encode_part
 from hoft.web.policy import Policy, Rule
 from hoft.web.surroundings import Limits
@@ -157,6 +158,7 @@ class ResponseTests(EgressCase):
 
     @inlineCallbacks
     def test_a_small_response_is_one_commit_that_leaves_nothing_behind(self) -> Test:
+        self.patch(responding, "LINGER_SMALL", 0.5)
         for pieces in ((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",), (b"HTTP/1.1 200 OK\r\n",)):
             before = self.process.commits
 
@@ -288,6 +290,39 @@ class RefusalTests(RefusalCase):
         self.assertEqual(first.status, 200)
         yield until(lambda: not self.link.unconsumed())
         yield from self.refused(self.near.call(self.head(b"POST"), b"x" * 100_001), 507, "no-space")
+
+    @inlineCallbacks
+    def test_nothing_waits_for_a_timer_that_stands_still(self) -> Test:
+        """As C{callLater} does after the wall clock was set back."""
+        year = 366 * 86400.0
+        for name, value in (("LINGER", year), ("LINGER_SMALL", year), ("FULL_PAUSE", year)):
+            self.patch(responding, name, value)
+        self.service.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        self.link.full = True
+        call = self.near.call(self.head())
+        yield until(lambda: self.service.requests)
+        yield wait(0.02)
+        self.egress.tick()
+        yield wait(0.02)
+        self.link.full = False
+        self.egress.tick()
+        yield until(lambda: call.body == b"ab")
+        self.service.script = lambda service, request: None
+        silent = self.near.call(self.head(deadline=100.0))
+        yield until(lambda: len(self.service.requests) == 2)
+        self.skew = 99.0
+        self.egress.tick()
+        self.assertEqual(self.egress.counters()["running"], 2)
+        self.skew = 101.0
+        self.egress.tick()
+        yield silent.done
+        self.assertEqual((silent.status, call.done.called), (504, False))
+        stopped = self.egress.stop()
+        self.egress.tick()
+        self.assertFalse(stopped.called)
+        self.skew = 105.0
+        self.egress.tick()
+        yield stopped
 
     @inlineCallbacks
     def test_no_room_in_the_journal_only_delays(self) -> Test:
