@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGING := pyproject.toml setup.cfg
 SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
-# What trial runs: everything but the torture, which pytest runs once.
-TESTS = $(filter-out tests/torture/%,$(sort $(shell find tests -name 'test_*.py')))
+# What trial runs: everything but the torture and the documentation's examples, which pytest runs once.
+TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo lint check test bench soak docs doctest clean
@@ -15,7 +15,7 @@ TESTS = $(filter-out tests/torture/%,$(sort $(shell find tests -name 'test_*.py'
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
 	@echo 'make check   ruff, mypy, import-linter and the tests without torture (fast)'
-	@echo 'make test    all of that by trial and by pytest, with torture and the examples of the documentation'
+	@echo 'make test    all of that by trial and by pytest, with torture and the documentation'
 	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
 	@echo 'make soak    the torture, long'
 	@echo 'make docs    the documentation as HTML, in docs/_build/html'
@@ -49,7 +49,7 @@ check: lint
 test: lint
 	$(BIN)/trial $(TESTS)
 	$(BIN)/pytest
-	$(MAKE) doctest
+	$(MAKE) docs
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks
@@ -58,10 +58,12 @@ soak: $(VENV)/installed-dev
 	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture
 
 docs: $(VENV)/installed-dev
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build/html
+	@echo 'The documentation is in docs/_build/html/index.html'
 
+# The examples of the documentation alone; 'make test' runs them by pytest.
 doctest: $(VENV)/installed-dev
-	$(BIN)/sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
+	$(BIN)/trial tests/test_documentation.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
