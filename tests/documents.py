@@ -216,9 +216,10 @@ class Session:
             one.end(signal.SIGTERM)
 
     def _with_ports(self, text: str) -> str:
-        return _PORT.sub(lambda match: self._port(match[1]), text)
+        return _PORT.sub(lambda match: self.port(match[1]), text)
 
-    def _port(self, wanted: str) -> str:
+    def port(self, wanted: str) -> str:
+        """The port in place of that one of the text: the same, if it was free."""
         if wanted not in self._ports:
             with socket.socket() as one:
                 try:

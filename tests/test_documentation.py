@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
 import tomllib
 from pathlib import Path
+from urllib.request import urlopen
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from hoft import config
 from hoft.cli import _parser
 from hoft.errors import ConfigurationError
-from tests.documents import ROOT, Block, Session, blocks, pages
+from tests.documents import PATIENCE, ROOT, Block, Session, blocks, pages
 
 CARD = (
     "hoft-card:far:f976ca22-a976-4b00-a215-f62e3b9438ac"
@@ -39,11 +41,18 @@ def runs(block: Block) -> bool:
     return not block.not_run and (block.language == "console" or block.word("file") is not None)
 
 
+def _members(value: object) -> set[str]:
+    """The names of all members of a JSON value."""
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*map(_members, value.values()))
+
+
 class Examples(SynchronousTestCase):
     """Each page's examples, from its top to its bottom, in an empty folder."""
 
-    def follow(self, name: str) -> None:
-        """Do what a page says."""
+    def follow(self, name: str) -> Session:
+        """Do what a page says; what it starts runs until the test ends."""
         need("bash")
         need("curl")
         folder = Path(self.mktemp()).absolute()
@@ -52,6 +61,7 @@ class Examples(SynchronousTestCase):
         self.addCleanup(session.close)
         for block in filter(runs, blocks(ROOT / name)):
             session.run(block)
+        return session
 
     def test_readme(self) -> None:
         """Two nodes in ten minutes."""
@@ -86,8 +96,14 @@ class Examples(SynchronousTestCase):
         self.follow("docs/reference-command-line.rst")
 
     def test_status(self) -> None:
-        """The status of a node that runs."""
-        self.follow("docs/reference-status.rst")
+        """The status of a node that runs; the page has every member of it."""
+        session = self.follow("docs/reference-status.rst")
+        with urlopen(f"http://127.0.0.1:{session.port('8080')}/_hoft/status", timeout=PATIENCE) as response:
+            status = json.load(response)
+        text = (ROOT / "docs" / "reference-status.rst").read_text("utf-8")
+        described = set(re.findall(r"``([a-z_]+)``", text))
+        members = {"far", *described}
+        self.assertEqual(sorted(_members(status) - members), [])
 
     def test_all(self) -> None:
         """No page has examples that nobody runs."""
