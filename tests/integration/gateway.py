@@ -103,6 +103,12 @@ class Node:
             wait_until(lambda: self.log.count(TAKEN_UP) > before, f"{self.name} takes it up")
         return said
 
+    def await_reload(self) -> None:
+        """C{hoft reload}, after a change by hand; returns when it is taken up."""
+        before = self.log.count(TAKEN_UP)
+        settle("reload", self.folder)
+        wait_until(lambda: self.log.count(TAKEN_UP) > before, f"{self.name} takes it up")
+
     def launch(self, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start it, and do not wait."""
         with open(self.folder.parent / f"{self.name}.log", "ab") as log:
@@ -210,7 +216,7 @@ class Gateway:
         """Both see C{folder/exchange}."""
         exchange = folder / "exchange"
         exchange.mkdir(parents=True)
-        return cls._trusting(
+        return cls.trusting(
             folder, *(Node.make(folder, name, "--folder", exchange) for name in ("near", "far"))
         )
 
@@ -227,7 +233,7 @@ class Gateway:
             for box in boxes:
                 box.mkdir(parents=True)
             nodes.append(Node.make(folder, name, "--inbox", boxes[0], "--outbox", boxes[1]))
-        gateway = cls._trusting(folder, *nodes)
+        gateway = cls.trusting(folder, *nodes)
         for number, (source, target) in enumerate((("near", "far"), ("far", "near"))):
             arguments = command(
                 "mirror", folder / f"{source}-outbox", folder / f"{target}-inbox",
@@ -238,7 +244,8 @@ class Gateway:
         return gateway
 
     @classmethod
-    def _trusting(cls, folder: Path, near: Node, far: Node) -> Gateway:
+    def trusting(cls, folder: Path, near: Node, far: Node) -> Gateway:
+        """Two nodes in C{folder}, which is where their logs go."""
         near.hoft("trust", far.card)
         far.hoft("trust", near.card)
         return cls(folder, near, far)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import struct
 import subprocess
@@ -140,13 +141,16 @@ def start_service(gateway: Gateway, kind: str) -> int:
     return port
 
 
+_LENGTH = re.compile(rb"\r\nContent-Length: *([0-9]+)", re.IGNORECASE)
+
 Behaviour = Callable[[socket.socket, bytes], None]
 
 
 class SocketService:
     """
     A service in a thread of the test: each connection is given, with the head of
-    the request that came on it, to C{behaviour}, and closed when that returns.
+    the request that came on it, to C{behaviour}, and closed when that returns.  Bodies
+    are read before, and dropped.
 
     @ivar heads: of all requests.
     """
@@ -187,6 +191,10 @@ class SocketService:
                 if not piece:
                     return
                 head += piece
+            head, _, body = head.partition(b"\r\n\r\n")
+            left = int(_LENGTH.findall(head + b"\r\nContent-Length: 0\r\n")[0]) - len(body)
+            while left > 0 and (piece := spoken.recv(min(left, 65536))):
+                left -= len(piece)
             self.heads.append(head)
             self._behaviour(spoken, head)
 
