@@ -159,6 +159,7 @@ class MemoryCarrier:
         self._files: dict[str, _File] = {}
         self._waiting: deque[_File] = deque()
         self._busy = 0
+        self._filling = False
         self._settling = Settling(0.0)
         self._counters = dict.fromkeys(
             (
@@ -260,16 +261,22 @@ class MemoryCarrier:
             self.folder.reactor.callLater(0, self._fill)
 
     def _fill(self) -> None:
-        for _ in range(len(self._waiting)):
-            if self._receiver is None or self._busy >= CONCURRENT or not self._waiting:
-                return  # an answer that came at once has emptied it
-            file = self._waiting.popleft()
-            if file.busy:
-                self._waiting.append(file)  # changed while the receiver thinks
-                continue
-            file.queued = False
-            if self._files.get(file.name) is file:
-                self._look(file)
+        if self._filling:
+            return  # an answer that came at once: the loop below goes on
+        self._filling = True
+        try:
+            for _ in range(len(self._waiting)):
+                if self._receiver is None or self._busy >= CONCURRENT or not self._waiting:
+                    return  # an answer that came at once has emptied it
+                file = self._waiting.popleft()
+                if file.busy:
+                    self._waiting.append(file)  # changed while the receiver thinks
+                    continue
+                file.queued = False
+                if self._files.get(file.name) is file:
+                    self._look(file)
+        finally:
+            self._filling = False
 
     def _look(self, file: _File) -> None:
         receiver = self._receiver
@@ -352,7 +359,9 @@ class MemoryCarrier:
             file.whole = file.settled = False
             file.delay = min(max(2 * file.delay, _LATER[0]), _LATER[1])
             self._again(file, file.delay)
-        self._fill()
+        # In a call of its own: answers that come at once would nest without end.
+        if self._waiting:
+            self.folder.reactor.callLater(0, self._fill)
 
     def _again(self, file: _File, delay: float) -> None:
         self._cancel(file)
