@@ -6,6 +6,8 @@ carries the records is not.
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
 import time
 from collections.abc import Generator
 from functools import partial
@@ -184,6 +186,8 @@ class CallTests(GatewayCase):
             yield until(partial(self.had, self.served.requests, count))
             if path == b"slow":
                 yield deferToThread(caller.recv, 1)
+            # Reset, not half-closed: a caller that only ended its sending still listens.
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             caller.close()
             yield until(partial(self.had, self.served.gone, count))
         yield until(lambda: not self.link.unconsumed())
