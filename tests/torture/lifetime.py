@@ -1,6 +1,7 @@
 """
 One life of two nodes in virtual time, from one seed: the real links, journals
-and packets over a faulty channel, with crashes and restores from backups.
+and packets over a faulty channel, with crashes, power cuts, restores from
+backups, and old files that are put back.
 
 The oracle is end to end and lives in the journals: a program on each node notes
 in the transaction that sends a message that it was sent, in the one that
@@ -10,12 +11,12 @@ consumes it that it was received, and what it was told to be uncertain.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import field, frozen
@@ -37,8 +38,12 @@ from hoft.testing.clock import HeapClock
 from hoft.testing.worker import InlineWorker
 from hoft.transports.memory import MemoryFolder
 
+T = TypeVar("T")
+
 CHANNEL = 1
 CALM = Faults()
+POWER_WINDOW = 1.0
+"""Seconds before a power cut in which it is known what is on the disk."""
 
 PROGRAM = Schema(
     "program",
@@ -60,6 +65,13 @@ class Plan:
     faults: Faults = field(factory=Faults)
     crashes: int = 0
     restores: int = 0
+    power_cuts: int = 0
+    replays: float = 0.0
+    """The part of all earlier files that is put back after each start of a process."""
+    disk: float = 0.004
+    """Seconds for which the disk is waited for."""
+    commit: float = 0.0002
+    """Seconds that a commit takes."""
     seconds: float = 60.0
     """How long messages are sent and nodes crash, before calm returns."""
 
@@ -83,7 +95,11 @@ def plan_of(seed: int, messages: int) -> Plan:
         messages,
         faults,
         crashes=random.randrange(6),
-        restores=random.choice((0, 0, 1, 2)),
+        restores=random.choice((0, 0, 0, 1, 2)),
+        power_cuts=random.choice((0, 0, 0, 1, 2)),
+        replays=random.choice((0.0, 0.0, 0.1, 0.5)),
+        disk=random.choice((0.001, 0.004, 0.3)),
+        commit=random.choice((0.0002, 0.0002, 0.05)),
         seconds=messages * 0.3,
     )
 
@@ -111,6 +127,24 @@ def content(seed: int, message: int, size: int) -> bytes:
     return head + Random(f"{seed} {message}").randbytes(size)
 
 
+class Disk(InlineWorker):
+    """Where a journal waits for the disk; tells the node when all that it has is there."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.world.clock, node.world.plan.disk)
+        self._node = node
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """See L{InlineWorker.call}."""
+
+        def synced() -> T:
+            result = function(*arguments)
+            self._node.synced()
+            return result
+
+        return super().call(synced)
+
+
 @implementer(IRecordReceiver)
 class Life:
     """A node from one start to its crash."""
@@ -119,14 +153,16 @@ class Life:
         world = node.world
         self.node = node
         self.over = False
-        self.workers = [InlineWorker(world.clock, delay) for delay in (0.0002, 0.004, 0.0005, 0.0002)]
-        journal, sync, write, opening = self.workers
+        delays = (world.plan.commit, 0.0005, 0.0002, 0.0002)
+        self.workers = [*(InlineWorker(world.clock, delay) for delay in delays), Disk(node)]
+        journal, write, opening, read, sync = self.workers
         self.journal = Journal(
             node.folder,
             journal,
             sync,
             [log.SCHEMA, PROGRAM],
             entropy=world.entropy,
+            read_worker=read,
             reserve=0,
             segment_size=1 << 20,
         )
@@ -149,7 +185,6 @@ class Life:
             clock=world.clock.seconds,
             entropy=world.entropy,
             settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
-            clock_at_start=self.journal.clock,
             outbox_at_start=await self.journal.transact(log.last_outbox_id),
         )
         peer = node.peer
@@ -254,6 +289,7 @@ class Node:
         self.folder = world.folder / name
         self.folder.mkdir(mode=0o700)
         self.backups: list[Path] = []
+        self.on_disk: Path | None = None
         self.peer: Node
         self.life: Life | None = None
 
@@ -261,6 +297,7 @@ class Node:
         """A process starts."""
         if self.life is None:
             self.life = Life(self)
+            self.world.replay(self)
 
     def crash(self) -> None:
         """It is killed."""
@@ -278,9 +315,31 @@ class Node:
         """The node is killed and an earlier copy put in the place of its state."""
         if self.backups:
             self.crash()
-            shutil.rmtree(self.folder)
-            shutil.copytree(self.world.random.choice(self.backups), self.folder)
-            self.world.restores += 1
+            self._put(self.world.random.choice(self.backups))
+
+    def _put(self, copy: Path) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(copy, self.folder)
+        self.world.restores += 1
+
+    def threaten(self) -> None:
+        """The power is about to fail: note from now on what is on the disk."""
+        self.on_disk = self.world.folder / f"{self.name}-disk"
+        self.synced()
+
+    def synced(self) -> None:
+        """All that was committed by now is on the disk."""
+        if self.on_disk is not None:
+            shutil.rmtree(self.on_disk, ignore_errors=True)
+            shutil.copytree(self.folder, self.on_disk)
+
+    def cut_power(self) -> None:
+        """The machine is gone, and with it what was not on the disk yet."""
+        self.crash()
+        if self.on_disk is not None:
+            self._put(self.on_disk)
+            shutil.rmtree(self.on_disk)
+            self.on_disk = None
 
 
 class World:
@@ -302,6 +361,8 @@ class World:
         self.rollbacks = 0
         self.restores = 0
         self.files = 0
+        self._crossed: dict[UUID, list[tuple[str, bytes]]] = {}
+        self._countdowns: list[tuple[int, Callable[[], None]]] = []
         self._trace = blake2b(digest_size=16)
         self.near, self.far = Node(self, "near"), Node(self, "far")
         self.near.peer, self.far.peer = self.far, self.near
@@ -314,7 +375,16 @@ class World:
         self.files += 1
         self._trace.update(f"{self.clock.seconds():.6f} {name} {len(data)}".encode())
         self._trace.update(data)
+        if self.plan.replays:
+            self._crossed.setdefault(recipient, []).append((name, data))
         return list(self.channel(sender, recipient, name, data))
+
+    def replay(self, node: Node) -> None:
+        """Some of the files that were ever sent to C{node} appear again, in any order."""
+        crossed = self._crossed.get(node.uuid, [])
+        for name, data in self.random.sample(crossed, int(len(crossed) * self.plan.replays)):
+            wait = self.random.expovariate(0.5)
+            self.clock.callLater(wait, self.carrier_folder.put, node.uuid, name, data)
 
     @property
     def trace(self) -> str:
@@ -335,18 +405,22 @@ class World:
             size = min(int(random.lognormvariate(6, 2)), 65000)
             later(1 + random.random() * plan.seconds, self._send, random.choice(nodes), message, size)
         for _ in range(plan.crashes):
+            at = 1 + random.random() * plan.seconds
+            for node in random.choice(((self.near,), (self.far,), nodes)):
+                later(at, self._soon, node.crash)
+                later(at + 0.1 + random.expovariate(1.0), node.start)
+        for _ in range(plan.power_cuts):
             node, at = random.choice(nodes), 1 + random.random() * plan.seconds
-            later(at, node.crash)
-            later(at + random.expovariate(1.0), node.start)
+            later(at, node.threaten)
+            later(at + POWER_WINDOW, self._soon, node.cut_power)
+            later(at + POWER_WINDOW + 0.1 + random.choice((0.0, 1.0)), node.start)
+            self._burst(node, at + POWER_WINDOW + 0.1)
         for _ in range(plan.restores):
             node, at = random.choice(nodes), 2 + random.random() * plan.seconds
             later(at * random.random(), self._back_up, node)
             later(at, node.restore)
             later(at + random.choice((0.01, 1.0, 5.0)), node.start)
-            for burst in range(5):
-                # Immediately after it, before anything is known of the peer.
-                message = plan.messages + 1 + random.getrandbits(40)
-                later(at + 0.02 + burst / 50, self._send, node, message, 100)
+            self._burst(node, at)
         self._advance(plan.seconds + 12)
         self.channel.faults = CALM
         for node in nodes:
@@ -362,6 +436,16 @@ class World:
         for node in nodes:
             node.crash()
 
+    def _soon(self, function: Callable[[], None]) -> None:
+        """After some more events, so that it falls into the middle of something."""
+        self._countdowns.append((self.random.randrange(30), function))
+
+    def _burst(self, node: Node, at: float) -> None:
+        """Messages immediately after a restore, before anything is known of the peer."""
+        for burst in range(5):
+            message = self.plan.messages + 1 + self.random.getrandbits(40)
+            self.clock.callLater(at + 0.02 + burst / 50, self._send, node, message, 100)
+
     def _send(self, node: Node, message: int, size: int) -> None:
         if node.life is not None:
             node.life.send(message, size)
@@ -371,7 +455,13 @@ class World:
             node.back_up()
 
     def _advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
+        until = self.clock.seconds() + seconds
+        while self.clock.step(until):
+            if self._countdowns:
+                due = [function for steps, function in self._countdowns if not steps]
+                self._countdowns = [(steps - 1, function) for steps, function in self._countdowns if steps]
+                for function in due:
+                    function()
         if self.failures:
             raise Violation(str(self.failures[0]))
 
