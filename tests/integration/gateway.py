@@ -320,7 +320,7 @@ class Gateway:
         parts = []
         for path in sorted(self.folder.glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()
-            parts += [f"--- {path.name}", *lines[-40:]]
+            parts += [f"--- {path.name}", *lines[-25:]]
         return "\n".join(parts)
 
 
