@@ -17,7 +17,7 @@ html_copy_source = False
 html_show_copyright = False
 html_theme_options = {
     "description": "HTTP over file transfer",
-    "page_width": "64rem",
+    "page_width": "72rem",
     "sidebar_width": "15rem",
     "fixed_sidebar": True,
     "font_family": "system-ui, sans-serif",

@@ -41,6 +41,8 @@ PATIENCE = 60.0
 """Seconds after which what should have been printed counts as missing."""
 
 _PORT = re.compile(r"\b(80[0-9]0)\b")
+_DEFAULT_PORT = "8080"
+_INIT = re.compile(r"^hoft init \S+(?= )")
 _RST = re.compile(r"^( *)\.\. code-block:: *(\S+)\n(?:\1   +:.*\n)*\n((?:(?:\1   +.*)?\n)+)", re.MULTILINE)
 _RST_COMMENT = re.compile(r"\.\. example: *(.*)\n\n?\Z")
 _MARKDOWN = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -201,7 +203,11 @@ class Session:
             return
         terminal = block.word("in") or "terminal"
         for command, shown in block.steps():
-            command, shown = self._with_ports(command), self._with_ports(shown)
+            if not command.endswith("--help"):
+                command, shown = self._with_ports(command), self._with_ports(shown)
+            if self.port(_DEFAULT_PORT) != _DEFAULT_PORT and "--listen" not in command:
+                listen = f"--listen tcp:{self.port(_DEFAULT_PORT)}:interface=127.0.0.1"
+                command = _INIT.sub(rf"\g<0> {listen}", command)
             self._steps += 1
             if command == "^C":
                 self._staying.pop(terminal).end(signal.SIGINT)
@@ -222,6 +228,7 @@ class Session:
         """The port in place of that one of the text: the same, if it was free."""
         if wanted not in self._ports:
             with socket.socket() as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     one.bind(("127.0.0.1", int(wanted)))
                 except OSError:
