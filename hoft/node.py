@@ -34,7 +34,7 @@ from hoft.protocols.sealing import BoxSuite
 from hoft.protocols.synchronisation import random64
 from hoft.transports.schemes import maker_for
 from hoft.web.egress import Egress
-from hoft.web.exchange import CHANNEL
+from hoft.web.exchange import REQUESTS, RESPONSES
 from hoft.web.ingress import Ingress, Routing
 from hoft.web.policy import Policy, Rule
 from hoft.web.surroundings import Limits
@@ -70,10 +70,9 @@ class Channels:
 
     _log = Logger()
 
-    def __init__(self, receivers: Mapping[int, Sequence[IRecordReceiver]]) -> None:
+    def __init__(self, receivers: Mapping[int, IRecordReceiver]) -> None:
         """@param receivers: by channel."""
         self._receivers = receivers
-        self._all = [receiver for those in receivers.values() for receiver in those]
         self.unknown = 0
         """Records on channels that nobody here listens to."""
 
@@ -83,29 +82,28 @@ class Channels:
         for record in records:
             channels.setdefault(record.channel, []).append(record)
         for channel, batch in channels.items():
-            receivers = self._receivers.get(channel)
-            if receivers is None:
+            receiver = self._receivers.get(channel)
+            if receiver is not None:
+                receiver.recordsReceived(link, batch)
+            else:
                 self.unknown += len(batch)
                 done: Deferred[CommitResult[None]] = link.commit(consume=[record.id for record in batch])
                 done.addErrback(lambda failure: self._log.failure("A record was kept", failure))
-                continue
-            for receiver in receivers:
-                receiver.recordsReceived(link, batch)
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
         """See L{IRecordReceiver}."""
-        for receiver in self._all:
+        for receiver in self._receivers.values():
             receiver.recordsAcknowledged(link, ids)
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""
         self._log.info("The link to {peer} is {state}", peer=link.name, state=link.state.value)
-        for receiver in self._all:
+        for receiver in self._receivers.values():
             receiver.linkChanged(link)
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
         """See L{IRecordReceiver}."""
-        for receiver in self._all:
+        for receiver in self._receivers.values():
             receiver.peerRolledBack(link, resent)
 
 
@@ -151,7 +149,7 @@ class Node(Service):
         self._ingress = Ingress(
             reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status
         )
-        self._channels = Channels({CHANNEL: (self._egress, self._ingress)})
+        self._channels = Channels({REQUESTS: self._egress, RESPONSES: self._ingress})
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
@@ -249,6 +247,7 @@ class Node(Service):
     def _tick(self) -> None:
         self._router.tick()
         self._ingress.tick()
+        self._egress.tick()
 
     # --- while it runs
 

@@ -60,9 +60,6 @@ FETCHED = 16
 REMEMBERED = 10_000
 """How many cancelled exchanges are remembered of which nothing else has come yet."""
 
-_SIDE = 1
-"""Where a part's flags are, which tell who sends it."""
-
 
 class PeerExchanges:
     """
@@ -171,7 +168,7 @@ class PeerExchanges:
     # --- What the link brings -------------------------------------------------------------
 
     def received(self, records: Sequence[Incoming]) -> None:
-        """Records have come; those of responses are left to the ingress."""
+        """Records have come."""
         if self._early is not None:
             self._early.extend(records)
             return
@@ -197,10 +194,8 @@ class PeerExchanges:
     def _take(self, records: Sequence[tuple[int, bytes]]) -> None:
         touched: dict[bytes, Exchange] = {}
         for record, payload in records:
-            if len(payload) > _SIDE and payload[_SIDE] & 1 != Side.INGRESS:
-                continue
             try:
-                part = decode_part(payload)
+                part = decode_part(payload, Side.INGRESS)
             except RecordError as error:
                 self.count("malformed_parts")
                 self.log.warn("{peer} sent what is no part: {error}", peer=self.link.name, error=error)

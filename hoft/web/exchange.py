@@ -139,10 +139,11 @@ def encode_part(part: Part) -> bytes:
     return _PART.pack(part.kind, flags, part.exchange, part.number) + part.body
 
 
-def decode_part(payload: bytes) -> Part:
+def decode_part(payload: bytes, sender: Side | None = None) -> Part:
     """
-    @param payload: of a record on L{CHANNEL}.
-    @raise RecordError: it is not a part.
+    @param payload: of a record on L{REQUESTS} or L{RESPONSES}.
+    @param sender: the side that sends on that channel.
+    @raise RecordError: it is not a part, or not one of that side.
     """
     if not _PART.size <= len(payload) <= MAX_RECORD:
         raise RecordError(f"a part of {len(payload)} bytes")
@@ -154,6 +155,8 @@ def decode_part(payload: bytes) -> Part:
     if flags > 3 or (flags & 2 and kind is not Kind.HEAD):
         raise RecordError(f"{kind.name} with flags {flags}")
     side = Side(flags & 1)
+    if sender is not None and side is not sender:
+        raise RecordError(f"{kind.name} of {side.name} among those of {sender.name}")
     if kind not in NUMBERED and number:
         raise RecordError(f"{kind.name} with a number")
     if _SENDERS.get(kind, side) is not side:
@@ -166,8 +169,11 @@ def decode_part(payload: bytes) -> Part:
     return part
 
 
-CHANNEL: Final = 2
-"""The channel of the log on which exchanges run."""
+REQUESTS: Final = 2
+"""The channel of the log on which ingress sends, to the egress of the peer."""
+
+RESPONSES: Final = 3
+"""The channel of the log on which egress sends, to the ingress of the peer."""
 
 _SIZES: Final = {Kind.END: _END.size, Kind.CREDIT: _TOTAL.size, Kind.CANCEL: 0}
 

@@ -28,7 +28,7 @@ from hoft.config import Config, Forward, Route
 from hoft.errors import HoftError, JournalFull, RecordError
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState, Outgoing
 from hoft.web.calls import Call
-from hoft.web.exchange import CHANNEL, Part, Side, decode_part, encode_cancel
+from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
 from hoft.web.policy import choose_peer
@@ -64,9 +64,6 @@ FETCHED = 16
 
 GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
-
-_FLAGS = 1
-"""Where in a part the flags are, which tell who sends it; what is no part of either side's is for egress."""
 
 
 @frozen
@@ -278,7 +275,7 @@ class Ingress:
 
     def send(self, link: ILink, payload: bytes) -> None:
         """Commit a part soon, with others."""
-        self._batch(link).send.append(Outgoing(payload, CHANNEL, 0))
+        self._batch(link).send.append(Outgoing(payload, REQUESTS, 0))
 
     def consume(self, link: ILink, records: Sequence[int]) -> None:
         """Let go of records soon, with others."""
@@ -352,9 +349,7 @@ class Ingress:
     # --- IRecordReceiver ---------------------------------------------------------------
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
-        """
-        Parts that egress sends are for us; what belongs to requests is left alone.
-        """
+        """See L{IRecordReceiver}: parts of responses."""
         touched: dict[bytes, Waiting] = {}
         unknown: list[int] = []
         for record in records:
@@ -396,10 +391,8 @@ class Ingress:
         self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
     def _received(self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting]) -> None:
-        if len(payload) <= _FLAGS or payload[_FLAGS] & 1 != Side.EGRESS:
-            return
         try:
-            part = decode_part(payload)
+            part = decode_part(payload, Side.EGRESS)
         except RecordError as error:
             self._counts["malformed_parts"] += 1
             self.log.warn("{peer} sent what is no part: {error}", peer=link.name, error=error)

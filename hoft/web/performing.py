@@ -17,7 +17,7 @@ from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.agent import ExactRequest
 from hoft.web.connection import ExactResponse
-from hoft.web.exchange import CHANNEL, Part, Side, decode_credit, encode_credit
+from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit
 from hoft.web.executions import State
 from hoft.web.fields import Authority, end_to_end, is_token, trailers, with_via
 from hoft.web.gathering import Gathering
@@ -135,7 +135,7 @@ class Exchange:
         """
         total = self._request.grant(always) if self.stage is Stage.GATHERING else None
         if total is not None:
-            credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), CHANNEL, 0)
+            credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
             self._link.commit([credit]).addErrback(self._uncommitted)
 
     def _gotHead(self, head: RequestHead) -> None:
@@ -423,7 +423,7 @@ class Exchange:
 
     def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
         urgency = 3 if self._head is None else self._head.urgency
-        send = [Outgoing(part, CHANNEL, urgency) for part in parts]
+        send = [Outgoing(part, RESPONSES, urgency) for part in parts]
         if not last:
             also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
             return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)

@@ -17,7 +17,7 @@ from hoft.errors import HoftError, JournalFull, RecordError
 from hoft.interfaces import CommitResult, ILink, Outgoing
 from hoft.web.calls import Call
 from hoft.web.exchange import (
-    CHANNEL,
+    REQUESTS,
     WINDOW,
     Kind,
     Part,
@@ -180,7 +180,7 @@ class Waiting:
         self.advance()
 
     def _outgoing(self, payload: bytes) -> Outgoing:
-        return Outgoing(payload, CHANNEL, self._head.urgency)
+        return Outgoing(payload, REQUESTS, self._head.urgency)
 
     def _commit(self) -> None:
         pending, size = self._pending, self._pending_size

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from hoft.config import Route
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
 from hoft.web.exchange import (
-    CHANNEL,
+    RESPONSES,
     Kind,
     PartWriter,
     Side,
@@ -139,7 +139,7 @@ class FarSide:
         return request
 
     def send(self, payloads: Sequence[bytes]) -> None:
-        self.link.commit([Outgoing(payload, CHANNEL) for payload in payloads])
+        self.link.commit([Outgoing(payload, RESPONSES) for payload in payloads])
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         self.batches += 1

@@ -23,8 +23,8 @@ from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
 from hoft.web.agent import ExactAgent
 from hoft.web.egress import Egress
 from hoft.web.exchange import (
-    CHANNEL,
     NUMBERED,
+    REQUESTS,
     WINDOW,
     Kind,
     Part,
@@ -360,7 +360,7 @@ class NearSide:
         return [*writer.head(head), *writer.data(body), *writer.end(trailers)]
 
     def send(self, *payloads: bytes) -> None:
-        self.link.commit([Outgoing(payload, CHANNEL) for payload in payloads])
+        self.link.commit([Outgoing(payload, REQUESTS) for payload in payloads])
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         for record in records:

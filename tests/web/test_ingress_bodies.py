@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from hoft.interfaces import Outgoing
 from hoft.protocols.packets import MAX_RECORD
-from hoft.web.exchange import CHANNEL, WINDOW, Kind, PartWriter, Side, decode_part
+from hoft.web.exchange import RESPONSES, WINDOW, Kind, PartWriter, Side, decode_part
 from hoft.web.heads import ResponseHead
 from tests.web.callers import IngressCase, Response, Test
 
@@ -312,6 +312,6 @@ class ResponseTests(IngressCase):
 
     @inlineCallbacks
     def test_what_is_no_part_is_dropped(self) -> Test:
-        self.far_link.commit([Outgoing(b"\x63\x01rubbish", CHANNEL)])
+        self.far_link.commit([Outgoing(b"\x63\x01rubbish", RESPONSES)])
         yield self.until(lambda: self.ingress.counters()["malformed_parts"] == 1)
         yield self.until(lambda: not self.near.unconsumed())

@@ -279,11 +279,11 @@ class StrayTests(EndCase):
         self.assertEqual(self.far.cancels, [bytes(16)])
 
     @inlineCallbacks
-    def test_what_belongs_to_requests_is_left_alone(self) -> Test:
+    def test_what_only_an_ingress_may_send_is_no_part_of_a_response(self) -> Test:
         self.far.send([encode_credit(bytes(16), Side.INGRESS, 1)])
-        yield self.until(lambda: self.near.unconsumed() == 1)
-        yield deferLater(reactor, 0.05)
-        self.assertEqual(self.near.unconsumed(), 1)
+        yield self.until(lambda: self.ingress.counters()["malformed_parts"] == 1)
+        yield self.until(lambda: not self.near.unconsumed())
+        self.assertEqual(self.far.cancels, [])
 
     @inlineCallbacks
     def test_an_exchange_belongs_to_its_link(self) -> Test:

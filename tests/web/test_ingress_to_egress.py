@@ -5,7 +5,6 @@ services with real sockets.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from random import Random
@@ -49,25 +48,6 @@ class IngressToEgressTests(Callers, EgressCase):
         service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body), request.body)
 
     @inlineCallbacks
-    def test_a_get(self) -> Test:
-        response = yield self.get(b"/svc/demo/a?b", b"X-Case: kept")
-        self.assertEqual((response.status, response.body), (200, b"hello"))
-        request = self.service.requests[0]
-        self.assertEqual(request.line, b"GET /base/a?b HTTP/1.1")
-        self.assertEqual(request.values(b"host"), [b"127.0.0.1:%d" % self.port])
-        self.assertEqual(request.values(b"x-case"), [b"kept"])
-        self.assertEqual(len(response.fields(b"via")), 2)
-
-    @inlineCallbacks
-    def test_bodies_come_back_as_they_went(self) -> Test:
-        self.service.script = self.echo
-        for size in (0, 1, 65_536, 5_000_001):
-            body = Random(size).randbytes(size)
-            response = yield self.post(body)
-            self.assertEqual(response.status, 200)
-            self.assertEqual(hashlib.sha256(response.body).digest(), hashlib.sha256(body).digest())
-
-    @inlineCallbacks
     def test_many_at_once_each_get_their_own(self) -> Test:
         def script(service: Service, request: Received) -> None:
             text = request.line.split(b" ")[1]
@@ -78,30 +58,6 @@ class IngressToEgressTests(Callers, EgressCase):
         for number, answer in enumerate(asked):
             response = yield answer
             self.assertEqual(response.body, b"/base/%d" % number)
-
-    @inlineCallbacks
-    def test_a_response_streams(self) -> Test:
-        held: list[Service] = []
-
-        def script(service: Service, request: Received) -> None:
-            held.append(service)
-            service.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-
-        self.service.script = script
-        caller = self.connect()
-        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        received = b""
-        while b"first" not in received:
-            received += yield deferToThread(caller.recv, 65536)
-        held[0].answer(b"4\r\nlast\r\n0\r\n\r\n")
-        while not received.endswith(b"4\r\nlast\r\n0\r\n\r\n"):
-            received += yield deferToThread(caller.recv, 65536)
-
-    @inlineCallbacks
-    def test_what_the_far_node_refuses(self) -> Test:
-        response = yield self.get(b"/to/http/127.0.0.1:1/")
-        self.assertEqual(response.status, 403)
-        self.assertIn(b"http_request_denied", response.fields(b"proxy-status")[0])
 
     @inlineCallbacks
     def test_a_service_that_resets(self) -> Test:
