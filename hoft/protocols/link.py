@@ -13,19 +13,21 @@ One timer wakes the link when the engine's deadline has come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import CarrierError, LinkClosed
+from hoft.errors import CarrierError, LinkClosed, PayloadLost
 from hoft.interfaces import (
     CommitResult,
     IFileTransport,
@@ -52,7 +54,6 @@ T = TypeVar("T")
 CACHED_BYTES = 8 << 20
 """Payloads kept in memory between their commit and their first packet, a link."""
 
-HAND_UP_INLINE = 65536
 CONTROL_FILES = 4
 """Files without records that may lie in the folder, for each peer."""
 
@@ -86,6 +87,10 @@ class NodeParts:
     settings: Settings
     outbox_at_start: int
     """L{log.last_outbox_id} when this process had opened the journal."""
+    packet_numbers: defaultdict[UUID, Iterator[int]] = field(
+        factory=lambda: defaultdict(lambda: count(1)), init=False, repr=False
+    )
+    """By peer: a link that is closed and opened again must not use a number twice in one boot."""
 
 
 @implementer(ILink)
@@ -127,6 +132,8 @@ class Link:
         self._adopting: Deferred[bool] | None = None
         self._writing = False
         self._syncing = False
+        self._sync_not_before = float("-inf")
+        self._handed_over = 0
         self._retry: float | None = None
         self._not_before = float("-inf")
         self._timer: IDelayedCall | None = None
@@ -149,7 +156,8 @@ class Link:
     def open(self) -> Deferred[None]:
         """Load the log from the journal."""
         operation = partial(log.open_log, peer=self.peer.bytes)
-        return self._journal.transact(operation).addCallback(self._opened)
+        # Durable, because all that it finds as received is acknowledged from now on.
+        return self._journal.transact(operation, durable=True).addCallback(self._opened)
 
     def _opened(self, opened: log.Opened) -> None:
         self._link = opened.link
@@ -169,6 +177,7 @@ class Link:
                 opened.clock, opened.peer_incarnation, opened.peer_clock, opened.retired, opened.received
             ),
             entropy=parts.entropy,
+            packet_numbers=parts.packet_numbers[self.peer],
             now=parts.clock(),
         )
         if opened.rolled_back:
@@ -231,10 +240,8 @@ class Link:
     def _enqueued(self, enqueued: log.Enqueued, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
         for queued, outgoing in zip(enqueued.records, send, strict=True):
-            if queued.id in self._entries:
-                continue  # an adoption that came in between has numbered it and handed it over
-            if queued.number is not None and enqueued.generation != self._generation:
-                continue  # dropped since, with the log it belonged to
+            if queued.id <= self._handed_over:
+                continue  # a log that was adopted or begun in between has all there is to know of it
             cached = self._cached + queued.size <= CACHED_BYTES
             self._cached += queued.size if cached else 0
             self._entries[queued.id] = _Entry(queued, outgoing.payload if cached else None)
@@ -245,7 +252,11 @@ class Link:
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """See L{ILink.read}."""
-        return self._journal.load([self._inbox[id].location for id in ids])
+        held = [self._inbox.get(id) for id in ids]
+        gone = [id for id, one in zip(ids, held, strict=True) if one is None]
+        if gone:
+            return fail(PayloadLost(f"records {gone} of {self.name} were consumed, or went with their log"))
+        return self._journal.load([one.location for one in held if one is not None])
 
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
@@ -292,8 +303,10 @@ class Link:
             return waiting
         heard = self.engine.hear(header, control, self._now())
         if heard.judgement is Judgement.ADOPT:
-            self._adopt(heard.sighting)
-            return self.hear(header, control)
+            adopting = self._adopt(heard.sighting)
+            return adopting.addCallback(
+                lambda adopted: self.hear(header, control) if adopted else Judgement.VOID
+            )
         if heard.judgement is Judgement.CLONE:
             self._log.critical(
                 "A copy of {peer} runs beside it: the link is stopped. Stop one of the two,"
@@ -392,8 +405,11 @@ class Link:
 
     # --- who the peer is
 
-    def _adopt(self, sighting: Sighting) -> None:
-        self._adopting = Deferred()
+    def _adopt(self, sighting: Sighting) -> Deferred[bool]:
+        """Fires once it is over with whether the sender of what was seen is adopted."""
+        adoption = self._adopting = Deferred()
+        mine: Deferred[bool] = Deferred()
+        adoption.addCallback(_also, mine)
         operation = partial(
             log.adopt,
             link=self._link,
@@ -403,16 +419,22 @@ class Link:
         )
         done = self._journal.transact(operation).addCallback(self._adopted, sighting)
         done.addErrback(self._not_adopted).addCallback(self._adoption_over)
+        return mine
 
     def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
         known = self.engine.synchronisation.peer_incarnation != 0
+        sender = self.engine.sender
         self._generation = adopted.generation
         self._clock = adopted.clock
         self._replace_entries(adopted)
         new = self.engine.adopt(sighting, map(_outgoing, adopted.outbox), self._now())
+        if new:
+            self._remove(sender.give_up())
         if new and known:
             self._rolled_back(adopted)
-        leftovers, self._leftovers = self._leftovers, []
+        # Those who know of them by what they have written themselves may have consumed some.
+        leftovers = [held for held in self._leftovers if held.id in self._inbox]
+        self._leftovers = []
         if leftovers:
             self._hand_up(leftovers, [None] * len(leftovers))
         return True
@@ -428,6 +450,7 @@ class Link:
             adopting.callback(adopted)
 
     def _replace_entries(self, adopted: log.Adopted) -> None:
+        self._handed_over = adopted.last
         for id in adopted.dropped:
             self._forget(id)
         for queued in adopted.outbox:
@@ -461,6 +484,7 @@ class Link:
         self._inbox.clear()
         self._leftovers = []
         self._replace_entries(begun)
+        self._remove(self.engine.sender.give_up())
         self.engine.reincarnate(self._journal.incarnation, begun.clock, self._now())
         self._rolled_back(begun)
         self.pump()
@@ -478,6 +502,7 @@ class Link:
     def carrier_down(self) -> None:
         """Files cannot be written: nothing is sent, nothing counts as lost."""
         self._carrier_up = False
+        self.engine.suspend(self._now())
         self._update_state()
 
     def pump(self) -> None:
@@ -494,7 +519,7 @@ class Link:
         self._set_timer(now)
 
     def _sync_if_due(self, now: float) -> None:
-        if self._syncing or not self.engine.wants_sync(now):
+        if self._syncing or now < self._sync_not_before or not self.engine.wants_sync(now):
             return
         self._syncing = True
         receiver = self.engine.receiver
@@ -506,6 +531,7 @@ class Link:
 
         def failed(failure: Failure) -> None:
             self._syncing = False
+            self._sync_not_before = self._now() + RETRY_LONGEST
             self._lost(failure, "nothing can be acknowledged")
 
         done = self._journal.transact(_nothing, durable=True)
@@ -553,6 +579,7 @@ class Link:
 
         def failed(failure: Failure) -> None:
             sender.not_written(plan.number)
+            self.engine.not_written(self._now())
             self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
             self._not_before = self._now() + self._retry
             if failure.check(CarrierError):
@@ -597,6 +624,9 @@ class Link:
             deadline = self.engine.deadline_without_answer()
             if deadline is None:
                 return
+        elif now < self._sync_not_before:
+            others = self.engine.deadline_without_answer()
+            deadline = self._sync_not_before if others is None else min(others, self._sync_not_before)
         wait = max(deadline, self._not_before) - now
         self._timer = self._parts.reactor.callLater(max(wait, 0.0005), self._timed_out)
 
@@ -607,8 +637,7 @@ class Link:
 
     def _timed_out(self) -> None:
         self._timer = None
-        self.engine.tick(self._now())
-        self.pump()
+        self.tick()
 
     def tick(self) -> None:
         """
@@ -616,7 +645,8 @@ class Link:
         C{callLater}, whose wall clock may be set back.
         """
         if not self._closed and self._transport is not None:
-            self.engine.tick(self._now())
+            if self._carrier_up:
+                self.engine.tick(self._now())
             self.pump()
 
     def _update_state(self) -> None:
@@ -645,6 +675,12 @@ class Link:
 def _outgoing(queued: log.Queued) -> OutgoingRecord:
     assert queued.number is not None
     return OutgoingRecord(queued.id, queued.number, queued.size, queued.urgency)
+
+
+def _also(result: T, waiting: Deferred[T]) -> T:
+    """Tell C{waiting} as well."""
+    waiting.callback(result)
+    return result
 
 
 def _nothing(_: Any) -> None:

@@ -124,6 +124,8 @@ class Adopted:
     """Ids of records of an earlier log, whose fate nobody knows."""
     outbox: Sequence[Queued]
     """All that is to be sent, with numbers."""
+    last: int
+    """L{last_outbox_id}: whatever was queued up to here is in C{outbox}, dropped or acknowledged."""
 
 
 @frozen
@@ -250,7 +252,7 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
         [(number + at, id) for at, (id,) in enumerate(waiting)],
     )
     transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(waiting), link))
-    return Adopted(generation, own_clock, dropped, _outbox(transaction, link))
+    return Adopted(generation, own_clock, dropped, _outbox(transaction, link), last_outbox_id(transaction))
 
 
 def raise_clock(transaction: Transaction, link: int, boot: int) -> int:
@@ -307,7 +309,9 @@ def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopt
         generation, clock = transaction.execute(
             "SELECT generation, clock FROM link WHERE id = ?", (link,)
         ).fetchone()
-        begun[peer] = Adopted(generation, clock, dropped, _outbox(transaction, link))
+        begun[peer] = Adopted(
+            generation, clock, dropped, _outbox(transaction, link), last_outbox_id(transaction)
+        )
     return begun
 
 

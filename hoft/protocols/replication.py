@@ -14,7 +14,8 @@ C{now} is monotonic seconds throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
 
@@ -93,9 +94,11 @@ class Replication:
         log: LogState,
         entropy: Callable[[int], bytes],
         now: float,
+        packet_numbers: Iterator[int] | None = None,
     ) -> None:
         """
         @param boot: this process start, 64 random bits that were never used before.
+        @param packet_numbers: ascending, none used before in this boot; from 1 if not given.
         """
         self._settings = settings
         self.boot = boot
@@ -111,7 +114,7 @@ class Replication:
             retired=log.retired,
             entropy=entropy,
         )
-        self._packet_number = 0
+        self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
         self._hello_at = now
         self._hellos = 0
         self._probe_due = False
@@ -278,7 +281,6 @@ class Replication:
 
     def _plan(self, records: Sequence[OutgoingRecord], probe: bool, clock: int, now: float) -> PacketPlan:
         sync = self.synchronisation
-        self._packet_number += 1
         if sync.owes_answer():
             self._stranger_at = now + self.round_trips.ack_delay()
         echo, retired = sync.next_echo()
@@ -302,7 +304,7 @@ class Replication:
             frames.append(records[at : at + count])
             at += count
         return PacketPlan(
-            number=self._packet_number,
+            number=next(self._packet_numbers),
             incarnation=sync.incarnation,
             recipient_incarnation=sync.peer_incarnation,
             challenge=sync.challenge,
@@ -349,6 +351,15 @@ class Replication:
         probe = self.sender.next_probe()
         if probe is not None and now >= probe:
             self._probe_due = True
+
+    def not_written(self, now: float) -> None:
+        """A packet could not be written: whatever it was to answer is owed again."""
+        if self.synchronised:
+            self.receiver.owe(now)
+
+    def suspend(self, now: float) -> None:
+        """The carrier is down: nothing counts as lost, and nobody as silent."""
+        self.sender.suspend(now)
 
     def resume(self, now: float) -> None:
         """The carrier works again after it was down."""

@@ -18,6 +18,9 @@ the one this link started with
 echoes our challenge, from an incarnation that was    the peer was restored: tell it
 replaced                                              ``retired``, ignore the rest
 echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
+echoes our challenge, from a further boot of the      the peer was restored: tell it
+adopted incarnation that has shown a lower clock      ``retired``, ignore the rest
+than an earlier boot
 echoes our challenge, otherwise                       adopt its incarnation and boot
 is from the adopted incarnation and boot              goes on as usual
 anything else                                         void; its challenge is echoed
@@ -36,6 +39,9 @@ from attrs import frozen
 
 CANDIDATES = 4
 """Unadopted boots whose challenge is remembered to be echoed."""
+
+SHOWN = 64
+"""Unadopted boots whose clocks are remembered."""
 
 
 class Judgement(Enum):
@@ -106,6 +112,8 @@ class Synchronisation:
         self._echo = (0, 0)
         # boot -> (packet number, challenge, incarnation to be told it is retired or 0)
         self._candidates: dict[int, tuple[int, int, int]] = {}
+        # boot -> the lowest clock that it has shown
+        self._shown: dict[int, int] = {}
         self.challenge = random64(entropy)
 
     def judge(self, seen: Sighting) -> Judgement:
@@ -136,6 +144,9 @@ class Synchronisation:
             self.peer_clock = max(self.peer_clock, seen.clock)
             return Judgement.CURRENT
         if fresh:
+            if self._was_restored(seen):
+                self._remember(seen, retired=seen.incarnation)
+                return Judgement.VOID
             return Judgement.ADOPT
         self._remember(seen, retired=0)
         return Judgement.VOID
@@ -143,7 +154,18 @@ class Synchronisation:
     def _knows_more(self, seen: Sighting) -> bool:
         return seen.recipient_incarnation == self.incarnation and seen.peer_clock > self._clock_at_start
 
+    def _was_restored(self, seen: Sighting) -> bool:
+        # Late files of its earlier boot may have been accepted after we echoed the
+        # challenge by which it adopted us: it believes that we know of nothing later
+        # than its journal does.  What it showed first is what its journal had.
+        if self.adopted is None or self.adopted[0] != seen.incarnation:
+            return False
+        return min(seen.clock, self._shown.get(seen.boot, seen.clock)) < self.peer_clock
+
     def _remember(self, seen: Sighting, retired: int) -> None:
+        self._shown[seen.boot] = min(seen.clock, self._shown.pop(seen.boot, seen.clock))
+        while len(self._shown) > SHOWN:
+            del self._shown[next(iter(self._shown))]
         known = self._candidates.pop(seen.boot, None)
         if known is not None and known[0] > seen.number:
             self._candidates[seen.boot] = known

@@ -54,6 +54,8 @@ class RoundTrips:
         self._rates: deque[float] = deque(maxlen=RATES)
         self._reordering = 1.0
         self._hold = 0.0
+        self._wait = 0.0
+        self._bandwidth = float("inf")
         self._first = settings.first
         self.smoothed: float | None = None
         self.variation = 0.0
@@ -85,14 +87,23 @@ class RoundTrips:
             del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
         self._recent.append(seconds)
         insort(self._sorted, seconds)
+        self._estimate()
 
     def rate(self, bytes_per_second: float) -> None:
         """While a packet was under way, so much arrived."""
         self._rates.append(bytes_per_second)
+        self._bandwidth = max(max(self._rates), 1.0)
 
     def spurious(self) -> None:
         """A packet that counted as lost has arrived after all."""
         self._reordering = min(self._reordering * REORDERING_STEP, REORDERING_MOST)
+        self._estimate()
+
+    def _estimate(self) -> None:
+        if self.smoothed is not None:
+            slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
+            wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
+            self._wait = wait + max(self.ack_delay(), self._hold)
 
     def timeout(self, size: int = 0) -> float:
         """
@@ -102,11 +113,7 @@ class RoundTrips:
         """
         if self.smoothed is None:
             return self._first
-        slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
-        wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
-        wait += max(self.ack_delay(), self._hold)
-        if size and self._rates:
-            wait += size / max(max(self._rates), 1.0)
+        wait = self._wait + size / self._bandwidth
         return min(max(wait, self._settings.shortest), self._settings.longest)
 
     def probe_after(self, unanswered: int) -> float:

@@ -97,7 +97,7 @@ def plan_of(seed: int, messages: int) -> Plan:
         crashes=random.randrange(6),
         restores=random.choice((0, 0, 0, 1, 2)),
         power_cuts=random.choice((0, 0, 0, 1, 2)),
-        replays=random.choice((0.0, 0.0, 0.1, 0.5)),
+        replays=random.choice((0.0, 0.0, 0.0, 0.2)),
         disk=random.choice((0.001, 0.004, 0.3)),
         commit=random.choice((0.0002, 0.0002, 0.05)),
         seconds=messages * 0.3,
