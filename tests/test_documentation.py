@@ -26,6 +26,9 @@ CARD = (
 
 PEERS = f'[peers.far]\ncard = "{CARD}"\n'
 
+_OTHERS = {"twisted/plugins/bucket_carrier.py"}
+"""Files that a reader makes."""
+
 STORED = ROOT / "hoft.toml"
 """What configurations in the text are read as; it need not be there."""
 
@@ -142,6 +145,21 @@ class Blocks(SynchronousTestCase):
             for block in blocks(page):
                 if block.language == "python":
                     ast.parse(block.text, str(block))
+
+
+class Places(SynchronousTestCase):
+    """Where the pages say that things live, they do."""
+
+    def test_files(self) -> None:
+        """Each file of ours that a page names is there."""
+        folders = [ROOT, *(ROOT / "hoft" / folder for folder in (".", "protocols", "transports", "web"))]
+        for page in pages():
+            text = page.read_text("utf-8")
+            for name in re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", text):
+                if name in _OTHERS:
+                    continue
+                found = [folder for folder in folders if (folder / name).is_file()]
+                self.assertTrue(found, f"{page.name}: {name}")
 
 
 class ConfigurationReference(SynchronousTestCase):
