@@ -74,7 +74,7 @@ _OWN = Schema(
     (
         (
             "CREATE TABLE journal (only INTEGER PRIMARY KEY CHECK (only = 1), incarnation BLOB NOT NULL,"
-            " clock INTEGER NOT NULL, boot TEXT NOT NULL) STRICT",
+            " boot TEXT NOT NULL) STRICT",
             "CREATE TABLE segment (number INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
             " live INTEGER NOT NULL) STRICT",
         ),
@@ -102,7 +102,6 @@ class Done:
     """What one commit did, on its way from the journal's thread to the reactor's."""
 
     incarnation: int
-    clock: int
     ordered: list[tuple[Deferred[Any], Any]] = field(factory=list)
     """To be told now; also whatever failed."""
     durable: list[tuple[Deferred[Any], Any]] = field(factory=list)
@@ -167,13 +166,6 @@ class Transaction:
         """Let go of a payload; once for each that was stored."""
         self._database.segments.discard(location)
 
-    def raise_clock(self) -> int:
-        """
-        Raise the journal's clock, by one however many operations of one commit
-        ask, and return it.
-        """
-        return self._database.raise_clock()
-
     def mint_incarnation(self) -> int:
         """Give the journal a new incarnation: what it was before is a closed history."""
         return self._database.mint_incarnation()
@@ -205,7 +197,6 @@ class Database:
         self.segments = Segments(folder / "segments", segment_size)
         self.inline = inline
         self.incarnation = 0
-        self.clock = 0
         self.lost = 0
         self._schemas = (_OWN, *schemas)
         self._entropy = entropy
@@ -215,7 +206,6 @@ class Database:
         self._log = -1
         self._full = False
         self._suspect = False
-        self._raised = False
         self._minted = False
 
     def open(self) -> None:
@@ -256,8 +246,7 @@ class Database:
             execute("BEGIN IMMEDIATE")
             migrate(connection, self._schemas)
             execute(
-                "INSERT INTO journal (only, incarnation, clock, boot) VALUES (1, ?, 0, '')"
-                " ON CONFLICT DO NOTHING",
+                "INSERT INTO journal (only, incarnation, boot) VALUES (1, ?, '') ON CONFLICT DO NOTHING",
                 (self._random(),),
             )
             leftovers = self.segments.open(execute("SELECT number, length, live FROM segment"))
@@ -287,8 +276,6 @@ class Database:
             for operation, _, _ in batch:
                 outcomes.append(self._run(operation))
             doomed = self.segments.save(execute)
-            if self._raised:
-                execute("UPDATE journal SET clock = ?", (self.clock,))
             execute("COMMIT")
             self.segments.committed(doomed)
             if self._minted:
@@ -300,10 +287,10 @@ class Database:
             outcomes += [(lost, True)] * (len(batch) - len(outcomes))
             doomed = ()
             self._roll_back()
-        self._raised = self._minted = False
+        self._minted = False
         if self._full:
             self._make_room()
-        done = Done(self.incarnation, self.clock, doomed=doomed)
+        done = Done(self.incarnation, doomed=doomed)
         for (_, deferred, durable), (result, failed) in zip(batch, outcomes, strict=True):
             (done.durable if durable and not failed else done.ordered).append((deferred, result))
         return done
@@ -374,13 +361,6 @@ class Database:
             self._full = not self._state.keep_reserve()
         return not self._full
 
-    def raise_clock(self) -> int:
-        """See L{Transaction.raise_clock}."""
-        if not self._raised:
-            self._raised = True
-            self.clock += 1
-        return self.clock
-
     def mint_incarnation(self) -> int:
         """See L{Transaction.mint_incarnation}."""
         incarnation = self._random()
@@ -395,8 +375,8 @@ class Database:
         return (int.from_bytes(self._entropy(8), "big") or 1).to_bytes(8, "big")
 
     def _read_state(self) -> None:
-        [(incarnation, clock)] = self._transaction.execute("SELECT incarnation, clock FROM journal")
-        self.incarnation, self.clock = int.from_bytes(incarnation, "big"), clock
+        [(incarnation,)] = self._transaction.execute("SELECT incarnation FROM journal")
+        self.incarnation = int.from_bytes(incarnation, "big")
 
     def close(self) -> None:
         """Bring all to disk, then L{release}."""

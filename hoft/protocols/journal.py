@@ -54,9 +54,6 @@ class Journal:
     incarnation: int
     """64 random bits, minted with the journal; as last committed."""
 
-    clock: int
-    """Raised by commits that number or deliver (L{Transaction.raise_clock}); as last committed."""
-
     lost: int = 0
     """
     Set by L{open}: in how many places payloads are missing that committed rows
@@ -103,7 +100,7 @@ class Journal:
         """
 
         def opened(_: None) -> None:
-            self.incarnation, self.clock = self._database.incarnation, self._database.clock
+            self.incarnation = self._database.incarnation
             self.lost = self._database.lost
             self._refusal = None
             self._opened = True
@@ -179,7 +176,7 @@ class Journal:
 
     def _flushed(self, done: Done) -> None:
         """Tell the ordered operations; have the disk catch up for the durable ones."""
-        self.incarnation, self.clock = done.incarnation, done.clock
+        self.incarnation = done.incarnation
         self._doomed += done.doomed
         self._unsynced += done.durable
         self._flushing = False

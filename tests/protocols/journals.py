@@ -21,8 +21,21 @@ from hoft.worker import Worker
 T = TypeVar("T")
 
 NOTES = Schema(
-    "notes", (("CREATE TABLE note (number INTEGER PRIMARY KEY, place BLOB NOT NULL, durable INTEGER)",),)
+    "notes",
+    (
+        (
+            "CREATE TABLE note (number INTEGER PRIMARY KEY, place BLOB NOT NULL, durable INTEGER)",
+            "CREATE TABLE tally (count INTEGER NOT NULL)",
+            "INSERT INTO tally VALUES (0)",
+        ),
+    ),
 )
+
+
+def count(transaction: Transaction) -> int:
+    """A small operation: how many times it was committed, this one included."""
+    [(counted,)] = transaction.execute("UPDATE tally SET count = count + 1 RETURNING count").fetchall()
+    return int(counted)
 
 
 class CountingWorker(InlineWorker):

@@ -26,7 +26,7 @@ from hoft.protocols.journal import GROUP, Journal, Schema, Transaction
 from hoft.protocols.segments import Segments
 from hoft.worker import Worker
 
-from .journals import NOTES, InlineJournal, JournalCase, erase, notes, payload_of, write
+from .journals import NOTES, InlineJournal, JournalCase, count, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,11 +39,9 @@ class CommitTests(JournalCase):
         """What is given together is one commit, up to a bound."""
         inline = self.opened()
         before = inline.worker.calls
-        asked = [inline.journal.transact(Transaction.raise_clock) for _ in range(GROUP + 1)]
-        clocks = [inline.result(one) for one in asked]
-        self.assertEqual(clocks, [1] * GROUP + [2])
+        asked = [inline.journal.transact(count) for _ in range(GROUP + 1)]
+        self.assertEqual([inline.result(one) for one in asked], list(range(1, GROUP + 2)))
         self.assertEqual(inline.worker.calls - before, 2)
-        self.assertEqual(inline.journal.clock, 2)
 
     def test_one_failure_harms_no_other(self) -> None:
         """An operation that raises is undone alone, and its caller gets the traceback."""
@@ -87,16 +85,15 @@ class CommitTests(JournalCase):
             ),
         )
         inline = self.opened(schemas=[NOTES, deferred_check])
-        inline.do(Transaction.raise_clock)
+        inline.do(count)
         innocent = inline.journal.transact(write(1, bytes(9000)))
-        clock = inline.journal.transact(Transaction.raise_clock)
+        small = inline.journal.transact(count)
         guilty = inline.journal.transact(lambda t: t.execute("INSERT INTO child VALUES (7)"))
-        for deferred in (innocent, clock, guilty):
+        for deferred in (innocent, small, guilty):
             self.assertRaises(sqlite3.IntegrityError, inline.result, cast("Deferred[Any]", deferred))
-        self.assertEqual(inline.journal.clock, 1)
         self.assertEqual(inline.do(notes), {})
         inline.do(write(1, b"x" * 9000))
-        self.assertEqual(inline.do(Transaction.raise_clock), 2)
+        self.assertEqual(inline.do(count), 2)
         self.assertEqual(inline.journal.segments.read(inline.do(notes)[1]), b"x" * 9000)
 
     def test_order(self) -> None:
@@ -126,12 +123,11 @@ class CommitTests(JournalCase):
         self.assertEqual(fired[False], sorted(fired[False]))
         self.assertEqual(fired[True], sorted(fired[True]))
 
-    def test_clock_and_incarnation(self) -> None:
-        """They outlive a crash, and a failed operation mints nothing."""
+    def test_incarnation(self) -> None:
+        """It outlives a crash, and a failed operation mints nothing."""
         inline = self.opened()
         first = inline.journal.incarnation
         self.assertNotEqual(first, 0)
-        self.assertEqual(inline.do(lambda t: (t.raise_clock(), t.raise_clock())), (1, 1))
 
         def in_vain(transaction: Transaction) -> None:
             transaction.mint_incarnation()
@@ -140,7 +136,7 @@ class CommitTests(JournalCase):
         self.assertRaises(ZeroDivisionError, inline.do, in_vain)
         self.assertEqual(inline.journal.incarnation, first)
         inline = self.reopened(inline)
-        self.assertEqual((inline.journal.incarnation, inline.journal.clock), (first, 1))
+        self.assertEqual(inline.journal.incarnation, first)
         second = inline.do(Transaction.mint_incarnation)
         self.assertNotEqual(second, first)
         self.assertEqual(inline.journal.incarnation, second)

@@ -13,9 +13,9 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from hoft.errors import JournalError, JournalFull, JournalInUse
 from hoft.protocols import statefolder
-from hoft.protocols.journal import GROUP, Transaction
+from hoft.protocols.journal import GROUP
 
-from .journals import InlineJournal, JournalCase, erase, notes, payload_of, write
+from .journals import InlineJournal, JournalCase, count, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -106,20 +106,20 @@ class FolderTests(JournalCase):
         inline = self.opened()
         for number in range(10):
             inline.do(write(number, payload_of(number)))
-        clock = inline.do(Transaction.raise_clock)
+        counted = inline.do(count)
         inline.result(inline.journal.close())
         shutil.copytree(self.folder, f"{self.folder}.copy")
         inline = self.opened()
         for number in range(10):
             inline.do(erase(number))
             inline.do(write(number + 50, payload_of(number + 50)))
-        inline.do(Transaction.raise_clock)
+        inline.do(count)
         incarnation = inline.journal.incarnation
         inline.crash()
         shutil.rmtree(self.folder)
         shutil.move(f"{self.folder}.copy", self.folder)
         inline = self.opened()
-        self.assertEqual((inline.journal.clock, inline.journal.incarnation), (clock, incarnation))
+        self.assertEqual((inline.do(count), inline.journal.incarnation), (counted + 1, incarnation))
         places = inline.do(notes)
         self.assertEqual(list(places), list(range(10)))
         self.assertEqual(
@@ -172,7 +172,7 @@ class FullDiskTests(TestCase):
         self.check(size, accepted)
         # While it is full: payloads are refused alone, the rest goes on.
         refused = self.inline.journal.transact(write(5000, bytes(size)))
-        small = self.inline.journal.transact(Transaction.raise_clock)
+        small = self.inline.journal.transact(count)
         self.inline.result(small)
         self.assertTrue(self.failureResultOf(refused, JournalFull))
         # A restart does no harm; what it frees of SQLite's log may be used.
@@ -182,7 +182,7 @@ class FullDiskTests(TestCase):
         # Acknowledgements free room, and with that, everything goes on unaided.
         for number in accepted:
             self.inline.do(erase(number))
-            self.inline.do(Transaction.raise_clock)
+            self.inline.do(count)
         again = range(len(accepted) // 2)
         for number in again:
             self.inline.do(write(number, random.Random(number).randbytes(size)))
