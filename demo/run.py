@@ -180,11 +180,11 @@ def with_curl(base: str) -> str:
 def many(base: str) -> str:
     """Small calls, one after the other."""
     with requests.Session() as session:
-        for number in range(20):
+        for number in range(10):
             answer = session.get(f"{base}/anything/{number}", timeout=60)
             expect(answer.status_code == 200, f"GET /anything/{number}: {answer.status_code}")
             expect(answer.json()["url"].endswith(f"/anything/{number}"), "another call's answer")
-    return "20 of 20 right"
+    return "10 of 10 right"
 
 
 # --- the stage ------------------------------------------------------------------
@@ -259,7 +259,7 @@ def play(folder: Path, processes: Processes, arguments: argparse.Namespace) -> N
     show("GET /status/404", lambda: not_found(base))
     if shutil.which("curl"):
         show("curl .../uuid", lambda: with_curl(base))
-    show("20 small calls in a row", lambda: many(base))
+    show("10 small calls in a row", lambda: many(base))
     processes.check()
     states = [requests.get(f"{node}/_hoft/status", timeout=10).json() for node in (near, far)]
     mirror.send_signal(signal.SIGTERM)
