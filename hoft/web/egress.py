@@ -28,8 +28,8 @@ old log may never arrive, and it may send requests again, under the ids they had
  - A request that comes again after it was answered is performed again if it is
    repeatable; else its row makes the answer C{outcome-unknown}.
  - What stays incomplete because the peer knows nothing of it any more is found by
-   poking: once a tick we tell it how much it may send, and it cancels what it does
-   not know.
+   poking: when nothing has come for a while we tell it how much it may send, and it
+   cancels what it does not know.  So is what a peer that was killed left incomplete.
 """
 
 from __future__ import annotations
@@ -254,8 +254,6 @@ class PeerExchanges:
         self.link.commit((), (), self.rows.age()).addErrback(self._uncommitted)
         for exchange in list(self._exchanges.values()):
             exchange.idle += 1
-            if exchange.idle > 1:
-                exchange.poke()
             if exchange.idle > LIFETIME and exchange.stage in (Stage.GATHERING, Stage.DRAINING):
                 exchange.cancel()
                 self.ended(exchange)

@@ -40,6 +40,13 @@ from hoft.web.responding import ResponseSender
 from hoft.web.responses import ServiceError
 from hoft.web.surroundings import Surroundings
 
+ASK = 5.0
+"""
+Seconds without news of an incomplete request after which its peer is first told how
+much it may send: one that was killed meanwhile knows nothing of it and cancels it.
+Then twice as long, and so on.
+"""
+
 
 class Stage(Enum):
     """Where an exchange is."""
@@ -77,6 +84,8 @@ class Exchange:
         self._grant: Grant | None = None
         self._fields: Fields = ()
         self._spooled = 0
+        self._heard = around.clock()
+        self._patience = ASK
         self._complete = 0.0
         self._row: State | None = None
         """What the table says of it, once what was asked of it is done."""
@@ -110,6 +119,8 @@ class Exchange:
         """Do what the parts that are here allow."""
         if self.stage is not Stage.GATHERING:
             return
+        self._heard = self._around.clock()
+        self._patience = ASK
         if self._head is None:
             reading = self._request.readHead()
             if reading is not None:
@@ -377,7 +388,10 @@ class Exchange:
         self._stopService()
 
     def tick(self, now: float) -> None:
-        """Do what timers that stand still may have left undone."""
+        """Do what timers that stand still may have left undone, and ask for what does not come."""
+        if self.stage is Stage.GATHERING and now - self._heard >= self._patience:
+            self._patience *= 2
+            self.poke()
         if self._deadline is not None and now >= self._due:
             self._silent()
         self._sender.tick()

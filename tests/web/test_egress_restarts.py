@@ -12,8 +12,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from hoft.web.exchange import WINDOW
-from hoft.web.executions import LIFETIME, TICK, Rows, State
+from hoft.web.executions import LIFETIME, Rows, State
 from hoft.web.heads import RequestHead, Retry
+from hoft.web.performing import ASK
 from tests.web.services import Call, EgressCase, Received, Service, Test, until, wait
 
 KEY = [(b"Idempotency-Key", b"1")]
@@ -306,13 +307,14 @@ class AgeTests(RestartCase):
         head, *_ = self.near.parts(call.id, self.head(b"POST"), b"abc")
         call.send(head)
         yield until(lambda: self.egress.counters()["requests"])
-        for self.skew in (TICK, TICK + 1, 2 * TICK - 1):
-            self.egress.tick()
+        self.skew = ASK - 1
+        self.egress.tick()
         yield wait(0.02)
         self.assertEqual(call.credit, 0)
-        self.skew = 2 * TICK + 1
-        self.egress.tick()
-        yield until(lambda: call.credit == WINDOW)
+        for self.skew in (ASK + 1, 3 * ASK + 2):
+            call.credit = 0
+            self.egress.tick()
+            yield until(lambda: call.credit == WINDOW)
         call.cancel()
         yield until(lambda: not self.link.unconsumed())
 
