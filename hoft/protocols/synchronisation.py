@@ -15,8 +15,9 @@ echoes our challenge and says our incarnation is      we were restored: mint
 ``retired``
 echoes our challenge and knows a clock of ours above  we were restored: mint
 the one this link started with
-echoes our challenge, from an incarnation that was    the peer was restored: tell it
-replaced                                              ``retired``, ignore the rest
+is from an incarnation that was replaced              the peer was restored, or the
+                                                      packet is late: tell it
+                                                      ``retired``, ignore the rest
 echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
 echoes our challenge, from a further boot of the      the peer was restored: tell it
 adopted incarnation that has shown a lower clock      ``retired``, ignore the rest
@@ -128,12 +129,13 @@ class Synchronisation:
                 return Judgement.MINT
             if self.adopted is None and self._knows_more(seen):
                 return Judgement.MINT
-            if seen.incarnation in self._retired:
-                self._remember(seen, retired=seen.incarnation)
-                return Judgement.VOID
-            if seen.boot in self._superseded_boots:
-                self.stopped = True
-                return Judgement.CLONE
+        if seen.incarnation in self._retired:
+            # If the packet is only late, nobody is left to whom our echo would prove anything.
+            self._remember(seen, retired=seen.incarnation)
+            return Judgement.VOID
+        if fresh and seen.boot in self._superseded_boots:
+            self.stopped = True
+            return Judgement.CLONE
         if (seen.incarnation, seen.boot) == self.adopted:
             if seen.number > self._echo[0]:
                 self._echo = (seen.number, seen.challenge)
