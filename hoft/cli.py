@@ -156,9 +156,15 @@ def _parser() -> argparse.ArgumentParser:
         one = add(
             name, command, what, f"hoft {name} far https://stock.example/api",
             f"hoft {name} far http://127.0.0.1:8000 --peer near",
+            f"hoft {name} far http://wiki.plant.lan --private",
         )  # fmt: skip
         one.add_argument("url", metavar="URL-PREFIX", help="scheme, host, port and whole path segments")
         one.add_argument("--peer", metavar="N", help="only this peer (default: every peer)")
+        one.add_argument(
+            "--private",
+            action="store_true",
+            help="also if the name leads to a private address, such as 10.1.2.3 or 192.168.1.5",
+        )
 
     one = add(
         "list",

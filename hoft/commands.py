@@ -149,14 +149,15 @@ def allow(options: Namespace) -> int:
     check_url(config.COMMAND_LINE, "URL-PREFIX", options.url)
     if options.peer is not None:
         _check_peer(options.peer, current)
-    editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
-    return _taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}")
+    editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
+    also = ", also at private addresses" if options.private else ""
+    return _taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}{also}")
 
 
 def disallow(options: Namespace) -> int:
     """C{hoft disallow}: take that back."""
     current = _read(options.folder)
-    editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer)
+    editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
     return _taken_up(
         current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
     )
@@ -175,7 +176,13 @@ def list_all(options: Namespace) -> int:
         print(f"listens    {endpoint}")
     _section("peers", [(peer.name, str(peer.card.uuid), peer.card.fingerprint) for peer in current.peers])
     _section("routes", [(f"/svc/{one.name}/", one.peer, one.url) for one in current.routes])
-    _section("allowed", [(one.peer or "(every peer)", one.url) for one in current.allowed])
+    _section(
+        "allowed",
+        [
+            (one.peer or "(every peer)", one.url, "(also private addresses)" if one.private else "")
+            for one in current.allowed
+        ],
+    )
     return 0
 
 
@@ -297,6 +304,6 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
             for peer in current.peers
         ],
         "routes": [{"name": one.name, "peer": one.peer, "url": one.url} for one in current.routes],
-        "allowed": [{"url": one.url, "peer": one.peer} for one in current.allowed],
+        "allowed": [{"url": one.url, "peer": one.peer, "private": one.private} for one in current.allowed],
         "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],
     }

@@ -54,6 +54,8 @@ class Allow:
 
     url: str
     peer: str | None = None
+    private: bool = False
+    """Whether the name in C{url} may lead to private addresses."""
 
 
 @frozen
@@ -144,7 +146,11 @@ def parse(text: str, path: Path) -> Config:
         ),
         allowed=top.array(
             "allow",
-            lambda table: Allow(check_url(*table.located("url")), table.optional_reference("peer", names)),
+            lambda table: Allow(
+                check_url(*table.located("url")),
+                table.optional_reference("peer", names),
+                table.truth("private"),
+            ),
         ),
         forwards=top.array(
             "forward",

@@ -123,19 +123,24 @@ def unroute(path: Path, name: str) -> None:
     )
 
 
-def allow(path: Path, url: str, peer: str | None = None) -> bool:
+def allow(path: Path, url: str, peer: str | None = None, private: bool = False) -> bool:
     """
     Let peers, or that one, reach what is under C{url}.
 
+    @param private: also where its name leads to a private address.
     @return: whether anything changed.
     @raise ConfigurationError: no such peer, or the URL is none.
     """
 
     def edit(document: Document, current: config.Config) -> None:
-        if config.Allow(url, peer) in current.allowed:
+        if config.Allow(url, peer, private) in current.allowed:
             return
         entries = document.setdefault("allow", tomlkit.aot())
-        values = {"url": url} if peer is None else {"url": url, "peer": peer}
+        values: dict[str, Any] = {"url": url}
+        if peer is not None:
+            values["peer"] = peer
+        if private:
+            values["private"] = True
         entries.append(
             _filled(tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table(), values)
         )
@@ -143,26 +148,32 @@ def allow(path: Path, url: str, peer: str | None = None) -> bool:
     return _change(path, edit)
 
 
-def disallow(path: Path, url: str, peer: str | None = None) -> None:
+def disallow(path: Path, url: str, peer: str | None = None, private: bool = False) -> None:
     """
     Take back what L{allow} with the same arguments gave.
 
     @raise ConfigurationError: there is nothing of the kind.
     """
+    unwanted = config.Allow(url, peer, private)
 
     def edit(document: Document, current: config.Config) -> None:
         if not _remove_from_array(
-            document, "allow", lambda one: (one.get("url"), one.get("peer")) == (url, peer)
+            document,
+            "allow",
+            lambda one: config.Allow(one["url"], one.get("peer"), one.get("private", False)) == unwanted,
         ):
-            there = [
-                one.url if one.peer is None else f"{one.url} --peer {one.peer}" for one in current.allowed
-            ]
-            given = url if peer is None else f"{url} --peer {peer}"
+            there = ", ".join(map(_as_options, current.allowed))
             raise ConfigurationError(
-                str(path), "allow", f"{given} is not allowed", f"one of {', '.join(there) or '(none)'}"
+                str(path), "allow", f"{_as_options(unwanted)} is not allowed", f"one of {there or '(none)'}"
             )
 
     _change(path, edit)
+
+
+def _as_options(entry: config.Allow) -> str:
+    """As one gives it to C{hoft allow}."""
+    peer = "" if entry.peer is None else f" --peer {entry.peer}"
+    return f"{entry.url}{peer}{' --private' if entry.private else ''}"
 
 
 def create(path: Path, text: str) -> None:
@@ -251,7 +262,7 @@ def _put_named(document: Document, key: str, name: str, **values: str) -> None:
     tables[name] = _filled(tomlkit.inline_table() if inline else tomlkit.table(), values)
 
 
-def _filled(table: Table | InlineTable, values: Mapping[str, str]) -> Table | InlineTable:
+def _filled(table: Table | InlineTable, values: Mapping[str, Any]) -> Table | InlineTable:
     table.update(values)
     if isinstance(table, Table):
         # A blank line before whatever comes next.

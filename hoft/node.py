@@ -118,7 +118,7 @@ def policy_of(config: Config) -> Policy:
 
     @raise ConfigurationError: a URL in C{[[allow]]} is none.
     """
-    return Policy(Rule.parse(allow.url, allow.peer) for allow in config.allowed)
+    return Policy(Rule.parse(allow.url, allow.peer, allow.private) for allow in config.allowed)
 
 
 class Node(Service):

@@ -125,6 +125,13 @@ class Table:
     def optional_reference(self, key: str, names: Sequence[str]) -> str | None:
         return None if self._take(key) is None else self.reference(key, names)
 
+    def truth(self, key: str) -> bool:
+        """False if nothing is said."""
+        value = self._take(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false, without quotes")
+        return bool(value)
+
     def seconds(self, key: str, default: float, least: float = 0.0) -> float:
         value = self._take(key)
         if value is None:

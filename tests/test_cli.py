@@ -186,6 +186,14 @@ class NodeTests(Command):
         self.assertEqual(
             self.read().allowed, (Allow("http://127.0.0.1:8000"), Allow("http://127.0.0.1:8000", "far"))
         )
+        self.assertIn(
+            "far may reach http://wiki.lan, also at private addresses",
+            self.well("allow", self.near, "http://wiki.lan", "--peer", "far", "--private"),
+        )
+        self.assertEqual(self.read().allowed[-1], Allow("http://wiki.lan", "far", private=True))
+        self.refused("wiki.lan --peer far is not", "disallow", self.near, "http://wiki.lan", "--peer", "far")
+        self.well("disallow", self.near, "http://wiki.lan", "--peer", "far", "--private")
+        self.assertEqual(len(self.read().allowed), 2)
         self.well("disallow", self.near, "http://127.0.0.1:8000")
         self.assertIn("went with it: route stock", self.well("untrust", self.near, "far"))
         self.assertEqual((self.read().routes, self.read().allowed, self.read().peers), ((), (), ()))
@@ -217,6 +225,7 @@ class NodeTests(Command):
     def test_list_shows_all_for_people_and_for_programs(self) -> None:
         self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
         self.well("allow", self.near, "http://127.0.0.1:8000")
+        self.well("allow", self.near, "http://wiki.lan", "--private")
         near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
         out = self.well("list", self.near)
         for word in (
@@ -227,6 +236,8 @@ class NodeTests(Command):
             "(every peer)",
         ):
             self.assertIn(word, out)
+        self.assertRegex(out, r"http://127\.0\.0\.1:8000\n")
+        self.assertRegex(out, r"http://wiki\.lan +\(also private addresses\)\n")
         self.assertEqual(
             json.loads(self.well("list", self.near, "--json")),
             {
@@ -241,7 +252,10 @@ class NodeTests(Command):
                     {"name": "far", "uuid": str(far.uuid), "fingerprint": far.fingerprint, "card": str(far)}
                 ],
                 "routes": [{"name": "stock", "peer": "far", "url": "https://stock.example/api"}],
-                "allowed": [{"url": "http://127.0.0.1:8000", "peer": None}],
+                "allowed": [
+                    {"url": "http://127.0.0.1:8000", "peer": None, "private": False},
+                    {"url": "http://wiki.lan", "peer": None, "private": True},
+                ],
                 "forwards": [],
             },
         )

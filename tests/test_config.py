@@ -45,6 +45,10 @@ peer = "far"
 [[allow]]
 url = "https://stock.example"
 
+[[allow]]
+url = "http://wiki.lan"
+private = true
+
 [[forward]]
 match = "*.example"
 peer = "plant"
@@ -68,7 +72,11 @@ class FileTests(SynchronousTestCase):
                 heartbeat=0.0,
                 peers=(Peer("far", FAR), Peer("plant", THIRD)),
                 routes=(Route("stock", "plant", "https://stock.example:8443/api"),),
-                allowed=(Allow("http://127.0.0.1:8000/v1", "far"), Allow("https://stock.example")),
+                allowed=(
+                    Allow("http://127.0.0.1:8000/v1", "far"),
+                    Allow("https://stock.example"),
+                    Allow("http://wiki.lan", private=True),
+                ),
                 forwards=(Forward("*.example", "plant"),),
             ),
         )
@@ -131,7 +139,14 @@ class FileTests(SynchronousTestCase):
                 "routes.x.url", "'ftp://h' is not http or https", "http://HOST",
             ),
             ('name = "n"\nallow = "http://h"', "allow", "'http://h'", "[[allow]]"),
-            ('name = "n"\n[[allow]]\nurl = "http://h"\nask = 1', "allow[1].ask", "no such key", "peer, url"),
+            (
+                'name = "n"\n[[allow]]\nurl = "http://h"\nask = 1',
+                "allow[1].ask", "no such key", "peer, private, url",
+            ),
+            (
+                'name = "n"\n[[allow]]\nurl = "http://h"\nprivate = "yes"',
+                "allow[1].private", "'yes'", "true or false",
+            ),
             ('name = "n"\n[[allow]]\nurl = "http://h"\n[[allow]]', "allow[2].url", "is missing", "a text"),
             ('name = "n"\nstate = "a\\u0000b"', "state", r"'a\x00b'", "control characters"),
             ("name = n", "", "line 1", "TOML"),

@@ -125,6 +125,29 @@ class EditingTests(SynchronousTestCase):
         editing.disallow(self.path, "http://b", "far")
         self.assertEqual([one.url for one in self.read().allowed], ["http://a", "http://c", "http://d"])
 
+    def test_what_may_be_private_is_an_entry_of_its_own(self) -> None:
+        self.assertTrue(editing.allow(self.path, "http://wiki.lan", private=True))
+        self.assertFalse(editing.allow(self.path, "http://wiki.lan", private=True))
+        self.assertTrue(editing.allow(self.path, "http://wiki.lan"))
+        self.assertIn("private = true\n", self.path.read_text())
+        self.assertEqual(
+            self.read().allowed, (Allow("http://wiki.lan", private=True), Allow("http://wiki.lan"))
+        )
+        editing.disallow(self.path, "http://wiki.lan", private=True)
+        self.assertEqual(self.read().allowed, (Allow("http://wiki.lan"),))
+        with self.assertRaisesRegex(ConfigurationError, "http://wiki.lan --private is not allowed"):
+            editing.disallow(self.path, "http://wiki.lan", private=True)
+        editing.disallow(self.path, "http://wiki.lan")
+        editing.allow(self.path, "http://wiki.lan", private=True)
+        with self.assertRaisesRegex(ConfigurationError, "wanted: one of http://wiki.lan --private"):
+            editing.disallow(self.path, "http://wiki.lan")
+
+    def test_an_entry_that_says_that_it_is_not_private_is_one_that_says_nothing(self) -> None:
+        self.write('name = "near"\n[[allow]]\nurl = "http://a"\nprivate = false\n')
+        self.assertFalse(editing.allow(self.path, "http://a"))
+        editing.disallow(self.path, "http://a")
+        self.assertEqual(self.read().allowed, ())
+
     def test_refused_changes_leave_the_file_alone(self) -> None:
         editing.trust(self.path, "far", FAR)
         before = self.path.read_bytes()
