@@ -21,7 +21,7 @@ from .gateway import Gateway, GatewayCase, Node
 from .processes import wait_until
 from .services import CountingServer, content, digest
 
-KILLS = 14 * int(os.environ.get("HOFT_SOAK", "1"))
+KILLS = 12 * int(os.environ.get("HOFT_SOAK", "1"))
 CALLERS = 6
 SEED = 4711
 DEADLINE = 6.0

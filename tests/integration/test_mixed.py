@@ -22,7 +22,7 @@ from .gateway import Gateway, GatewayCase
 from .services import digest, start_service
 
 CALLS = 200
-CALLERS = 8
+CALLERS = 12
 SEED = 2026
 DEADLINE = 120.0
 
