@@ -27,8 +27,6 @@ REORDERING_MOST = 2.0
 REORDERING_KEPT = 0.998
 """How much of the caution that a wrong verdict has brought is left after each sample."""
 
-HOLD_KEPT = 0.98
-
 
 @frozen
 class TimingSettings:
@@ -75,8 +73,8 @@ class RoundTrips:
         """
         seconds = max(seconds, 0.0)
         self._reordering = 1 + (self._reordering - 1) * REORDERING_KEPT
-        # A receipt that is repeated in later packets was held for any time: that teaches nothing.
-        self._hold = max(self._hold * HOLD_KEPT, min(hold, self._settings.ack_longest))
+        # Smoothed, since a receipt that is heard only when it is repeated was held for any time.
+        self._hold += (min(hold, self._settings.ack_longest) - self._hold) / 8
         if self.smoothed is None:
             self.smoothed = seconds
             self.variation = seconds / 2
@@ -103,7 +101,7 @@ class RoundTrips:
         if self.smoothed is not None:
             slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
             wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
-            self._wait = wait + max(self.ack_delay(), self._hold)
+            self._wait = wait + max(self.ack_delay(), 2 * self._hold)
 
     def timeout(self, size: int = 0) -> float:
         """

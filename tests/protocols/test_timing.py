@@ -81,13 +81,14 @@ class TimeoutTests(SynchronousTestCase):
         self.assertAlmostEqual(trips.timeout(5_000_000), small + 50.0)
 
     def test_a_peer_that_holds(self) -> None:
-        """Receipts that wait for the peer's disk are waited for; one repeated much later teaches nothing."""
+        """Receipts that wait for the peer's disk are waited for; one repeated much later teaches little."""
         trips = measured(*[1.0] * 200)
         before = trips.timeout()
-        trips.sample(1.0, hold=0.4)
-        self.assertAlmostEqual(trips.timeout(), before + 0.4 - 1 / 16, places=3)
         trips.sample(1.0, hold=500.0)
-        self.assertLess(trips.timeout(), before + SETTINGS.ack_longest)
+        self.assertLess(trips.timeout(), before + SETTINGS.ack_longest / 4)
+        for _ in range(40):
+            trips.sample(1.0, hold=0.4)
+        self.assertGreater(trips.timeout(), before + 0.4)
 
     def test_clocks_that_disagree(self) -> None:
         """A peer that says it held a packet longer than it was away yields no negative times."""
