@@ -270,7 +270,8 @@ def pass_time(near: Side, far: Side, seconds: float) -> None:
 
 def settle(near: Side, far: Side, rounds: int = 40, step: float = 1.0) -> list[Letter]:
     """
-    Deliver everything at once, both ways, until there is nothing to say for a while.
+    Deliver everything at once, both ways, until there is nothing to send and
+    nothing was said for a while.
 
     @return: all that crossed.
     """
@@ -284,7 +285,7 @@ def settle(near: Side, far: Side, rounds: int = 40, step: float = 1.0) -> list[L
             near.receive(letter)
         crossed += here + there
         quiet = 0 if here or there else quiet + 1
-        if quiet > 3:
+        if quiet > 3 and not near.disk.outbox and not far.disk.outbox:
             break
         pass_time(near, far, step)
     return crossed

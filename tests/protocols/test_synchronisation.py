@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from random import Random
 from typing import Any
 
 from attrs import evolve
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.synchronisation import CANDIDATES, Judgement, Sighting, Synchronisation, random64
@@ -16,7 +15,19 @@ from tests.protocols.engines import Letter, Side, pair, pass_time, settle, synch
 US, OUR_BOOT = 0xA, 0xA1
 THEM, THEIR_BOOT = 0xB, 0xB1
 
-ACTIONS = ["send", "write", "deliver", "deliver", "again", "lose", "wait", "restart", "back_up", "restore"]
+STORIES = 300 * int(os.environ.get("HOFT_SOAK", "1"))
+ACTIONS = {
+    "send": 30,
+    "write": 40,
+    "deliver": 60,
+    "again": 8,
+    "lose": 6,
+    "wait": 12,
+    "restart": 3,
+    "back_up": 4,
+    "restore": 2,
+}
+"""How often each happens in a story."""
 
 
 def synchronisation(**changes: Any) -> Synchronisation:
@@ -231,9 +242,7 @@ class StoryTests(SynchronousTestCase):
     """Two engines that talk."""
 
     def assertSynchronised(self, near: Side, far: Side) -> None:
-        assert near.engine is not None and far.engine is not None
-        self.assertEqual(near.engine.synchronisation.adopted, (far.disk.incarnation, far.boot))
-        self.assertEqual(far.engine.synchronisation.adopted, (near.disk.incarnation, near.boot))
+        self.assertTrue(found(near, far))
 
     def assertDelivered(self, sender: Side, receiver: Side) -> None:
         """All that is not said to be uncertain, and nothing twice."""
@@ -437,43 +446,56 @@ class StoryTests(SynchronousTestCase):
         self.assertEqual((near.rolled_back, far.rolled_back), (0, 0))
         self.assertSynchronised(near, far)
 
-    @settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.booleans(), st.integers(0, 200)), max_size=60))
-    def test_any_story(self, story: list[tuple[str, bool, int]]) -> None:
+    def test_any_story(self) -> None:
         """
         Whatever happens in whatever order: nothing is lost or delivered twice unless
         its sender is told that it is uncertain, and it ends in quiet.  (A restore
         follows only once both have found each other after the last: two that are
         rolled back together is what nobody can detect.)
         """
-        Story(self).tell(story)
+        for seed in range(STORIES):
+            fault = Story(seed).tell()
+            self.assertIsNone(fault, f"story {seed}: {fault}")
+
+
+def found(near: Side, far: Side) -> bool:
+    """Whether each has adopted the other as it is now."""
+    return all(
+        one.engine is not None and one.engine.synchronisation.adopted == (other.disk.incarnation, other.boot)
+        for one, other in ((near, far), (far, near))
+    )
 
 
 class Story:
-    """Two nodes and a carrier that delivers in any order, late, twice or never."""
+    """Two nodes and a carrier that delivers in any order, late, twice or never; from a seed."""
 
-    def __init__(self, case: SynchronousTestCase) -> None:
-        self.case = case
-        self.sides = pair()
+    def __init__(self, seed: int) -> None:
+        self.chance = Random(seed)
+        self.sides = pair(seed)
         self.way: list[Letter] = []
         self.past: list[Letter] = []
         self.copies: dict[str, list[Any]] = {"near": [], "far": []}
         self.content = 0
         self.restored = False
 
-    def tell(self, story: list[tuple[str, bool, int]]) -> None:
-        for action, which, argument in story:
-            getattr(self, action)(self.sides[which], argument)
+    def tell(self) -> str | None:
+        """Live through it; what is wrong at its end, if anything."""
+        chance = self.chance
+        for action in chance.choices(list(ACTIONS), list(ACTIONS.values()), k=chance.randrange(300)):
+            getattr(self, action)(chance.choice(self.sides), chance.randrange(1000))
         near, far = self.sides
-        settle(near, far, rounds=200)
+        settle(near, far, rounds=400)
         for one, other in ((near, far), (far, near)):
             lost = one.disk.sent - set(other.disk.delivered)
-            self.case.assertEqual(lost, set(), f"{one.name} to {other.name}")
-            twice = len(other.disk.delivered) - len(set(other.disk.delivered))
-            self.case.assertEqual(twice, 0)
-            self.case.assertEqual(one.disk.outbox, {})
-            if not self.restored:
-                self.case.assertEqual(one.rolled_back, 0)
+            if lost:
+                return f"{one.name} to {other.name}: {lost} are lost"
+            if len(other.disk.delivered) > len(set(other.disk.delivered)):
+                return f"{one.name} to {other.name}: some are there twice"
+            if one.disk.outbox:
+                return f"{one.name} goes on sending"
+            if one.rolled_back and not self.restored:
+                return f"{one.name} is uncertain of what nobody has restored"
+        return None
 
     def send(self, side: Side, _: int) -> None:
         self.content += 1
@@ -499,8 +521,8 @@ class Story:
         if self.way:
             self.past.append(self.way.pop(which % len(self.way)))
 
-    def wait(self, side: Side, tenths: int) -> None:
-        pass_time(*self.sides, tenths / 10)
+    def wait(self, side: Side, thousandths: int) -> None:
+        pass_time(*self.sides, 3 * (thousandths / 1000) ** 3)
 
     def restart(self, side: Side, _: int) -> None:
         side.crash()
@@ -511,8 +533,7 @@ class Story:
 
     def restore(self, side: Side, which: int) -> None:
         copies = self.copies[side.name]
-        engines = [one.engine for one in self.sides]
-        if copies and all(engine is not None and engine.synchronised for engine in engines):
+        if copies and found(*self.sides):
             self.restored = True
             side.restore(copies[which % len(copies)])
             side.start()
