@@ -311,7 +311,7 @@ class Sender:
         sent = self._sent.pop(number, None)
         if sent is None:
             return
-        if self._unanswered < 2 and sent.at >= self._resumed_at:
+        if self._unanswered < 2 and sent.at > self._resumed_at:
             self._round_trips.sample(now - sent.at - hold, hold)
         self._arrived_bytes += sent.size
         if now - hold > sent.at:

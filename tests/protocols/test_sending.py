@@ -1,0 +1,560 @@
+"""What goes into the next packet, and what must go again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft.protocols.sending import (
+    IN_FLIGHT_BYTES,
+    IN_FLIGHT_PACKETS,
+    INITIAL_LIMIT,
+    PROBE_FILES,
+    REMEMBERED_PACKETS,
+    SETTLING,
+    OutgoingRecord,
+    Sender,
+)
+from hoft.protocols.timing import RoundTrips, TimingSettings
+
+PACKET = 1000
+"""Payload bytes in a packet."""
+
+
+class Bench:
+    """A sender at work: each packet takes what it may, its frames hold two records."""
+
+    def __init__(self, *, first: float = 2.0, measured: float | None = 1.0) -> None:
+        self.trips = RoundTrips(TimingSettings(first=first))
+        if measured is not None:
+            for _ in range(100):
+                self.trips.sample(measured)
+        self.sender = Sender(self.trips)
+        self.now = 100.0
+        self.packets = 0
+
+    def queue(self, *numbers: int, size: int = 100, urgency: int = 3) -> None:
+        for number in numbers:
+            self.sender.queue(OutgoingRecord(1000 + number, number, size, urgency))
+
+    def send(self, size: int = PACKET) -> list[int]:
+        """Write one packet; the record numbers in it."""
+        self.sender.lose_overdue(self.now)
+        return self._write(self.sender.take(size), False)
+
+    def probe(self) -> list[int]:
+        return self._write(self.sender.probe(PACKET, self.now), True)
+
+    def _write(self, records: Sequence[OutgoingRecord], probe: bool) -> list[int]:
+        numbers = [record.number for record in records]
+        if numbers or probe:
+            self.packets += 1
+            frames = [numbers[at : at + 2] for at in range(0, len(numbers), 2)]
+            self.sender.sent(self.packets, frames, sum(r.size for r in records), self.now, probe)
+            self.removed = self.sender.named(self.packets, f"file-{self.packets}")
+        return numbers
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def ack(self, ack: int, *ranges: tuple[int, int]) -> list[int]:
+        settled = self.sender.acknowledge(ack, ranges, self.now)
+        self.files = list(settled.files)
+        return [record.number for record in settled.records]
+
+    def receipt(self, number: int, *missing: tuple[int, int], hold: float = 0.0) -> None:
+        self.sender.receipt(number, missing, hold, self.now)
+
+
+class OrderTests(SynchronousTestCase):
+    """Which records go first."""
+
+    def test_in_the_order_queued(self) -> None:
+        """As many as fit, in order."""
+        bench = Bench()
+        bench.queue(*range(1, 26))
+        self.assertEqual(bench.send(), [*range(1, 11)])
+        self.assertEqual(bench.send(), [*range(11, 21)])
+        self.assertEqual(bench.send(), [*range(21, 26)])
+        self.assertEqual(bench.send(), [])
+
+    def test_urgent_first(self) -> None:
+        """Urgency 0 before 7, whenever queued."""
+        bench = Bench()
+        bench.queue(1, urgency=7)
+        bench.queue(2, urgency=3)
+        bench.queue(3, urgency=0)
+        self.assertEqual(bench.send(), [3, 2, 1])
+
+    def test_again_before_new(self) -> None:
+        """Of the same urgency, what was sent before goes first; urgent news goes before that."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send()
+        bench.queue(3, 4)
+        bench.queue(5, urgency=1)
+        bench.receipt(1, (1, 1))
+        self.assertEqual(bench.send(), [5, 1, 2, 3, 4])
+
+    def test_one_that_is_larger_than_a_packet(self) -> None:
+        """It goes alone rather than never."""
+        bench = Bench()
+        bench.queue(1, size=5000)
+        bench.queue(2)
+        self.assertEqual(bench.send(), [1])
+        self.assertEqual(bench.send(), [2])
+
+    def test_beyond_the_limit(self) -> None:
+        """Record numbers above the peer's limit wait for it; those below go on."""
+        bench = Bench()
+        bench.queue(INITIAL_LIMIT - 1, INITIAL_LIMIT, INITIAL_LIMIT + 1, INITIAL_LIMIT + 2)
+        self.assertEqual(bench.send(), [INITIAL_LIMIT - 1, INITIAL_LIMIT])
+        bench.sender.raise_limit(INITIAL_LIMIT + 1)
+        self.assertEqual(bench.send(), [INITIAL_LIMIT + 1])
+        bench.sender.raise_limit(5)  # an old packet
+        bench.sender.raise_limit(INITIAL_LIMIT + 9)
+        self.assertEqual(bench.send(), [INITIAL_LIMIT + 2])
+
+    def test_bytes_in_flight(self) -> None:
+        """Not more than a bound; an acknowledgement or a receipt makes room."""
+        bench = Bench()
+        size = IN_FLIGHT_BYTES // 4
+        bench.queue(*range(1, 8), size=size)
+        self.assertEqual([bench.send() for _ in range(5)], [[1], [2], [3], [4], []])
+        bench.ack(1)
+        self.assertEqual([bench.send(), bench.send()], [[5], []])
+        bench.receipt(2)
+        self.assertEqual([bench.send(), bench.send()], [[6], []])
+
+    def test_packets_in_flight(self) -> None:
+        """Nor more files than a folder bears."""
+        bench = Bench()
+        bench.queue(*range(1, IN_FLIGHT_PACKETS + 5))
+        bench.sender.raise_limit(1 << 20)
+        for number in range(1, IN_FLIGHT_PACKETS + 1):
+            self.assertEqual(bench.send(100), [number])
+        self.assertEqual(bench.send(100), [])
+
+
+class AcknowledgementTests(SynchronousTestCase):
+    """What settles a record, and what follows."""
+
+    def test_settles_once(self) -> None:
+        """Each record is reported once, however often and in whatever order it is acknowledged."""
+        bench = Bench()
+        bench.queue(*range(1, 6))
+        bench.send()
+        self.assertEqual(bench.ack(2, (4, 4)), [1, 2, 4])
+        self.assertEqual(bench.ack(1), [])
+        self.assertEqual(bench.ack(4), [3])
+        self.assertEqual(bench.sender.unacknowledged(), 1)
+
+    def test_files_of_no_more_use(self) -> None:
+        """A file is named for removal once all in it is acknowledged, wherever it arrived."""
+        bench = Bench()
+        bench.queue(1, 2, 3)
+        bench.send(200)
+        bench.send(200)
+        bench.ack(1)
+        self.assertEqual(bench.files, [])
+        bench.ack(3)
+        self.assertEqual(bench.files, ["file-1", "file-2"])
+
+    def test_acknowledged_before_it_was_named(self) -> None:
+        """The peer may be quicker than our own writer hears of it: the name is handed back at once."""
+        bench = Bench()
+        bench.queue(1)
+        bench.sender.sent(1, [[record.number for record in bench.sender.take(PACKET)]], 100, bench.now)
+        bench.ack(1)
+        self.assertEqual(bench.sender.named(1, "file-1"), ["file-1"])
+
+    def test_of_numbers_never_sent(self) -> None:
+        """What a peer claims to have of the future means nothing, and costs nothing."""
+        bench = Bench()
+        bench.queue(1)
+        bench.send()
+        before = time.thread_time()
+        self.assertEqual(bench.ack((1 << 64) - 9, ((1 << 64) - 5, (1 << 64) - 1)), [1])
+        self.assertLess(time.thread_time() - before, 0.05)
+        bench.queue(2)
+        self.assertEqual(bench.send(), [2])
+        self.assertEqual(bench.ack(2), [2])
+
+    def test_a_long_history(self) -> None:
+        """After a restart the first ack names a billion records that we do not have any more."""
+        bench = Bench()
+        bench.queue(10**9, 10**9 + 1)
+        bench.sender.raise_limit(10**10)
+        bench.send()
+        before = time.thread_time()
+        self.assertEqual(bench.ack(10**9), [10**9])
+        self.assertLess(time.thread_time() - before, 0.05)
+
+    def test_a_new_log(self) -> None:
+        """Names of the old log's files are given up, also one that comes later; counting goes on."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send(100)
+        bench.sender.sent(2, [[record.number for record in bench.sender.take(PACKET)]], 100, bench.now)
+        bench.receipt(1, (1, 1))
+        self.assertEqual(bench.sender.give_up(), ["file-1"])
+        self.assertEqual(bench.sender.named(2, "file-2"), ["file-2"])
+        new = bench.sender.successor()
+        self.assertEqual((new.cut_packets, new.retransmitted["cut"]), (1, 1))
+        self.assertEqual(new.unacknowledged(), 0)
+
+
+class ReceiptTests(SynchronousTestCase):
+    """What the peer says of packets."""
+
+    def test_cut(self) -> None:
+        """The records of the missing frames go again, at once, and no others."""
+        bench = Bench()
+        bench.queue(*range(1, 9))
+        bench.send()
+        bench.receipt(1, (2, 2), (4, 4))
+        self.assertEqual(bench.send(), [3, 4, 7, 8])
+        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 4, "probe": 0})
+        self.assertEqual(bench.sender.cut_packets, 1)
+
+    def test_once_for_each_packet(self) -> None:
+        """Receipts are repeated; the first alone counts."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send()
+        bench.receipt(1, (1, 1))
+        bench.send()
+        bench.receipt(1, (1, 1))
+        self.assertEqual(bench.send(), [])
+
+    def test_cut_again(self) -> None:
+        """What went again may be cut again."""
+        bench = Bench()
+        bench.queue(1, 2)
+        for number in range(1, 30):
+            self.assertEqual(bench.send(), [1, 2])
+            bench.receipt(number, (1, 1))
+
+    def test_already_on_its_way_again(self) -> None:
+        """A receipt that comes after its records went in a later packet sends nothing again."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send()
+        bench.probe()
+        bench.receipt(1, (1, 1))
+        self.assertEqual(bench.send(), [])
+
+    def test_settles_nothing(self) -> None:
+        """Frames that arrived are still ours until acknowledged."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send()
+        bench.receipt(1)
+        self.assertEqual(bench.sender.unacknowledged(), 2)
+        self.assertEqual(bench.ack(2), [1, 2])
+        self.assertEqual(bench.files, ["file-1"])
+
+    def test_more_frames_than_there_were(self) -> None:
+        """A receipt may lie."""
+        bench = Bench()
+        bench.queue(1, 2)
+        bench.send()
+        bench.receipt(1, (1, 1 << 60))
+        bench.receipt(77, (1, 5))
+        self.assertEqual(bench.send(), [1, 2])
+
+    def test_samples(self) -> None:
+        """They measure the way there and back, without the peer's holding time."""
+        bench = Bench(measured=None)
+        bench.queue(1)
+        bench.send()
+        bench.wait(3.0)
+        bench.receipt(1, hold=2.0)
+        self.assertEqual(bench.trips.smoothed, 1.0)
+
+    def test_no_samples_across_silence(self) -> None:
+        """After a long silence they measure an outage, not the carrier."""
+        bench = Bench(measured=None)
+        bench.queue(1)
+        bench.send()
+        bench.wait(60.0)
+        bench.probe()
+        bench.wait(60.0)
+        bench.probe()
+        bench.receipt(1)
+        self.assertIsNone(bench.trips.smoothed)
+
+
+class LossTests(SynchronousTestCase):
+    """When a packet counts as lost."""
+
+    def setUp(self) -> None:
+        self.bench = Bench()
+        self.timeout = self.bench.trips.timeout()
+        self.bench.queue(1, 2)
+        self.bench.send(100)
+
+    def test_overtaken_and_overdue(self) -> None:
+        """Older than the timeout, while one sent after it has arrived: its records go again."""
+        self.bench.wait(0.1)
+        self.bench.send(100)
+        self.bench.receipt(2)
+        due = 100.0 + self.bench.trips.timeout(100)
+        self.assertEqual(self.bench.sender.next_loss(), due)
+        self.bench.now = due - 0.01
+        self.assertEqual(self.bench.send(), [])
+        self.bench.now = due
+        self.assertEqual(self.bench.send(), [1])
+        self.assertEqual(self.bench.sender.retransmitted["lost"], 1)
+        self.assertEqual(self.bench.sender.lost_packets, 1)
+
+    def test_overtaken_by_an_acknowledgement(self) -> None:
+        """An ack of a record that went in one packet alone proves that packet's arrival."""
+        self.bench.wait(0.1)
+        self.bench.send(100)
+        self.bench.ack(0, (2, 2))
+        self.bench.wait(self.timeout)
+        self.assertEqual(self.bench.send(), [1])
+
+    def test_overtaken_only(self) -> None:
+        """Files overtake each other: that alone means nothing."""
+        self.bench.wait(0.1)
+        self.bench.send(100)
+        self.bench.receipt(2)
+        self.assertEqual(self.bench.send(), [])
+
+    def test_overdue_only(self) -> None:
+        """In total silence nothing is lost, however long it takes."""
+        self.bench.wait(1e6)
+        self.bench.send(100)
+        self.assertIsNone(self.bench.sender.next_loss())
+        self.assertEqual(self.bench.sender.retransmitted["lost"], 0)
+
+    def test_no_verdict_before_the_first_sample(self) -> None:
+        """Without a measure nothing counts as lost."""
+        bench = Bench(measured=None)
+        bench.queue(1, 2)
+        bench.send(100)
+        bench.wait(0.1)
+        bench.send(100)
+        bench.ack(0, (2, 2))
+        bench.wait(1e4)
+        self.assertEqual(bench.send(), [])
+        self.assertIsNone(bench.sender.next_loss())
+
+    def test_arrived_but_not_acknowledged(self) -> None:
+        """
+        A packet whose receipt has come waits for the peer's disk: it is not lost,
+        though later ones arrive.  But if no ack comes for very long, its records
+        go again after all.
+        """
+        self.bench.receipt(1)
+        self.bench.wait(0.1)
+        self.bench.send(100)
+        self.bench.receipt(2)
+        self.bench.ack(0, (2, 2))
+        self.bench.wait(3 * self.timeout)
+        self.assertEqual(self.bench.send(), [])
+        due = 100.0 + SETTLING + 4 * self.bench.trips.timeout()
+        self.assertEqual(self.bench.sender.next_loss(), due)
+        self.bench.now = due
+        self.assertEqual(self.bench.send(), [1])
+
+    def test_wrong_verdict(self) -> None:
+        """A packet that counted as lost and arrives after all makes the next verdicts slower."""
+        self.test_overtaken_and_overdue()
+        before = self.bench.trips.timeout()
+        self.bench.receipt(1)
+        self.assertEqual(self.bench.sender.spurious_packets, 1)
+        self.assertGreater(self.bench.trips.timeout(), before)
+
+    def test_while_the_carrier_is_down(self) -> None:
+        """No time passes for what is under way, and the wait is no sample."""
+        self.bench.wait(0.1)
+        self.bench.send(100)
+        before = self.bench.trips.smoothed
+        self.bench.sender.suspend(self.bench.now)
+        self.bench.wait(1000.0)
+        self.bench.sender.resume(self.bench.now)
+        self.bench.receipt(2)
+        self.assertEqual(self.bench.trips.smoothed, before)
+        self.assertEqual(self.bench.send(), [])
+        self.assertLess(self.bench.sender.silence(self.bench.now), 0.01)
+        self.bench.wait(self.timeout)
+        self.assertEqual(self.bench.send(), [1])
+
+    def test_not_written(self) -> None:
+        """A packet that never reached the folder: its records go in the next."""
+        self.bench.sender.not_written(1)
+        self.assertEqual(self.bench.send(100), [1])
+        self.assertEqual(self.bench.send(100), [2])
+        self.bench.ack(1)
+        self.assertEqual(self.bench.files, ["file-2"])
+
+
+class ProbeTests(SynchronousTestCase):
+    """What is done in silence."""
+
+    def test_one_probe_with_the_oldest(self) -> None:
+        """After the timeout, and then ever less often."""
+        bench = Bench()
+        bench.queue(*range(1, 40))
+        for _ in range(4):
+            bench.send()
+        waits = []
+        for _ in range(20):
+            due = bench.sender.next_probe()
+            assert due is not None
+            waits.append(due - bench.now)
+            bench.now = due
+            self.assertEqual(bench.probe(), [*range(1, 11)])
+        self.assertAlmostEqual(waits[0], bench.trips.timeout())
+        self.assertEqual(waits, sorted(waits))
+        self.assertEqual(waits[-1], bench.trips.probe_after(19))
+        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 0, "probe": 200})
+
+    def test_an_answer_ends_it(self) -> None:
+        """The wait begins anew, at the timeout."""
+        bench = Bench()
+        bench.queue(1, 2, 3)
+        bench.send(200)
+        for _ in range(10):
+            bench.wait(100.0)
+            bench.probe()
+        bench.ack(1)
+        self.assertEqual(bench.sender.next_probe(), bench.now + bench.trips.timeout())
+
+    def test_never_idle(self) -> None:
+        """While anything is unacknowledged there is a time to probe; after that there is none."""
+        bench = Bench()
+        self.assertIsNone(bench.sender.next_probe())
+        bench.queue(1, 2)
+        bench.send()
+        bench.receipt(1, (1, 1))
+        bench.send()
+        bench.receipt(2)
+        self.assertIsNotNone(bench.sender.next_probe())
+        bench.ack(2)
+        self.assertIsNone(bench.sender.next_probe())
+
+    def test_held_by_the_limit(self) -> None:
+        """Nothing is under way, but something waits for the peer: ask it, with an empty probe."""
+        bench = Bench()
+        bench.queue(INITIAL_LIMIT + 1)
+        self.assertEqual(bench.send(), [])
+        self.assertIsNotNone(bench.sender.next_probe())
+        self.assertEqual(bench.probe(), [])
+        self.assertGreater(bench.sender.next_probe() or 0, bench.now)
+
+    def test_what_has_arrived_is_not_probed(self) -> None:
+        """If all that is under way has a receipt, the probe but asks."""
+        bench = Bench()
+        bench.queue(1)
+        bench.send()
+        bench.receipt(1)
+        bench.wait(5.0)
+        self.assertEqual(bench.probe(), [])
+
+    def test_the_first_answer_finds_the_rest(self) -> None:
+        """After an outage that took everything, the probe's arrival makes the older ones overtaken."""
+        bench = Bench()
+        bench.queue(*range(1, 31))
+        for _ in range(3):
+            bench.send()
+        bench.wait(50.0)
+        bench.probe()
+        bench.wait(1.0)
+        bench.receipt(4)
+        self.assertEqual([bench.send(), bench.send()], [[*range(11, 21)], [*range(21, 31)]])
+
+    def test_files_of_probes(self) -> None:
+        """Unanswered probes do not pile up in the folder: the newest few remain."""
+        bench = Bench()
+        bench.queue(1)
+        bench.send()
+        removed = []
+        for _ in range(20):
+            bench.wait(1000.0)
+            bench.probe()
+            removed += bench.removed
+        self.assertEqual(removed, [f"file-{number}" for number in range(2, 22 - PROBE_FILES)])
+        bench.ack(1)
+        self.assertEqual(
+            bench.files, ["file-1", *(f"file-{number}" for number in range(22 - PROBE_FILES, 22))]
+        )
+
+    def test_silence(self) -> None:
+        """How long the peer has owed an answer; probes do not shorten it."""
+        bench = Bench()
+        self.assertEqual(bench.sender.silence(bench.now), 0.0)
+        bench.queue(1)
+        bench.send()
+        bench.wait(30.0)
+        bench.probe()
+        bench.wait(30.0)
+        self.assertEqual(bench.sender.silence(bench.now), 60.0)
+        bench.ack(1)
+        self.assertEqual(bench.sender.silence(bench.now), 0.0)
+
+
+class CostTests(SynchronousTestCase):
+    """What a long life and a long queue cost."""
+
+    def _work(self, queued: int, rounds: int) -> float:
+        """Seconds for a round of 10 records, with so many waiting all the time."""
+        bench = Bench()
+        bench.queue(*range(1, queued + 1))
+        bench.sender.raise_limit(1 << 40)
+        for _ in range(59):
+            bench.send()
+        before = time.thread_time()
+        for packet in range(60, 60 + rounds):
+            bench.queue(*range(queued + 10 * (packet - 60) + 1, queued + 10 * (packet - 60) + 11))
+            bench.send()
+            bench.sender.next_loss()
+            bench.sender.next_probe()
+            bench.wait(0.001)
+            bench.receipt(packet - 50)
+            bench.ack(10 * (packet - 50))
+        return (time.thread_time() - before) / rounds
+
+    def test_the_length_of_the_queue(self) -> None:
+        """Ten thousand waiting records make a packet hardly dearer than a few hundred."""
+        best = [min(self._work(queued, 300) for _ in range(5)) for queued in (700, 10_000)]
+        self.assertLess(best[1], 1.5 * best[0])
+
+    def test_blocked_by_the_limit(self) -> None:
+        """Each that waits for the limit is moved once, not at each ack."""
+        bench = Bench()
+        bench.queue(*range(1, 50_001))
+        bench.send()
+        before = time.thread_time()
+        for limit in range(INITIAL_LIMIT, INITIAL_LIMIT + 2000):
+            bench.sender.raise_limit(limit)
+            bench.send(100)
+        self.assertLess(time.thread_time() - before, 1.0)
+
+    def test_a_long_life(self) -> None:
+        """Nothing grows: after a hundred thousand records, some cut, some lost, all is as after a few."""
+        bench = Bench()
+        bench.sender.raise_limit(1 << 40)
+        number = 0
+        for packet in range(1, 10_001):
+            bench.queue(*range(number + 1, number + 11))
+            number += 10
+            bench.send(1 << 20)
+            bench.wait(0.5)
+            if packet % 7:
+                bench.receipt(packet, *([(1, 1)] if packet % 5 == 0 else []))
+            if packet % 50 == 0:
+                bench.sender.lose_overdue(bench.now)
+                bench.ack(number)
+        bench.ack(number)
+        sender = bench.sender
+        held = {name: len(value) for name, value in vars(sender).items() if hasattr(value, "__len__")}
+        remembered = held.pop("_sent")
+        self.assertLessEqual(remembered, REMEMBERED_PACKETS)
+        held.pop("retransmitted")
+        self.assertLess(sum(held.values()), 200, str(held))
