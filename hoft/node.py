@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from hoft.config import Config, Peer
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import IDENTITY_FILE, Identity
-from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver
+from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver, LinkState
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
 from hoft.protocols.link import Link, NodeParts
@@ -42,6 +43,21 @@ from hoft.worker import Worker
 
 TICK = 0.5
 """Seconds between ticks that do not depend on the wall clock."""
+
+UNHEARD = 30.0
+"""Seconds after which the log says of a peer that nothing was heard of it yet."""
+
+_SAID = {
+    LinkState.UNKNOWN: (
+        LogLevel.info,
+        "files for it can be written; nothing was heard of it yet",
+    ),
+    LinkState.UP: (LogLevel.info, "it is heard"),
+    LinkState.LATE: (LogLevel.warn, "nothing was heard of it for a while; what is under way is sent again"),
+    LinkState.DOWN: (LogLevel.warn, "no files can be exchanged; calls to it get a 503"),
+    LinkState.STOPPED: (LogLevel.error, "a person must decide; calls to it get a 503"),
+}
+"""What an operator reads when the state of a link has become that."""
 
 
 class Ticker:
@@ -97,7 +113,10 @@ class Channels:
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""
-        self._log.info("The link to {peer} is {state}", peer=link.name, state=link.state.value)
+        level, what = _SAID[link.state]
+        self._log.emit(
+            level, "The link to {peer} is {state}: {what}", peer=link.name, state=link.state.value, what=what
+        )
         for receiver in self._receivers.values():
             receiver.linkChanged(link)
 
@@ -154,6 +173,8 @@ class Node(Service):
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._started_at = clock()
+        self._unheard: dict[str, float] = {}
+        """Peers of which nothing was heard and nothing said yet; since when."""
         self._identity: Identity
         self._parts: NodeParts
         self._router: LinkRouter
@@ -200,6 +221,19 @@ class Node(Service):
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
+        self._announce()
+
+    def _announce(self) -> None:
+        """One line: who we are, where we listen, whom we know."""
+        config = self._config
+        where = ", ".join(_shown(port.getHost()) for port in self._ports.values())
+        self._log.info(
+            "{name} takes {where} (peers: {peers}; routes: {routes})",
+            name=config.name,
+            where=f"calls at {where}" if where else "no calls",
+            peers=", ".join(peer.name for peer in config.peers) or "none",
+            routes=", ".join(route.name for route in config.routes) or "none",
+        )
 
     def stopService(self) -> Deferred[None]:
         """Answer who waits, let what is under way come to a rest, close the journal."""
@@ -218,6 +252,9 @@ class Node(Service):
             await self._carrier.stop()
         await self._journal.close()
         await gatherResults([worker.stop() for worker in self._workers.values()])
+        self._log.info(
+            "{name} has stopped; what its journal holds goes on at the next start", name=self._config.name
+        )
 
     async def _open(self, peer: Peer) -> Link:
         """A link that is known to the router, but does not write yet."""
@@ -229,6 +266,7 @@ class Node(Service):
         await link.open()
         await self._egress.attach(link)
         self.links[peer.name] = link
+        self._unheard[peer.name] = time.monotonic()
         self._router.add(link)
         return link
 
@@ -248,6 +286,23 @@ class Node(Service):
         self._router.tick()
         self._ingress.tick()
         self._egress.tick()
+        self._miss_peers()
+
+    def _miss_peers(self) -> None:
+        """Say once of each peer that it has been silent from the start."""
+        now = time.monotonic()
+        for name, since in list(self._unheard.items()):
+            link = self.links.get(name)
+            if link is None or link.state not in (LinkState.UNKNOWN, LinkState.DOWN):
+                del self._unheard[name]
+            elif link.state is LinkState.UNKNOWN and now - since >= UNHEARD:
+                del self._unheard[name]
+                self._log.warn(
+                    "Nothing was heard of {peer} for {seconds:.0f} s: does its node run, does each of the two"
+                    " trust the other's card, and are files carried both ways?",
+                    peer=name,
+                    seconds=now - since,
+                )
 
     # --- while it runs
 
@@ -288,6 +343,7 @@ class Node(Service):
         self._egress.reconfigure(policy)
         self._ingress.reconfigure(routing)
         self._config = config
+        self._announce()
 
     def status(self) -> dict[str, Any]:
         """What C{GET /_hoft/status} shows, see C{docs/reference-status.rst}."""
@@ -301,6 +357,18 @@ class Node(Service):
             "ingress": self._ingress.counters(),
             "egress": self._egress.counters(),
         }
+
+
+def _shown(address: IAddress) -> str:
+    """Where callers find a port."""
+    match address:
+        case IPv4Address():
+            return f"http://{address.host}:{address.port}"
+        case IPv6Address():
+            return f"http://[{address.host}]:{address.port}"
+        case UNIXAddress(name=bytes() as path):
+            return f"unix:{os.fsdecode(path)}"
+    return str(address)
 
 
 def _limits(config: Config) -> Limits:

@@ -16,7 +16,9 @@ from hoft.running import running_process
 from .processes import PATIENCE, command, end_if_late, environment, hoft
 
 
-class RunTests(SynchronousTestCase):
+class NodesCase(SynchronousTestCase):
+    """Two nodes, C{near} and C{far}, that share a folder."""
+
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
@@ -48,17 +50,19 @@ class RunTests(SynchronousTestCase):
         end_if_late(self, process)
         return process
 
-    def wait_for(self, process: subprocess.Popen[str], words: str) -> None:
-        """Until its log has these words."""
+    def wait_for(self, process: subprocess.Popen[str], words: str) -> list[str]:
+        """All lines of its log up to the one that has these words."""
         assert process.stdout is not None
         said = []
         for line in process.stdout:
-            said.append(line)
+            said.append(line.rstrip())
             if words in line:
-                return
+                return said
         assert process.stderr is not None
         raise self.failureException(f"{words!r} was never said, but: {''.join(said)}{process.stderr.read()}")
 
+
+class RunTests(NodesCase):
     def test_two_nodes_run_from_one_working_directory_that_cannot_be_written(self) -> None:
         cwd = self.folder / "closed"
         cwd.mkdir(mode=0o555)
@@ -79,7 +83,7 @@ class RunTests(SynchronousTestCase):
 
     def test_a_second_process_on_one_node_says_so_at_once(self) -> None:
         first = self.start("near", self.folder / "exchange")
-        self.wait_for(first, "starting on")
+        self.wait_for(first, "takes calls")
         begun = time.monotonic()
         second = self.start("near", self.folder / "exchange")
         _, err = second.communicate(timeout=PATIENCE)
@@ -88,3 +92,49 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(err.count("\n"), 1, err)
         self.assertRegex(err, rf"\Ahoft: {re.escape(str(self.folder))}/near is in use by process {first.pid}")
         self.assertIsNone(first.poll())
+
+
+class LogTests(NodesCase):
+    """What an operator reads: a line where something happened, and nothing else."""
+
+    def test_a_first_start_says_where_calls_are_taken_and_nothing_to_worry_about(self) -> None:
+        hoft("route", self.folder / "near", "stock", "--peer", "far", "--url", "http://stock.example/secret")
+        near = self.start("near", self.folder / "near")
+        said = self.wait_for(near, "takes calls")
+        self.assertRegex(
+            said[-1], r"near takes calls at http://127\.0\.0\.1:\d+ \(peers: far; routes: stock\)$"
+        )
+        self.assertIn(f"up: folder {self.folder}/exchange", "\n".join(said))
+        near.send_signal(signal.SIGTERM)
+        out, err = near.communicate(timeout=PATIENCE)
+        self.assertRegex(out, "near has stopped; .* next start")
+        everything = "\n".join([*said, out, err])
+        for words in ("#debug", "#warn", "#error", "#critical", "Errno", "Failed to", "secret", "Traceback"):
+            self.assertNotIn(words, everything)
+
+    def test_a_changed_configuration_is_shown_as_it_is_now(self) -> None:
+        near = self.start("near", self.folder / "near")
+        self.wait_for(near, "takes calls")
+        hoft("route", self.folder / "near", "stock", "--peer", "far", "--url", "http://stock.example/")
+        self.assertIn("(peers: far; routes: stock)", self.wait_for(near, "takes calls")[-1])
+        file = self.folder / "near" / "hoft.toml"
+        file.write_text(re.sub("(?m)^listen = .*", "listen = []", file.read_text()))
+        hoft("untrust", self.folder / "near", "far")
+        self.assertRegex(
+            self.wait_for(near, "takes no calls")[-1], r"near takes no calls \(peers: none; routes: none\)$"
+        )
+
+    def test_a_folder_that_vanishes_is_named_and_so_is_its_return(self) -> None:
+        near, far = (self.start(name, self.folder / name) for name in ("near", "far"))
+        self.wait_for(near, "link to far is up")
+        (self.folder / "exchange").rename(self.folder / "elsewhere")
+        said = self.wait_for(near, "link to far is down")
+        self.assertRegex(
+            "\n".join(said), f"carrier is down: (in|out)box {self.folder}/exchange: No such file"
+        )
+        self.assertIn("503", said[-1])
+        (self.folder / "elsewhere").rename(self.folder / "exchange")
+        said = self.wait_for(near, "link to far is up")
+        self.assertIn(f"carrier is up: folder {self.folder}/exchange", "\n".join(said))
+        self.assertNotIn("#debug", "\n".join(said))
+        far.kill()

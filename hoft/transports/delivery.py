@@ -302,12 +302,12 @@ class Delivery:
         elif isinstance(failure.value, TooLarge):
             file.size, file.modified = failure.value.size, failure.value.modified
             self._tally.add("files_refused")
-            log.warn("refused: {reason}", reason=failure.getErrorMessage())
+            log.warn("Refused and deleted: {reason}", reason=failure.getErrorMessage())
             self._forgotten(file)
             self._finish(file)
         elif failure.check(NotAFile):
             self._tally.add("files_ignored")
-            log.warn("ignored: {reason}", reason=failure.getErrorMessage())
+            log.warn("Left alone: {reason}", reason=failure.getErrorMessage())
             self._drop(file)
         else:
             if failure.check(CarrierDown):

@@ -146,7 +146,7 @@ class FolderCarrier:
         started: Deferred[None] = Deferred()
 
         def unanswered() -> None:
-            self._trouble("start", "the folder does not answer")
+            self._trouble("start", f"inbox {self._location.inbox} does not answer")
             started.callback(None)
 
         def prepared(result: Failure | None) -> None:
@@ -225,8 +225,12 @@ class FolderCarrier:
             try:
                 # Here and not above: not every system has it, and importing it takes a while.
                 import hoft.transports.watching  # noqa: F401  # what follows finds it imported
-            except ImportError as error:
-                log.debug("no inotify: {error}", error=error)
+            except ImportError:
+                log.info(
+                    "This system does not tell of new files: {inbox} is looked at every {poll:g} s",
+                    inbox=self._location.inbox,
+                    poll=self._location.poll,
+                )
                 self._wants_watch = False
 
     def _trouble(self, what: str, reason: str) -> None:
@@ -245,11 +249,10 @@ class FolderCarrier:
             return
         self._down = down
         if down:
-            reason = next(iter(self._troubles.values()))
-            log.warn("down: {reason}", reason=reason)
-            self._receiver.carrierDown(reason)
+            # Who is told says so in the log.
+            self._receiver.carrierDown(next(iter(self._troubles.values())))
         else:
-            log.info("up")
+            log.info("The carrier is up: {folders}", folders=self._location.folders)
             self._receiver.carrierUp()
 
     # -- writing
@@ -284,8 +287,7 @@ class FolderCarrier:
         def probe() -> None:
             self._worker("write").call(self._outbox.probe, recipient).addErrback(failed)
 
-        def failed(failure: Failure) -> None:
-            log.debug("still down: {reason}", reason=failure.getErrorMessage())
+        def failed(_: Failure) -> None:
             self._probe_later(recipient)
 
         # Not reset by a probe that succeeds: a folder may have room for that and no more.
@@ -332,7 +334,9 @@ class FolderCarrier:
             delivery.recovered()
         for name in found.strange:
             self._tally.add("files_ignored")
-            log.warn("ignored: {name} in {inbox}", name=name, inbox=self._location.inbox)
+            log.warn(
+                "{name} in {inbox} is left alone: it is no packet", name=name, inbox=self._location.inbox
+            )
         for name, flat in found.vanished:
             delivery.vanished(name, flat)
         for name in found.replaced:
@@ -394,7 +398,13 @@ class FolderCarrier:
             self._watch.close()
             self._watch = None
         if not self._stopped:
-            log.info("not watching, polling only: {reason}", reason=failure.getErrorMessage())
+            log.warn(
+                "New files in {inbox} are looked for every {poll:g} s, for the system does not tell of them:"
+                " {reason}",
+                inbox=self._location.inbox,
+                poll=self._location.poll,
+                reason=failure.getErrorMessage(),
+            )
 
     def _appeared(self, entry: Entry, complete: bool) -> None:
         if self._delivery is not None and not self._stopped and self._delivery.found(entry, complete):

@@ -36,6 +36,13 @@ class FolderLocation:
     poll: float = 1.0
     file_mode: int | None = None
 
+    @property
+    def folders(self) -> str:
+        """Its folders, for messages."""
+        if self.inbox == self.outbox:
+            return f"folder {self.inbox}"
+        return f"inbox {self.inbox}, outbox {self.outbox}"
+
     @classmethod
     def parse(cls, url: str) -> FolderLocation:
         """

@@ -85,7 +85,9 @@ class Watch:
                     own, _APPEARS | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
                 )
             except INotifyError as error:
-                log.debug("{own} is not watched yet: {error}", own=str(node), error=error)
+                # Before the first file for us it is not there; L{_in_root} will tell.
+                if own.exists():
+                    log.warn("New files in {own} are found by polling: {error}", own=own.path, error=error)
         except INotifyError as error:
             os.close(self._notifier.fileno())
             raise OSError(f"{inbox} cannot be watched: {error}") from error

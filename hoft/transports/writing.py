@@ -130,9 +130,10 @@ class Outbox:
                     parsed = FileName.parse(name)
                     if parsed is not None and parsed.sender == self.node and unlink(folder, name):
                         self.tally.add("files_removed")
-        except (OSError, CarrierError) as error:
-            # They stay; the recipient knows them as duplicates.
-            log.debug("nothing removed for {recipient}: {error}", recipient=recipient, error=error)
+        except (OSError, CarrierError):
+            # They stay, if they are there at all; the recipient knows them as duplicates.  What keeps
+            # us from them keeps us from writing, which is reported.
+            return
 
     def sweep(self, recipient: UUID) -> None:
         """Delete what our earlier processes were writing when they died."""
@@ -142,8 +143,9 @@ class Outbox:
                     left = published(name)
                     if left is not None and left.sender == self.node and left.boot != self._boot:
                         unlink(folder, name)
-        except (OSError, CarrierError) as error:
-            log.debug("nothing swept for {recipient}: {error}", recipient=recipient, error=error)
+        except (OSError, CarrierError):
+            # Without a subfolder there is nothing to sweep, and who may only write there cannot look.
+            return
 
     def works(self, recipient: UUID) -> None:
         """Something was published."""
@@ -259,8 +261,8 @@ class FolderWriter:
             if descriptor >= 0:
                 try:
                     os.close(descriptor)
-                except OSError as error:  # the data is lost or not wanted, the descriptor is free
-                    log.debug("closing {name}: {error}", name=self.name, error=error)
+                except OSError:  # the data is lost or not wanted, the descriptor is free
+                    continue
         self._file = self._folder = -1
 
 
