@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hoft import node
 from hoft.config import Config, Peer, parse
+from hoft.errors import ConfigurationError
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.node import Node, policy_of
 from hoft.web.fields import Authority
@@ -47,27 +51,47 @@ class LonelyNodeTests(TestCase):
 
     timeout = 20
 
-    @inlineCallbacks
-    def test_a_peer_that_was_never_heard_is_told_of_once(self) -> Generator[Deferred[Any], Any, None]:
-        said: list[LogEvent] = []
-        observer = cast(ILogObserver, said.append)
+    def setUp(self) -> None:
+        self.said: list[LogEvent] = []
+        observer = cast(ILogObserver, self.said.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.patch(node, "TICK", 0.05)
-        self.patch(node, "UNHEARD", 0.2)
-        folder = Path(self.mktemp()).absolute()
-        (folder / "exchange").mkdir(parents=True)
-        (folder / "state").mkdir(mode=0o700)
-        Identity.generate(Random(1).randbytes).save(folder / "state" / IDENTITY_FILE)
+        self.folder = Path(self.mktemp()).absolute()
+        (self.folder / "exchange").mkdir(parents=True)
+        (self.folder / "state").mkdir(mode=0o700)
+        Identity.generate(Random(1).randbytes).save(self.folder / "state" / IDENTITY_FILE)
+
+    def make(self, *listen: str) -> Node:
         far = Identity.generate(Random(2).randbytes).card("far")
-        lonely = Node(
-            Config(
-                "near", folder / "state", f"folder:{folder}/exchange", listen=(), peers=(Peer("far", far),)
-            ),
-            reactor,
-        )
+        state, transport = self.folder / "state", f"folder:{self.folder}/exchange"
+        peers = (Peer("far", far),)
+        return Node(Config("near", state, transport, listen=listen, peers=peers), reactor)
+
+    def lines(self, words: str) -> list[str]:
+        """What was logged and has these words."""
+        return [line for line in map(formatEvent, self.said) if words in line]
+
+    @inlineCallbacks
+    def test_a_peer_that_was_never_heard_is_told_of_once(self) -> Generator[Deferred[Any], Any, None]:
+        self.patch(node, "UNHEARD", 0.2)
+        lonely = self.make()
         yield lonely.startService()
         yield deferLater(reactor, 0.6, lambda: None)
         yield lonely.stopService()
-        lines = [formatEvent(event) for event in said]
-        self.assertEqual(len([line for line in lines if "Nothing was heard of far" in line]), 1, lines)
+        self.assertEqual(len(self.lines("Nothing was heard of far")), 1, self.lines(""))
+
+    @inlineCallbacks
+    def test_a_port_that_is_taken_is_all_that_is_said(self) -> Generator[Deferred[Any], Any, None]:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            lonely = self.make(f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
+            # The greeting to the peer is still to be written when the node gives up.
+            slow = Event()
+            writing = lonely._workers["write"].call(slow.wait)
+            yield self.assertFailure(lonely.startService(), ConfigurationError)
+            stopping = lonely.stopService()
+            cast(IReactorTime, reactor).callLater(0.2, slow.set)
+            yield stopping
+            yield writing
+        self.assertEqual(self.lines("could not be written"), [])
+        self.assertEqual(self.lines("trying again"), [])

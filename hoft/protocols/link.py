@@ -578,6 +578,8 @@ class Link:
                 del self._control_files[:-CONTROL_FILES]
 
         def failed(failure: Failure) -> None:
+            if self._closed:
+                return  # the transport was closed with it; the next start writes what is committed
             sender.not_written(plan.number)
             self.engine.not_written(self._now())
             self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
