@@ -127,7 +127,8 @@ class Replication:
     @property
     def synchronised(self) -> bool:
         """Whether the peer is known in this boot, so that records may flow."""
-        return self.synchronisation.adopted is not None and not self.synchronisation.stopped
+        sync = self.synchronisation
+        return sync.adopted is not None and not sync.in_doubt and not sync.stopped
 
     # --- what arrives
 
@@ -150,7 +151,11 @@ class Replication:
             peer_clock=control.peer_clock,
             retired=control.retired,
         )
+        was_in_doubt = self.synchronisation.in_doubt
         judgement = self.synchronisation.judge(seen)
+        if self.synchronisation.in_doubt and not was_in_doubt:
+            self._hello_at = now
+            self._hellos = 0
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
         self._heard(now)
@@ -187,8 +192,10 @@ class Replication:
     def is_current(self, header: Header) -> bool:
         """Whether a packet that was C{CURRENT} when it began to arrive still counts."""
         sync = self.synchronisation
-        return (header.incarnation, header.boot) == sync.adopted and (
-            header.recipient_incarnation == sync.incarnation
+        return (
+            (header.incarnation, header.boot) == sync.adopted
+            and not sync.in_doubt
+            and (header.recipient_incarnation == sync.incarnation)
         )
 
     def adopt(self, seen: Sighting, records: Iterable[OutgoingRecord], now: float) -> bool:

@@ -248,7 +248,7 @@ class LinkRouter:
         link, header = arrival.link, arrival.reader.header
         assert link is not None and header is not None
         if not link.is_current(header):
-            arrival.verdict = Verdict.CONSUMED
+            arrival.verdict = Verdict.CONSUMED if link.engine.synchronised else Verdict.LATER
             return
         size = sum(len(record.payload) for record in frame.records)
         arrival.uncommitted += size

@@ -19,16 +19,21 @@ is from an incarnation that was replaced              the peer was restored, or 
                                                       packet is late: tell it
                                                       ``retired``, ignore the rest
 echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
-echoes our challenge, from a further boot of the      the peer was restored: tell it
-adopted incarnation that has shown a lower clock      ``retired``, ignore the rest
-than an earlier boot
 echoes our challenge, otherwise                       adopt its incarnation and boot
-is from the adopted incarnation and boot              goes on as usual
+is from the adopted incarnation and boot              goes on as usual; in doubt only
+                                                      if it echoes our challenge
+is the first from a further boot of the adopted       doubt: renew the challenge;
+incarnation                                           and void, as the next
 anything else                                         void; its challenge is echoed
 ====================================================  ==============================
 
+Doubt: what a further boot hears when its challenge is echoed is all that we know
+of its incarnation.  From then on nothing may count that an earlier boot has left
+behind: if the peer was restored, what is in late files has the numbers that it
+gives anew.  So nothing counts until either boot proves that it is alive.
+
 Only a packet made after we chose the challenge can echo it, so that no late or
-replayed file moves a link; the challenge is renewed with each adoption.
+replayed file moves a link; the challenge is renewed with each adoption and doubt.
 """
 
 from __future__ import annotations
@@ -41,8 +46,8 @@ from attrs import frozen
 CANDIDATES = 4
 """Unadopted boots whose challenge is remembered to be echoed."""
 
-SHOWN = 64
-"""Unadopted boots whose clocks are remembered."""
+KNOWN_BOOTS = 64
+"""Boots that are remembered to have been doubted for."""
 
 
 class Judgement(Enum):
@@ -80,6 +85,7 @@ class Synchronisation:
     One link's view of who is who.
 
     @ivar adopted: the peer's (incarnation, boot) proven in this boot, or None.
+    @ivar in_doubt: whether that must be proven again, before anything counts.
     @ivar peer_incarnation: the peer's incarnation our log is with; 0 before first contact.
     """
 
@@ -104,6 +110,7 @@ class Synchronisation:
         self.peer_incarnation = peer_incarnation
         self.peer_clock = peer_clock
         self.adopted: tuple[int, int] | None = None
+        self.in_doubt = False
         self.stopped = False
         self._clock_at_start = clock
         self._retired = set(retired)
@@ -113,8 +120,7 @@ class Synchronisation:
         self._echo = (0, 0)
         # boot -> (packet number, challenge, incarnation to be told it is retired or 0)
         self._candidates: dict[int, tuple[int, int, int]] = {}
-        # boot -> the lowest clock that it has shown
-        self._shown: dict[int, int] = {}
+        self._doubted_for: dict[int, None] = {}
         self.challenge = random64(entropy)
 
     def judge(self, seen: Sighting) -> Judgement:
@@ -143,31 +149,34 @@ class Synchronisation:
                 # It has not adopted our present incarnation yet: let it see the challenge echoed.
                 self._remember(seen, retired=0)
                 return Judgement.VOID
+            if self.in_doubt and not fresh:
+                return Judgement.VOID
+            self.in_doubt = False
             self.peer_clock = max(self.peer_clock, seen.clock)
             return Judgement.CURRENT
         if fresh:
-            if self._was_restored(seen):
-                self._remember(seen, retired=seen.incarnation)
-                return Judgement.VOID
             return Judgement.ADOPT
+        if self._may_succeed(seen):
+            self.in_doubt = True
+            self.challenge = random64(self._entropy)
         self._remember(seen, retired=0)
         return Judgement.VOID
 
     def _knows_more(self, seen: Sighting) -> bool:
         return seen.recipient_incarnation == self.incarnation and seen.peer_clock > self._clock_at_start
 
-    def _was_restored(self, seen: Sighting) -> bool:
-        # Late files of its earlier boot may have been accepted after we echoed the
-        # challenge by which it adopted us: it believes that we know of nothing later
-        # than its journal does.  What it showed first is what its journal had.
+    def _may_succeed(self, seen: Sighting) -> bool:
+        """Whether this may be a later boot than the adopted one, and is no news of one doubted for."""
         if self.adopted is None or self.adopted[0] != seen.incarnation:
             return False
-        return min(seen.clock, self._shown.get(seen.boot, seen.clock)) < self.peer_clock
+        if seen.boot in self._superseded_boots or seen.boot in self._doubted_for:
+            return False
+        self._doubted_for[seen.boot] = None
+        while len(self._doubted_for) > KNOWN_BOOTS:
+            del self._doubted_for[next(iter(self._doubted_for))]
+        return True
 
     def _remember(self, seen: Sighting, retired: int) -> None:
-        self._shown[seen.boot] = min(seen.clock, self._shown.pop(seen.boot, seen.clock))
-        while len(self._shown) > SHOWN:
-            del self._shown[next(iter(self._shown))]
         known = self._candidates.pop(seen.boot, None)
         if known is not None and known[0] > seen.number:
             self._candidates[seen.boot] = known
@@ -191,6 +200,7 @@ class Synchronisation:
         if self.adopted is not None and self.adopted[1] != seen.boot:
             self._superseded_boots.add(self.adopted[1])
         self.adopted = (seen.incarnation, seen.boot)
+        self.in_doubt = False
         self._echo = (seen.number, seen.challenge)
         self._candidates.pop(seen.boot, None)
         self.challenge = random64(self._entropy)
@@ -200,6 +210,7 @@ class Synchronisation:
         self.incarnation = incarnation
         self._clock_at_start = clock
         self.adopted = None
+        self.in_doubt = False
         self._echo = (0, 0)
         self.challenge = random64(self._entropy)
 
