@@ -137,6 +137,8 @@ class Link:
         self._retry: float | None = None
         self._not_before = float("-inf")
         self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
+        self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
         self._control_files: list[str] = []
@@ -192,6 +194,9 @@ class Link:
         """Stop at once; what is committed goes on when the link is opened again."""
         self._closed = True
         self._cancel_timer()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         if self._transport is not None:
             self._transport.loseConnection()
 
@@ -515,8 +520,15 @@ class Link:
             plan = self.engine.next_packet(self._clock, now)
             if plan is not None:
                 self._write(plan, now)
-        self._update_state()
-        self._set_timer(now)
+        if self._settling is None:
+            # Once for all that happens in this turn of the reactor.
+            self._settling = self._parts.reactor.callLater(0, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        if not self._closed:
+            self._update_state()
+            self._set_timer(self._now())
 
     def _sync_if_due(self, now: float) -> None:
         if self._syncing or now < self._sync_not_before or not self.engine.wants_sync(now):
@@ -617,7 +629,6 @@ class Link:
         return self._parts.clock()
 
     def _set_timer(self, now: float) -> None:
-        self._cancel_timer()
         deadline = self.engine.deadline()
         if deadline is None or self._writing or not self._carrier_up:
             return
@@ -629,8 +640,13 @@ class Link:
         elif now < self._sync_not_before:
             others = self.engine.deadline_without_answer()
             deadline = self._sync_not_before if others is None else min(others, self._sync_not_before)
-        wait = max(deadline, self._not_before) - now
-        self._timer = self._parts.reactor.callLater(max(wait, 0.0005), self._timed_out)
+        at = max(deadline, self._not_before, now + 0.0005)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return  # it rings too early, and is set anew then: cheaper than moving it each time
+            self._cancel_timer()
+        self._timer_at = at
+        self._timer = self._parts.reactor.callLater(at - now, self._timed_out)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():

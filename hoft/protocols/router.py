@@ -30,6 +30,7 @@ from hoft.protocols.packets import (
     Event,
     Header,
     PacketReader,
+    Record,
     RecordFrame,
 )
 from hoft.protocols.sealing import Suite
@@ -172,16 +173,19 @@ class LinkRouter:
 
     async def _act(self, arrival: _Arrival, events: Sequence[Event]) -> None:
         """Act on what has become readable; done when more may be read."""
+        records: list[Record] = []
         for event in events:
             if isinstance(event, ControlFrame):
                 await self._hear(arrival, Control.decode(event.content))
             if arrival.verdict is not None:
                 return
             if isinstance(event, RecordFrame):
-                self._take(arrival, event)
+                records += event.records
             elif isinstance(event, BadFrame):
                 assert arrival.link is not None
                 arrival.link.counters["frames_bad"] += 1
+        if records:
+            self._take(arrival, records)
         if arrival.uncommitted > UNCOMMITTED_BYTES:
             await self._committed(arrival)
 
@@ -244,13 +248,13 @@ class LinkRouter:
         operation = partial(log.begin_all_logs, restored=self._parts.outbox_at_start)
         return self._parts.journal.transact(operation).addCallback(begun)
 
-    def _take(self, arrival: _Arrival, frame: RecordFrame) -> None:
+    def _take(self, arrival: _Arrival, records: Sequence[Record]) -> None:
         link, header = arrival.link, arrival.reader.header
         assert link is not None and header is not None
         if not link.is_current(header):
             arrival.verdict = Verdict.CONSUMED if link.engine.synchronised else Verdict.LATER
             return
-        size = sum(len(record.payload) for record in frame.records)
+        size = sum(len(record.payload) for record in records)
         arrival.uncommitted += size
         arrival.committing += 1
 
@@ -266,7 +270,7 @@ class LinkRouter:
                 for deferred in idle:
                     deferred.callback(None)
 
-        link.accept(header, arrival.clock, frame.records).addBoth(over)
+        link.accept(header, arrival.clock, records).addBoth(over)
 
     def _committed(self, arrival: _Arrival) -> Deferred[None]:
         if not arrival.committing:
