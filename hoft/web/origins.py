@@ -5,6 +5,7 @@ address checked, TLS verified against the name and the system's trust.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
@@ -27,12 +28,17 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHostResolution,
+    IOpenSSLClientConnectionCreator,
     IProtocolFactory,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.threads import deferToThreadPool
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
@@ -93,7 +99,7 @@ class Connector:
         """
         self._reactor = reactor
         self._timeout = timeout
-        self._tls = HostnameCachingHTTPSPolicy(tls or BrowserLikePolicyForHTTPS(), _TLS_CACHE)
+        self._tls = _Clients(reactor, tls or BrowserLikePolicyForHTTPS())
 
     def connect(self, origin: Origin, permit: Permit, build: Callable[[str], C]) -> Deferred[C]:
         """
@@ -106,6 +112,58 @@ class Connector:
         return _Attempt(self._reactor, self._timeout, self._tls, origin, permit, build).begin()
 
 
+_Made = IOpenSSLClientConnectionCreator | BaseException
+"""What came of making one."""
+
+
+class _Clients:
+    """
+    Makers of TLS clients, by host.  The first client of each loads the authorities that
+    are trusted, which takes tens of milliseconds: that is one on a thread, not used further.
+    """
+
+    def __init__(self, reactor: Any, policy: IPolicyForHTTPS) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._makers: OrderedDict[str, Deferred[_Made]] = OrderedDict()
+
+    def maker(self, origin: Origin) -> Deferred[IOpenSSLClientConnectionCreator]:
+        """@return: fires with one for this host; it may be cancelled without harm to others."""
+        making = self._makers.get(origin.host)
+        if making is None:
+            making = self._makers[origin.host] = deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), self._make, origin
+            )
+            making.addErrback(self._not_made, origin.host)
+            if len(self._makers) > _TLS_CACHE:
+                self._makers.popitem(last=False)
+        else:
+            self._makers.move_to_end(origin.host)
+        mine: Deferred[IOpenSSLClientConnectionCreator] = Deferred()
+        making.addCallback(_tell, mine)
+        return mine
+
+    def _make(self, origin: Origin) -> IOpenSSLClientConnectionCreator:
+        maker = self._policy.creatorForNetloc(origin.host.encode("ascii"), origin.port)
+        factory = TLSMemoryBIOFactory(maker, True, Factory())
+        maker.clientConnectionForTLS(TLSMemoryBIOProtocol(factory, TwistedProtocol()))
+        return maker
+
+    def _not_made(self, failure: Failure, host: str) -> _Made:
+        """For all who wait; whoever comes later tries again."""
+        self._makers.pop(host, None)
+        assert failure.value is not None
+        return failure.value
+
+
+def _tell(made: _Made, waiting: Deferred[IOpenSSLClientConnectionCreator]) -> _Made:
+    if isinstance(made, BaseException):
+        waiting.errback(made)
+    else:
+        waiting.callback(made)
+    return made
+
+
 class _Attempt:
     """One call of L{Connector.connect}."""
 
@@ -113,7 +171,7 @@ class _Attempt:
         self,
         reactor: Any,
         timeout: float,
-        tls: IPolicyForHTTPS,
+        tls: _Clients,
         origin: Origin,
         permit: Permit,
         build: Callable[[str], Any],
@@ -125,6 +183,7 @@ class _Attempt:
         self._permit = permit
         self._build = build
         self._result: Deferred[Any] = Deferred(lambda _: self._stop())
+        self._maker: IOpenSSLClientConnectionCreator | None = None
         self._resolving = True
         self._over = False
         self._left: list[str] = []
@@ -158,7 +217,15 @@ class _Attempt:
             if not self._permit(address):
                 shown = host if host == address else f"{host} is {address}, which"
                 raise ServiceError(problems.address_prohibited(f"{shown} is not allowed here"), unsent=True)
-        self._left = list(addresses)
+        if self._origin.scheme != "https":
+            self._prepared(addresses, None)
+        else:
+            self._watch(self._tls.maker(self._origin), lambda maker: self._prepared(addresses, maker))
+
+    def _prepared(self, addresses: list[str], maker: IOpenSSLClientConnectionCreator | None) -> None:
+        if self._over:
+            return
+        self._left, self._maker = list(addresses), maker
         self._try()
 
     def _try(self) -> None:
@@ -172,8 +239,8 @@ class _Attempt:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         endpoint: IStreamClientEndpoint = kind(self._reactor, address, self._origin.port, self._timeout)
         if self._origin.scheme == "https":
-            creator = self._tls.creatorForNetloc(self._origin.host.encode("ascii"), self._origin.port)
-            endpoint = wrapClientTLS(creator, endpoint)
+            assert self._maker is not None
+            endpoint = wrapClientTLS(self._maker, endpoint)
         self._watch(endpoint.connect(_Once(lambda: self._build(address))), self._opening)
 
     def _opening(self, connection: Any) -> None:

@@ -13,15 +13,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import SSL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, inlineCallbacks
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.python.failure import Failure
+from twisted.python.threadable import isInIOThread
 from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IPolicyForHTTPS
 from zope.interface import implementer
 
 from hoft.web.agent import ExactAgent, ExactClient, ExactRequest
@@ -564,6 +567,28 @@ def certificate(name: str) -> PrivateCertificate:
     return loaded
 
 
+@implementer(IPolicyForHTTPS, IOpenSSLClientConnectionCreator)
+class WatchedPolicy:
+    """Notes the hosts, and for each TLS client whether it is made on the reactor thread."""
+
+    def __init__(self, policy: IPolicyForHTTPS) -> None:
+        self.policy = policy
+        self.hosts: list[str] = []
+        self.threads: list[bool] = []
+        self.broken: Exception | None = None
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+        self.hosts.append(hostname.decode())
+        self.creator = self.policy.creatorForNetloc(hostname, port)
+        return self
+
+    def clientConnectionForTLS(self, protocol: Any) -> Any:
+        self.threads.append(isInIOThread())
+        if self.broken is not None:
+            raise self.broken
+        return self.creator.clientConnectionForTLS(protocol)
+
+
 class SecureTests(AgentCase):
     def setUp(self) -> None:
         super().setUp()
@@ -582,6 +607,28 @@ class SecureTests(AgentCase):
         for _ in range(2):
             self.assertEqual((yield self.call().addCallback(body)), b"hello")
         self.assertEqual((len(self.secure.requests), len(self.secure.connections)), (2, 1))
+
+    @inlineCallbacks
+    def test_authorities_are_loaded_once_for_a_host_and_not_on_the_reactor_thread(self) -> Test:
+        watched = WatchedPolicy(self.trusted)
+        self.make(tls=watched)
+        yield gatherResults([self.call().addCallback(body) for _ in range(3)])
+        self.assertEqual(watched.hosts, ["service.example"])
+        # A context is made when its first connection is; that one was only for it.
+        self.assertEqual(watched.threads, [False, True, True, True])
+
+    @inlineCallbacks
+    def test_without_the_authorities_nothing_is_sent_in_the_clear_and_the_next_call_tries_again(self) -> Test:
+        watched = WatchedPolicy(self.trusted)
+        watched.broken = SSL.Error([("", "", "no authorities")])
+        self.make(tls=watched)
+        calls = [self.fails(self.call(), "tls-protocol-error") for _ in range(2)]
+        for call in calls:
+            error = yield from call
+            self.assertIn("no authorities", error.problem.detail)
+        self.assertEqual(self.secure.connections, [])
+        watched.broken = None
+        self.assertEqual((yield self.call().addCallback(body)), b"hello")
 
     @inlineCallbacks
     def test_a_certificate_for_another_name(self) -> Test:
