@@ -225,9 +225,9 @@ class Ingress:
         if link is None:
             raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
         if link.state is LinkState.STOPPED:
-            raise Refused(peer_unavailable(peer, "it was stopped; see 'hoft list' and the log of this node"))
+            raise Refused(peer_unavailable(peer, "it was stopped; see /_hoft/status and this node's log"))
         if link.state is LinkState.DOWN:
-            raise Refused(peer_unavailable(peer, "nothing passes, or nothing has been heard of it", 30))
+            raise Refused(peer_unavailable(peer, "no files can be exchanged; see /_hoft/status", 30))
         return mount, service, link
 
     def _own(self, call: Call, path: bytes) -> None:

@@ -233,6 +233,7 @@ class TargetTests(IngressCase):
             response = yield self.get()
             self.assertEqual(response.status, 503)
             self.assertIn(b"destination_unavailable", response.fields(b"proxy-status")[0])
+            self.assertIn("see /_hoft/status", json.loads(response.body)["detail"])
         self.assertEqual(response.fields(b"retry-after"), [b"30"])
         del self.links["far"]
         response = yield self.get()
