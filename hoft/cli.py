@@ -49,24 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted: a probability from 0 to 1")
-    return value
+def _number(most: float, what: str) -> Callable[[str], float]:
+    """What reads an option that is a number from 0 to C{most}."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}; wanted: {what} from 0 to {most:g}")
+        return value
+
+    return read
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted: seconds from 0 to 86400")
-    return value
+_probability = _number(1, "a probability")
+_seconds = _number(86400, "seconds")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 from attrs import define, field
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -39,22 +38,8 @@ from hoft.web.heads import Fields, RequestHead, ResponseHead
 from hoft.web.ingress import Ingress, Routing
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
+from tests.web.listening import Listening, Test, exchange
 from tests.web.loopback import LoopbackLink, pair
-
-Test = Generator[Deferred[Any], Any, None]
-
-
-def talk(port: int, *pieces: bytes, half_close: bool = False) -> bytes:
-    """Send all, then read until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=8) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-        if half_close:
-            connection.shutdown(socket.SHUT_WR)
-        received = []
-        while data := connection.recv(1 << 18):
-            received.append(data)
-        return b"".join(received)
 
 
 @define(eq=False)
@@ -189,14 +174,11 @@ class FarSide:
         """Of no interest here."""
 
 
-class Callers:
-    """Callers of an ingress that listens on C{number}; mixed into test cases."""
-
-    number: int
-    addCleanup: Callable[..., None]
+class Callers(Listening):
+    """Callers of an ingress."""
 
     def talk(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
-        return deferToThread(talk, self.number, *pieces, **options)
+        return deferToThread(exchange, self.number, *pieces, **options)
 
     def ask(self, *pieces: bytes, **options: Any) -> Deferred[Response]:
         return self.talk(*pieces, **options).addCallback(Response.parse)
@@ -212,16 +194,11 @@ class Callers:
         head.append(b"Content-Length: %d" % len(body))
         return self.ask(b"".join(line + b"\r\n" for line in head) + b"\r\n", body)
 
-    @inlineCallbacks
-    def until(self, condition: Callable[[], object]) -> Test:
-        """Wait until it holds; the case's timeout fails the test."""
-        while not condition():
-            yield deferLater(reactor, 0.002)
-
-    def connect(self) -> socket.socket:
-        """A caller of which the test does each step itself."""
-        caller = socket.create_connection(("127.0.0.1", self.number), timeout=8)
-        self.addCleanup(caller.close)
+    def begin_upload(self, length: int) -> socket.socket:
+        """A caller that has sent a megabyte of a body of so many bytes."""
+        caller = self.connect()
+        head = b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+        caller.sendall(head + bytes(1_000_000))
         return caller
 
 
@@ -243,10 +220,7 @@ class IngressCase(Callers, TestCase):
         )
         self.near.attach(self.ingress)
         self.far_link.attach(self.far)
-        self.port: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
-        address = self.port.getHost()
-        assert isinstance(address, IPv4Address)
-        self.number = address.port
+        self.port = self.listen(self.ingress.factory)
         self.addCleanup(self.tearAllDown)
 
     @inlineCallbacks

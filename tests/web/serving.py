@@ -4,14 +4,11 @@ What the tests of the HTTP/1.1 server share: real sockets, and a handler that th
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -20,8 +17,7 @@ from hoft.web.calls import Call
 from hoft.web.problems import Problem
 from hoft.web.requests import Field
 from hoft.web.server import ServerFactory
-
-Test = Generator[Deferred[Any], Any, None]
+from tests.web.listening import Listening, Test, exchange
 
 
 class Script:
@@ -61,23 +57,7 @@ def hello(call: Call, body: bytes) -> None:
     call.finish()
 
 
-def exchange(port: int, *pieces: bytes, half_close: bool = False, until: bytes | None = None) -> bytes:
-    """Send all, then read until the server closes, or C{until} has come."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-        if half_close:
-            connection.shutdown(socket.SHUT_WR)
-        received = b""
-        while until is None or until not in received:
-            data = connection.recv(65536)
-            if not data:
-                break
-            received += data
-        return received
-
-
-class ServerCase(TestCase):
+class ServerCase(Listening, TestCase):
     timeout = 10
 
     def setUp(self) -> None:
@@ -86,10 +66,7 @@ class ServerCase(TestCase):
         self.then: Callable[[Call, bytes], None] | None = hello
         self.now = 0.0
         self.factory = ServerFactory(reactor, self.clock, self.serve, self.refused)
-        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
-        address = self.port.getHost()
-        assert isinstance(address, IPv4Address)
-        self.number = address.port
+        self.port = self.listen(self.factory)
         self.addCleanup(self.tearAllDown)
 
     @inlineCallbacks
@@ -114,18 +91,6 @@ class ServerCase(TestCase):
 
     def ask(self, *pieces: bytes, **options: Any) -> Deferred[bytes]:
         return deferToThread(exchange, self.number, *pieces, **options)
-
-    @inlineCallbacks
-    def until(self, condition: Callable[[], object]) -> Test:
-        """Wait until it holds; the case's timeout fails the test."""
-        while not condition():
-            yield deferLater(reactor, 0.002)
-
-    def connect(self) -> socket.socket:
-        """A caller of which the test does each step itself."""
-        caller = socket.create_connection(("127.0.0.1", self.number), timeout=5)
-        self.addCleanup(caller.close)
-        return caller
 
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

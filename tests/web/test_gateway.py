@@ -111,9 +111,7 @@ class GatewayCase(Callers, EgressCase):
             dict,
         )
         self.near_link.attach(self.ingress)
-        callers = REACTOR.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
-        self.number = callers.getHost().port
-        self.addCleanup(self.close, web, callers)
+        self.addCleanup(self.close, web, self.listen(self.ingress.factory))
 
     @inlineCallbacks
     def close(self, web: Any, callers: Any) -> Generator[Deferred[Any], Any, None]:

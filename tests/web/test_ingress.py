@@ -13,7 +13,8 @@ from hoft.config import Forward, Route
 from hoft.interfaces import LinkState
 from hoft.web.heads import RequestHead
 from hoft.web.ingress import Routing
-from tests.web.callers import IngressCase, Received, Test
+from tests.web.callers import IngressCase, Received
+from tests.web.listening import Test
 
 
 class HeadTests(IngressCase):

@@ -19,7 +19,8 @@ from hoft.interfaces import Outgoing
 from hoft.protocols.packets import MAX_RECORD
 from hoft.web.exchange import RESPONSES, WINDOW, Kind, PartWriter, Side, decode_part
 from hoft.web.heads import ResponseHead
-from tests.web.callers import IngressCase, Response, Test
+from tests.web.callers import IngressCase, Response
+from tests.web.listening import Test
 
 SIZE = 5_000_000
 
@@ -180,10 +181,7 @@ class RequestTests(IngressCase):
 
     @inlineCallbacks
     def test_a_journal_that_fills_up_during_an_upload(self) -> Test:
-        caller = self.connect()
-        caller.sendall(
-            b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n" + bytes(1_000_000)
-        )
+        caller = self.begin_upload(9_000_000)
         yield self.until(lambda: self.far.requests)
         self.near.full = True
         caller.sendall(bytes(1_000_000))

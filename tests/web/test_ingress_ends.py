@@ -21,7 +21,8 @@ from hoft.web import ingress
 from hoft.web.exchange import PartWriter, Side, decode_part, encode_credit, encode_part
 from hoft.web.heads import ResponseHead
 from hoft.web.problems import connection_refused, response_incomplete
-from tests.web.callers import IngressCase, Received, Response, Test
+from tests.web.callers import IngressCase, Received, Response
+from tests.web.listening import Test
 from tests.web.loopback import pair
 
 GET = b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -125,10 +126,7 @@ class AbortTests(EndCase):
 
     @inlineCallbacks
     def test_a_refusal_while_the_body_is_still_coming(self) -> Test:
-        caller = self.connect()
-        caller.sendall(
-            b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n" + bytes(1_000_000)
-        )
+        caller = self.begin_upload(90_000_000)
         yield self.until(lambda: self.far.requests)
         self.far.one.abort(connection_refused("service.example:81"))
         answer = yield deferToThread(caller.recv, 65536)
@@ -150,10 +148,7 @@ class CallerTests(EndCase):
 
     @inlineCallbacks
     def test_a_caller_that_goes_away_during_its_upload(self) -> Test:
-        caller = self.connect()
-        caller.sendall(
-            b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n" + bytes(1_000_000)
-        )
+        caller = self.begin_upload(90_000_000)
         yield self.until(lambda: self.far.requests)
         caller.close()
         yield self.until(lambda: self.far.cancels)

@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import time
 from random import Random
-from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from hoft.config import Route
 from hoft.web.ingress import Ingress, Routing
-from tests.web.callers import Callers, Test
+from tests.web.callers import Callers
+from tests.web.listening import Test
 from tests.web.services import EgressCase, Received, Service
 
 
@@ -30,10 +29,7 @@ class IngressToEgressTests(Callers, EgressCase):
             reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
         )
         self.near_link.attach(self.ingress)
-        self.door: Any = reactor.listenTCP(0, self.ingress.factory, interface="127.0.0.1")
-        address = self.door.getHost()
-        assert isinstance(address, IPv4Address)
-        self.number = address.port
+        self.door = self.listen(self.ingress.factory)
         self.addCleanup(self.close)
 
     @inlineCallbacks

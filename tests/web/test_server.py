@@ -14,7 +14,8 @@ from twisted.internet.threads import deferToThread
 
 from hoft.web import server
 from hoft.web.calls import Call
-from tests.web.serving import CLOSE, GET, Script, ServerCase, Test, hello
+from tests.web.listening import Test
+from tests.web.serving import CLOSE, GET, Script, ServerCase, hello
 
 
 class RequestTests(ServerCase):

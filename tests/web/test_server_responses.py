@@ -21,7 +21,8 @@ from twisted.internet.threads import deferToThread
 
 from hoft.web.calls import Call
 from hoft.web.requests import BadResponse, Field
-from tests.web.serving import CLOSE, GET, ServerCase, Test, hello
+from tests.web.listening import Test
+from tests.web.serving import CLOSE, GET, ServerCase, hello
 
 
 class ResponseTests(ServerCase):
