@@ -16,8 +16,8 @@ from hoft.protocols.replication import PacketPlan
 from hoft.protocols.sealing import Suite
 from hoft.protocols.segments import Location
 
-GATHER = 128 << 10
-"""Pieces smaller than this together are written in one call."""
+GATHER = 16 << 10
+"""Smaller pieces are joined to one write; joining larger ones costs more than another call."""
 
 
 @frozen
@@ -104,9 +104,11 @@ def write_packet(
                 for payload in frame
             ]
             sealed = packet.frame(records)
-            if len(gathered) + len(sealed) > GATHER:
+            if gathered and len(gathered) + len(sealed) > GATHER:
                 file.write(gathered)
-                gathered = sealed
+                gathered = b""
+            if len(sealed) > GATHER:
+                file.write(sealed)
             else:
                 gathered += sealed
         file.write(gathered + packet.end())

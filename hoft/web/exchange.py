@@ -13,7 +13,7 @@ theirs.  A part is one record's payload, all integers big-endian::
 
 Flag 1 is set on all that egress sends, flag 2 on each piece of a HEAD but the last.
 Bodies: HEAD and TRAILERS are CBOR, DATA is bytes of the message's body just as
-they are, END is the body's total length (u64) and its BLAKE2b-256, ABORT a problem
+they are, END is the body's total length (u64) and its SHA-256, ABORT a problem
 (CBOR), CREDIT a total (u64), CANCEL nothing.
 
 B{Credit.}  Neither side sends DATA beyond what the other has granted: in total
@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 from enum import IntEnum
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import field, frozen
 
@@ -100,7 +100,7 @@ _SENDERS: Final = {Kind.ABORT: Side.EGRESS, Kind.CANCEL: Side.INGRESS}
 
 @frozen
 class End:
-    """The end of a body: how long it was and its BLAKE2b-256."""
+    """The end of a body: how long it was and its SHA-256."""
 
     total: int
     digest: bytes
@@ -275,9 +275,23 @@ def _trailers(fields: Fields) -> bytes:
     return encoded
 
 
-def body_digest() -> hashlib.blake2b:
-    """What to feed the bytes of a body, in order; its C{digest()} must equal that of END."""
-    return hashlib.blake2b(digest_size=32)
+class BodyDigest(Protocol):
+    """What L{body_digest} makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """The next bytes."""
+
+    def digest(self) -> bytes:
+        """Of all bytes so far."""
+
+
+def body_digest() -> BodyDigest:
+    """
+    What to feed the bytes of a body, in order; its C{digest()} must equal that of END.
+
+    SHA-256, for which processors have instructions: twice as fast as BLAKE2b there.
+    """
+    return hashlib.sha256()
 
 
 def encode_abort(exchange: bytes, problem: Problem) -> bytes:
