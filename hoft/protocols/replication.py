@@ -213,7 +213,9 @@ class Replication:
             self.round_trips.answered_within(now - self._greeted_at)
         if new or first:
             self.sender = self.sender.successor()
-            for record in records:
+        for record in records:
+            # Of a log that goes on only those are news whose commit is yet to be told.
+            if not self.sender.has(record.number):
                 self.sender.queue(record)
         if new:
             self.receiver = self.receiver.successor()

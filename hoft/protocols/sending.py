@@ -143,6 +143,10 @@ class Sender:
         self._highest = max(self._highest, record.number)
         self._make_ready(record, again=False)
 
+    def has(self, number: int) -> bool:
+        """Whether that record was given to L{queue}, acknowledged or not."""
+        return number in self._records or number in self._acked
+
     def _make_ready(self, record: OutgoingRecord, again: bool) -> None:
         if not record.queued:
             record.queued = True
