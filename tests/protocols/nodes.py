@@ -76,6 +76,7 @@ class Program:
         self.on_rollback(link)
 
 
+@implementer(IFileTransport)
 class FailingTransport:
     """A transport whose writers fail for as long as C{broken}."""
 

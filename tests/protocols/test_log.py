@@ -1,0 +1,165 @@
+"""The tables of the log, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft.interfaces import Outgoing
+from hoft.protocols import log
+from hoft.protocols.packets import Record
+from tests.protocols.journals import InlineJournal
+
+PEER, OTHER = b"p" * 16, b"o" * 16
+BOOT, LATER_BOOT = 0xB1, 0xB2
+THEM, THEM_ANEW = 0xE1, 0xE2
+
+
+class LogTests(SynchronousTestCase):
+    """One link's rows."""
+
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir(mode=0o700)
+        self.made = InlineJournal(folder, [log.SCHEMA])
+        self.made.result(self.made.journal.open())
+        self.addCleanup(self.made.crash)
+        self.link = self.opened().link
+
+    def opened(self, peer: bytes = PEER) -> log.Opened:
+        return self.made.do(lambda t: log.open_log(t, peer))
+
+    def enqueue(self, *payloads: bytes, boot: int = BOOT) -> log.Enqueued:
+        records = [Outgoing(payload, 1) for payload in payloads]
+        return self.made.do(lambda t: log.enqueue(t, self.link, boot, records))
+
+    def adopt(self, incarnation: int = THEM, boot: int = BOOT, clock: int = 5) -> log.Adopted:
+        return self.made.do(lambda t: log.adopt(t, self.link, boot, incarnation, clock))
+
+    def accept(self, generation: int, *numbers: int, clock: int = 9) -> log.Accepted | None:
+        records = [Record(number, 1, b"payload %d" % number) for number in numbers]
+        return self.made.do(lambda t: log.accept(t, self.link, generation, clock, records))
+
+    def raise_clock(self, boot: int = BOOT) -> int:
+        return self.made.do(lambda t: log.raise_clock(t, self.link, boot))
+
+    def test_empty(self) -> None:
+        """A link that is new."""
+        opened = self.opened()
+        self.assertEqual((opened.generation, opened.clock, opened.peer_incarnation), (0, 0, 0))
+        self.assertEqual((list(opened.outbox), list(opened.inbox), list(opened.received)), ([], [], []))
+        self.assertFalse(opened.rolled_back)
+        self.assertNotEqual(self.opened(OTHER).link, self.link)
+
+    def test_numbers(self) -> None:
+        """None before the peer is adopted; then from 1, in order, without a gap."""
+        first = self.enqueue(b"a", b"b")
+        self.assertEqual([queued.number for queued in first.records], [None, None])
+        adopted = self.adopt()
+        self.assertEqual([queued.number for queued in adopted.outbox], [1, 2])
+        self.assertEqual(adopted.last, first.records[-1].id)
+        self.assertEqual([queued.number for queued in self.enqueue(b"c", b"d").records], [3, 4])
+
+    def test_numbers_after_a_restart(self) -> None:
+        """A boot numbers nothing before it has adopted the peer itself; numbers go on."""
+        self.adopt()
+        self.enqueue(b"a")
+        self.assertEqual([queued.number for queued in self.enqueue(b"b", boot=LATER_BOOT).records], [None])
+        adopted = self.adopt(boot=LATER_BOOT)
+        self.assertEqual([queued.number for queued in adopted.outbox], [1, 2])
+        self.assertEqual((adopted.generation, list(adopted.dropped)), (1, []))
+
+    def test_the_clock(self) -> None:
+        """It stands still until the link is synchronised in this boot, then goes up with each commit."""
+        self.assertEqual([self.raise_clock(), self.raise_clock()], [0, 0])
+        self.assertEqual(self.adopt().clock, 1)
+        self.assertEqual([self.raise_clock(), self.raise_clock()], [2, 3])
+        self.assertEqual(self.raise_clock(LATER_BOOT), 3)
+        accepted = self.accept(1, 1)
+        assert accepted is not None
+        self.assertEqual(accepted.clock, 4)
+        self.assertEqual(self.opened().clock, 4)
+
+    def test_received(self) -> None:
+        """Records and their numbers, in one step; consumed ones stay known."""
+        self.adopt()
+        accepted = self.accept(1, 1, 2, 5)
+        assert accepted is not None
+        self.made.do(lambda t: log.consume(t, [accepted.records[1].id, 999]))
+        opened = self.opened()
+        self.assertEqual(list(opened.received), [(1, 2), (5, 5)])
+        self.assertEqual([held.id for held in opened.inbox], [accepted.records[0].id, accepted.records[2].id])
+        self.assertEqual(opened.peer_clock, 9)
+
+    def test_of_a_log_that_is_over(self) -> None:
+        """What was begun for an earlier log has no effect."""
+        self.adopt()
+        old = self.enqueue(b"a")
+        self.adopt(THEM_ANEW)
+        self.enqueue(b"b")
+        self.assertIsNone(self.accept(1, 1))
+        self.made.do(lambda t: log.acknowledge(t, self.link, old.generation, 99, old.records))
+        opened = self.opened()
+        self.assertEqual((list(opened.received), list(opened.inbox)), ([], []))
+        self.assertEqual((len(opened.outbox), opened.peer_clock), (1, 5))
+
+    def test_acknowledged(self) -> None:
+        """The records are gone, with their payloads; what the peer's clock was is kept."""
+        self.adopt()
+        queued = self.enqueue(b"x" * 50_000, b"b").records
+        self.made.do(lambda t: log.acknowledge(t, self.link, 1, 30, queued[:1]))
+        opened = self.opened()
+        self.assertEqual([one.id for one in opened.outbox], [queued[1].id])
+        self.assertEqual(opened.peer_clock, 30)
+        self.made.do(lambda t: log.acknowledge(t, self.link, 1, 20, queued[1:]))
+        self.assertEqual(self.opened().peer_clock, 30)
+        live = self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0])
+        self.assertFalse(live)
+
+    def test_a_new_incarnation_of_the_peer(self) -> None:
+        """What had numbers is dropped, what had none is sent; the report is due until it was made."""
+        self.adopt()
+        numbered = self.enqueue(b"a").records[0]
+        fresh = self.enqueue(b"b", boot=LATER_BOOT).records[0]
+        self.accept(1, 1, 2)
+        adopted = self.adopt(THEM_ANEW, LATER_BOOT, clock=2)
+        self.assertEqual(list(adopted.dropped), [numbered.id])
+        self.assertEqual([(queued.id, queued.number) for queued in adopted.outbox], [(fresh.id, 1)])
+        opened = self.opened()
+        self.assertEqual((opened.generation, opened.peer_incarnation, opened.peer_clock), (2, THEM_ANEW, 2))
+        self.assertEqual((list(opened.retired), list(opened.received)), ([THEM], []))
+        self.assertEqual(len(opened.inbox), 2)
+        self.assertTrue(opened.rolled_back)
+        self.made.do(lambda t: log.rollback_told(t, self.link))
+        self.assertFalse(self.opened().rolled_back)
+
+    def test_first_contact_is_no_rollback(self) -> None:
+        """There was nothing to be uncertain of."""
+        self.adopt()
+        self.assertFalse(self.opened().rolled_back)
+
+    def test_beginning_all_anew(self) -> None:
+        """
+        We were restored: every log begins anew.  Dropped is what had a number, what
+        was there already when the process started, and what lay in the inbox; the
+        clock goes on, so that it stays above what any peer knows of this life.
+        """
+        other = self.opened(OTHER).link
+        self.made.do(lambda t: log.enqueue(t, other, BOOT, [Outgoing(b"old", 1)]))
+        self.adopt()
+        self.enqueue(b"numbered")
+        self.accept(1, 1)
+        start = self.made.do(log.last_outbox_id)
+        fresh = self.enqueue(b"fresh", boot=LATER_BOOT).records[0]
+        incarnation = self.made.journal.incarnation
+        begun = self.made.do(lambda t: log.begin_all_logs(t, start))
+        self.assertNotEqual(self.made.journal.incarnation, incarnation)
+        self.assertEqual([queued.id for queued in begun[PEER].outbox], [fresh.id])
+        self.assertEqual(list(begun[OTHER].outbox), [])
+        self.assertEqual(len(begun[OTHER].dropped), 1)
+        opened = self.opened()
+        self.assertEqual((list(opened.inbox), list(opened.received)), ([], []))
+        self.assertTrue(opened.rolled_back and self.opened(OTHER).rolled_back)
+        self.assertEqual((opened.generation, opened.clock), (2, 2))
+        self.assertEqual([queued.number for queued in self.enqueue(b"more").records], [None])
