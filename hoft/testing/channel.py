@@ -63,21 +63,25 @@ class FaultyChannel:
         delay = self._delay()
         if chance() < faults.truncate:
             self.counts["cut"] += 1
-            yield delay, data[: self._random.randrange(len(data))]
+            yield delay, data[: self._part(data)]
             return
         if chance() < faults.grow:
             self.counts["grown"] += 1
-            yield delay, data[: self._random.randrange(len(data))]
+            yield delay, data[: self._part(data)]
             delay += self._random.random()
         elif chance() < faults.zeros:
             self.counts["zeros"] += 1
-            written = self._random.randrange(len(data))
+            written = self._part(data)
             yield delay, data[:written] + bytes(len(data) - written)
             delay += self._random.random()
         yield delay, data
         if chance() < faults.duplicate:
             self.counts["duplicated"] += 1
             yield delay + self._delay() + self._random.expovariate(1 / 30), data
+
+    def _part(self, data: bytes) -> int:
+        """Some length below its own, where it has one."""
+        return self._random.randrange(len(data)) if data else 0
 
     def _delay(self) -> float:
         return self.faults.delay * self._random.lognormvariate(0.0, self.faults.spread)
