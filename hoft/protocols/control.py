@@ -171,7 +171,7 @@ class Control:
     receipts: tuple[Receipt, ...] = ()
     """Of packets of the peer, all of one boot."""
     clock: int = field(default=0, validator=_u64)
-    """The sender's journal clock."""
+    """The link's clock at the sender."""
     peer_clock: int = field(default=0, validator=_u64)
     """The highest clock heard of the peer."""
     retired: int = field(default=0, validator=_u64)

@@ -207,7 +207,7 @@ class PartWriter:
         pieces = [encoded[start : start + MAX_BODY] for start in range(0, len(encoded), MAX_BODY)]
         return [self._part(Kind.HEAD, piece, more=piece is not pieces[-1]) for piece in pieces]
 
-    def data(self, piece: bytes, flush: bool = False) -> list[bytes]:
+    def data(self, piece: bytes | memoryview, flush: bool = False) -> list[bytes]:
         """
         Take bytes of the body.
 
@@ -278,7 +278,7 @@ def _trailers(fields: Fields) -> bytes:
 class BodyDigest(Protocol):
     """What L{body_digest} makes."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """The next bytes."""
 
     def digest(self) -> bytes:

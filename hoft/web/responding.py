@@ -247,9 +247,9 @@ class ResponseSender(Protocol):
         size = _within(size, self._granted - self._writer.spent)
         if size <= 0:
             return []
-        body = b"".join(self._body)
+        body = memoryview(b"".join(self._body))
         self._waiting -= size
-        self._body = [body[size:]] if self._waiting else []
+        self._body = [bytes(body[size:])] if self._waiting else []
         return self._writer.data(body[:size], flush=True)
 
     def _attempt(self, parts: Sequence[bytes], last: bool) -> None:
