@@ -58,4 +58,11 @@ class Stage:
         for port in ports.values():
             self.processes.wait_for_port(port)
         roots = (service, *(f"http://127.0.0.1:{ports[name]}" for name in ("treq", "resource")))
+        self._check_watching()
         self.urls = dict(zip(WAYS, (*roots, f"http://127.0.0.1:{ports['near']}/svc/service"), strict=True))
+
+    def _check_watching(self) -> None:
+        """Without inotify a node polls, and its figures say nothing of one that does not."""
+        for name in ("near", "far"):
+            if b"polling only" in (self._folder / f"{name}.log").read_bytes():
+                print(f"Beware: {name} polls its folder: there is no inotify to be had.", flush=True)
