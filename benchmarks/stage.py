@@ -10,6 +10,8 @@ from benchmarks.processes import Processes, free_port, run
 WAYS = ("direct", "treq proxy", "ReverseProxyResource", "hoft")
 """How a caller can reach the service."""
 
+_POLLING = b"the system does not tell of them"
+
 
 class Stage:
     """
@@ -36,6 +38,7 @@ class Stage:
         self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None
     ) -> None:
         self.processes.stop()
+        self._check_watching()
 
     def _set_up(self) -> None:
         ports = {name: free_port() for name in ("service", "treq", "resource", "near", "far")}
@@ -58,11 +61,10 @@ class Stage:
         for port in ports.values():
             self.processes.wait_for_port(port)
         roots = (service, *(f"http://127.0.0.1:{ports[name]}" for name in ("treq", "resource")))
-        self._check_watching()
         self.urls = dict(zip(WAYS, (*roots, f"http://127.0.0.1:{ports['near']}/svc/service"), strict=True))
 
     def _check_watching(self) -> None:
         """Without inotify a node polls, and its figures say nothing of one that does not."""
         for name in ("near", "far"):
-            if b"polling only" in (self._folder / f"{name}.log").read_bytes():
+            if _POLLING in (self._folder / f"{name}.log").read_bytes():
                 print(f"Beware: {name} polls its folder: there is no inotify to be had.", flush=True)
