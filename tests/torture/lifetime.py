@@ -99,7 +99,7 @@ def plan_of(seed: int, messages: int) -> Plan:
         power_cuts=random.choice((0, 0, 0, 1, 2)),
         replays=random.choice((0.0, 0.0, 0.0, 0.2)),
         disk=random.choice((0.001, 0.004, 0.3)),
-        commit=random.choice((0.0002, 0.0002, 0.05)),
+        commit=random.choice((0.0002, 0.0002, 0.05, 0.5)),
         seconds=messages * 0.3,
     )
 
@@ -266,7 +266,12 @@ class Life:
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
         """See L{IRecordReceiver}."""
-        self.node.world.rollbacks += 1
+        world, node = self.node.world, self.node
+        world.rollbacks += 1
+        if world.random.random() < 0.3:
+            # Perhaps before what follows from it is committed.
+            world.soon(node.crash, within=6)
+            world.clock.callLater(1.0, node.start)
 
         def note(transaction: ITransaction) -> None:
             certain = set(resent)
@@ -407,12 +412,12 @@ class World:
         for _ in range(plan.crashes):
             at = 1 + random.random() * plan.seconds
             for node in random.choice(((self.near,), (self.far,), nodes)):
-                later(at, self._soon, node.crash)
+                later(at, self.soon, node.crash)
                 later(at + 0.1 + random.expovariate(1.0), node.start)
         for _ in range(plan.power_cuts):
             node, at = random.choice(nodes), 1 + random.random() * plan.seconds
             later(at, node.threaten)
-            later(at + POWER_WINDOW, self._soon, node.cut_power)
+            later(at + POWER_WINDOW, self.soon, node.cut_power)
             later(at + POWER_WINDOW + 0.1 + random.choice((0.0, 1.0)), node.start)
             self._burst(node, at + POWER_WINDOW + 0.1)
         for _ in range(plan.restores):
@@ -436,9 +441,9 @@ class World:
         for node in nodes:
             node.crash()
 
-    def _soon(self, function: Callable[[], None]) -> None:
+    def soon(self, function: Callable[[], None], within: int = 30) -> None:
         """After some more events, so that it falls into the middle of something."""
-        self._countdowns.append((self.random.randrange(30), function))
+        self._countdowns.append((self.random.randrange(within), function))
 
     def _burst(self, node: Node, at: float) -> None:
         """Messages immediately after a restore, before anything is known of the peer."""

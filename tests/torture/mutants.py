@@ -1,0 +1,230 @@
+"""
+Planted bugs: each breaks one rule of the log, and the lifetimes must find it.
+
+A mutant is a context manager that patches the implementation for as long as it
+is entered.  One that nothing finds means that the world of
+L{tests.torture.lifetime} is too kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import succeed
+
+from hoft.protocols import log
+from hoft.protocols.packets import PacketReader
+from hoft.protocols.ranges import RangeSet
+from hoft.protocols.receiving import Receiver
+from hoft.protocols.replication import Replication
+from hoft.protocols.router import LinkRouter
+from hoft.protocols.sending import OutgoingRecord, Packet, Sender
+from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
+
+Mutant = Callable[[], AbstractContextManager[object]]
+
+
+def ack_before_commit() -> AbstractContextManager[object]:
+    """A record is acknowledged as soon as it is read: a crash before the commit loses it."""
+    accept = Receiver.accept
+
+    def mutated(self: Receiver, numbers: Iterable[int]) -> set[int]:
+        new = accept(self, numbers)
+        for number in new:
+            self._acknowledged.add(number)
+        self._answer_ready = bool(new) or self._answer_ready
+        return new
+
+    return patch.object(Receiver, "accept", mutated)
+
+
+@contextmanager
+def give_up() -> Iterator[None]:
+    """What went twice is not sent a third time."""
+    send_again = Sender._send_again
+
+    def mutated(self: Sender, packet: Packet, frames: Iterable[int]) -> int:
+        kept = [frame for frame in frames if self._young(packet.frames[frame])]  # type: ignore[attr-defined]
+        return send_again(self, packet, kept)
+
+    def young(self: Sender, numbers: Sequence[int]) -> bool:
+        return all(len(record.packets) < 2 for n in numbers if (record := self._records.get(n)))
+
+    with (
+        patch.object(Sender, "_young", young, create=True),
+        patch.object(Sender, "_send_again", mutated),
+        patch.object(Sender, "probe", no_probe),
+    ):
+        yield
+
+
+def no_probe(self: Sender, most: int, now: float) -> list[OutgoingRecord]:
+    """A probe that only asks."""
+    self._probed_at = now
+    self._unanswered += 1
+    return []
+
+
+@contextmanager
+def no_timers() -> Iterator[None]:
+    """Only receipts make anything go again: what is lost without a trace stays lost."""
+    with (
+        patch.object(Sender, "lose_overdue", lambda self, now: None),
+        patch.object(Sender, "next_loss", lambda self: None),
+        patch.object(Sender, "probe", no_probe),
+    ):
+        yield
+
+
+def _receipts_settle() -> AbstractContextManager[object]:
+    receipt = Sender.receipt
+
+    def mutated(
+        self: Sender, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float
+    ) -> None:
+        packet = self._packets.get(number)
+        receipt(self, number, missing, hold, now)
+        if packet is not None:
+            bad = {frame for start, end in missing for frame in range(start - 1, end)}
+            for index, frame in enumerate(packet.frames):
+                for record_number in frame if index not in bad else ():
+                    record = self._records.pop(record_number, None)
+                    if record is not None:
+                        self._acked.add(record_number)
+                        self._settle(record, [])
+
+    return patch.object(Sender, "receipt", mutated)
+
+
+@contextmanager
+def receipts_settle() -> Iterator[None]:
+    """A receipt is given before the commit, and what it does not call missing counts as delivered."""
+    with _receipts_settle(), patch.object(LinkRouter, "_committed", lambda self, arrival: succeed(None)):
+        yield
+
+
+@contextmanager
+def truncation_accepted() -> Iterator[None]:
+    """A cut packet passes for whole, and a whole one for delivered."""
+    with _receipts_settle(), patch.object(PacketReader, "missing", lambda self: []):
+        yield
+
+
+def adopt_without_echo() -> AbstractContextManager[object]:
+    """Whoever speaks last is whom we talk to: late files move the link."""
+    judge = Synchronisation.judge
+
+    def mutated(self: Synchronisation, seen: Sighting) -> Judgement:
+        judgement = judge(self, seen)
+        if judgement is Judgement.VOID and (seen.incarnation, seen.boot) != self.adopted:
+            return Judgement.ADOPT
+        return judgement
+
+    return patch.object(Synchronisation, "judge", mutated)
+
+
+def no_mint() -> AbstractContextManager[object]:
+    """A restored node goes on as if it were the one that was lost, and gives numbers twice."""
+    return patch.object(Synchronisation, "_knows_more", lambda self, seen: False)
+
+
+def keep_suspects() -> AbstractContextManager[object]:
+    """After a restore, what waited without a number in the copy is sent, though it may have been before."""
+    begin = log.begin_all_logs
+    return patch.object(log, "begin_all_logs", lambda transaction, restored: begin(transaction, 0))
+
+
+def keep_inbox() -> AbstractContextManager[object]:
+    """After a restore, what lay in the copy's inbox is handed up, though it may have been acted on."""
+
+    def mutated(transaction: Any, restored: int) -> dict[bytes, log.Adopted]:
+        rows = transaction.execute("SELECT * FROM inbox").fetchall()
+        transaction.execute("DELETE FROM inbox")
+        begun = begin(transaction, restored)
+        for row in rows:
+            transaction.execute(f"INSERT INTO inbox VALUES ({','.join('?' * len(row))})", row)
+        return begun
+
+    begin = log.begin_all_logs
+    return patch.object(log, "begin_all_logs", mutated)
+
+
+def forget_received() -> AbstractContextManager[object]:
+    """What was received is not remembered across a restart, and handed up again."""
+    return patch.object(log, "_decode_received", lambda encoded: RangeSet())
+
+
+@contextmanager
+def accept_unsynchronised() -> Iterator[None]:
+    """Records count before the peer has proven to be alive."""
+    judge = Synchronisation.judge
+
+    def mutated(self: Synchronisation, seen: Sighting) -> Judgement:
+        if (
+            self.adopted is None
+            and seen.incarnation == self.peer_incarnation
+            and seen.recipient_incarnation == self.incarnation
+            and seen.echo != self.challenge
+        ):
+            self._remember(seen, retired=0)
+            return Judgement.CURRENT
+        return judge(self, seen)
+
+    with (
+        patch.object(Synchronisation, "judge", mutated),
+        patch.object(Replication, "is_current", lambda self, header: True),
+    ):
+        yield
+
+
+def number_at_once() -> AbstractContextManager[object]:
+    """Records get numbers before the peer is known: a restored node gives some that were given."""
+    enqueue = log.enqueue
+
+    def mutated(transaction: Any, link: int, boot: int, records: Any) -> log.Enqueued:
+        word = boot.to_bytes(8, "big")
+        (before,) = transaction.execute("SELECT boot FROM link WHERE id = ?", (link,)).fetchone()
+        transaction.execute("UPDATE link SET boot = ? WHERE id = ?", (word, link))
+        done = enqueue(transaction, link, boot, records)
+        transaction.execute("UPDATE link SET boot = ? WHERE id = ?", (before, link))
+        return done
+
+    return patch.object(log, "enqueue", mutated)
+
+
+def rollback_told_too_soon() -> AbstractContextManager[object]:
+    """That the log began anew counts as told before the program has committed what follows."""
+    adopt = log.adopt
+    begin = log.begin_all_logs
+
+    def adopted(transaction: Any, link: int, **rest: Any) -> log.Adopted:
+        done = adopt(transaction, link=link, **rest)
+        log.rollback_told(transaction, link)
+        return done
+
+    def begun(transaction: Any, restored: int) -> dict[bytes, log.Adopted]:
+        done = begin(transaction, restored)
+        transaction.execute("UPDATE link SET rolled_back = 0")
+        return done
+
+    return patch.multiple(log, adopt=adopted, begin_all_logs=begun)
+
+
+MUTANTS: Sequence[Mutant] = (
+    ack_before_commit,
+    give_up,
+    no_timers,
+    receipts_settle,
+    truncation_accepted,
+    adopt_without_echo,
+    no_mint,
+    keep_suspects,
+    keep_inbox,
+    forget_received,
+    accept_unsynchronised,
+    number_at_once,
+    rollback_told_too_soon,
+)

@@ -1,0 +1,43 @@
+"""The lifetimes find planted bugs: else they would prove little."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.torture import mutants
+from tests.torture.lifetime import Violation, live, plan_of
+from tests.torture.mutants import Mutant
+
+SOAK = int(os.environ.get("HOFT_SOAK", "1"))
+SEEDS, MESSAGES = 300, 60
+
+
+class MutantTests(SynchronousTestCase):
+    """Each is caught within 300 lives."""
+
+    def assertCaught(self, mutant: Mutant) -> None:
+        with mutant():
+            for seed in range(SEEDS):
+                try:
+                    live(plan_of(seed, MESSAGES))
+                except Violation:
+                    return
+        self.fail(f"{mutant.__name__}, that is: {mutant.__doc__}")
+
+    def test_numbers_given_twice(self) -> None:
+        """A restored node that goes on as if nothing had happened."""
+        self.assertCaught(mutants.no_mint)
+
+    def test_receipts_taken_for_acknowledgements(self) -> None:
+        """And cut packets for whole ones."""
+        self.assertCaught(mutants.truncation_accepted)
+
+    def test_all(self) -> None:
+        """Every one that we have thought of."""
+        for mutant in mutants.MUTANTS:
+            self.assertCaught(mutant)
+
+    if SOAK == 1:
+        test_all.skip = "takes a minute or two; HOFT_SOAK=2 or more runs it"  # type: ignore[attr-defined]  # trial's way
