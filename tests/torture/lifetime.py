@@ -270,8 +270,7 @@ class Life:
         world.rollbacks += 1
         if world.random.random() < 0.3:
             # Perhaps before what follows from it is committed.
-            world.soon(node.crash, within=6)
-            world.clock.callLater(1.0, node.start)
+            world.soon(node.crash_and_start, within=6)
 
         def note(transaction: ITransaction) -> None:
             certain = set(resent)
@@ -309,6 +308,11 @@ class Node:
         if self.life is not None:
             self.life.crash()
             self.life = None
+
+    def crash_and_start(self) -> None:
+        """It is killed, and started again a second later."""
+        self.crash()
+        self.world.clock.callLater(1.0, self.start)
 
     def back_up(self) -> None:
         """Somebody copies the state folder of the running node."""
