@@ -10,7 +10,7 @@ SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
 TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test bench soak docs doctest clean
+.PHONY: help install demo lint check test trial pytest bench soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
@@ -43,13 +43,18 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
-check: lint
-	$(BIN)/trial $(TESTS)
+check: lint trial
 
+# Both runners at once: they wait for sockets and processes more than they work.
 test: lint
-	$(BIN)/trial $(TESTS)
-	$(BIN)/pytest
+	$(MAKE) --jobs=2 --output-sync=target trial pytest
 	$(MAKE) docs
+
+trial: $(VENV)/installed-dev
+	$(BIN)/trial --temp-directory=build/trial $(TESTS)
+
+pytest: $(VENV)/installed-dev
+	$(BIN)/pytest
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks

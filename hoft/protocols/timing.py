@@ -38,7 +38,8 @@ class TimingSettings:
     longest: float = 3600.0
     probe_longest: float = 900.0
     probe_factor: float = 1.5
-    ack_shortest: float = 0.005
+    ack_shortest: float = 0.025
+    """Less, and on a fast carrier files that only acknowledge one call get into the way of the next."""
     ack_longest: float = 1.0
 
 

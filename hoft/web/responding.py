@@ -19,7 +19,7 @@ from hoft.web.heads import Fields, ResponseHead
 from hoft.web.problems import Problem, bad_response, internal_error
 from hoft.web.responses import ServiceError
 
-HIGH_WATER = 1 << 20
+HIGH_WATER = 2 << 20
 """Body bytes in memory above which the service is held up."""
 
 LINGER = 0.001

@@ -61,7 +61,7 @@ GATHER = 1 << 18
 UNCOMMITTED = 1 << 20
 """Bytes of one request that may wait for the journal before its caller is held up."""
 
-HELD = 1 << 19
+HELD = 2 << 20
 """Bytes of one response kept in memory, and fetched from the journal at once."""
 
 CONSUME = 1 << 20

@@ -19,7 +19,7 @@ from hoft.protocols.sending import OutgoingRecord
 from hoft.protocols.synchronisation import Judgement, random64
 from hoft.protocols.timing import TimingSettings
 
-SETTINGS = Settings(timing=TimingSettings(first=1.0))
+SETTINGS = Settings(timing=TimingSettings(first=1.0, ack_shortest=0.005))
 
 
 @frozen

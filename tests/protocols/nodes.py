@@ -37,7 +37,7 @@ from hoft.testing.worker import InlineWorker
 from hoft.transports.memory import MemoryFolder, unchanged
 
 T = TypeVar("T")
-SETTINGS = Settings(timing=TimingSettings(first=2.0))
+SETTINGS = Settings(timing=TimingSettings(first=2.0, ack_shortest=0.005))
 
 
 @implementer(IRecordReceiver)

@@ -26,7 +26,7 @@ class Bench:
     """A receiver, and a journal that does what it is told at once."""
 
     def __init__(self, *received: tuple[int, int], round_trip: float = 2.0) -> None:
-        trips = RoundTrips(TimingSettings())
+        trips = RoundTrips(TimingSettings(ack_shortest=0.005))
         trips.sample(round_trip)
         self.delay = trips.ack_delay()
         self.receiver = Receiver(trips, RangeSet(received))

@@ -27,7 +27,7 @@ class Bench:
     """A sender at work: each packet takes what it may, its frames hold two records."""
 
     def __init__(self, *, first: float = 2.0, measured: float | None = 1.0) -> None:
-        self.trips = RoundTrips(TimingSettings(first=first))
+        self.trips = RoundTrips(TimingSettings(first=first, ack_shortest=0.005))
         if measured is not None:
             for _ in range(100):
                 self.trips.sample(measured)
