@@ -315,7 +315,8 @@ class Sender:
         sent = self._sent.pop(number, None)
         if sent is None:
             return
-        if self._unanswered < 2 and sent.at > self._resumed_at:
+        # That a packet was cut its reader knew only once the file had settled.
+        if not missing and self._unanswered < 2 and sent.at > self._resumed_at:
             self._round_trips.sample(now - sent.at - hold, hold)
         self._arrived_bytes += sent.size
         if now - hold > sent.at:

@@ -274,6 +274,15 @@ class ReceiptTests(SynchronousTestCase):
         bench.receipt(1, hold=2.0)
         self.assertEqual(bench.trips.smoothed, 1.0)
 
+    def test_no_samples_of_cut_packets(self) -> None:
+        """The reader waited for more before it knew."""
+        bench = Bench(measured=None)
+        bench.queue(1)
+        bench.send()
+        bench.wait(3.0)
+        bench.receipt(1, (1, 1))
+        self.assertIsNone(bench.trips.smoothed)
+
     def test_no_samples_across_silence(self) -> None:
         """After a long silence they measure an outage, not the carrier."""
         bench = Bench(measured=None)

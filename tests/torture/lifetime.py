@@ -27,7 +27,8 @@ from zope.interface import implementer
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, ITransaction, Outgoing
 from hoft.protocols import log
 from hoft.protocols.journal import Journal
-from hoft.protocols.link import Link, NodeParts
+from hoft.protocols.link import Link
+from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
@@ -268,7 +269,7 @@ class Life:
         """See L{IRecordReceiver}."""
         world, node = self.node.world, self.node
         world.rollbacks += 1
-        if world.random.random() < 0.3:
+        if world.random.random() < 0.3 and world.channel.faults is not CALM:
             # Perhaps before what follows from it is committed.
             world.soon(node.crash_and_start, within=6)
 
