@@ -28,7 +28,8 @@ from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver, LinkState
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
-from hoft.protocols.link import Link, NodeParts
+from hoft.protocols.link import Link
+from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.sealing import BoxSuite

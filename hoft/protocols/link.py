@@ -3,8 +3,7 @@ A link: the engine, its journal and its transport, as a Twisted protocol.
 
 All methods are called on the reactor thread.  Data walks
 
-- out: L{Link.commit} -> journal -> engine -> L{packet_writing} on the writing
-  worker -> transport;
+- out: L{Link.commit} -> journal -> engine -> L{Publisher} -> transport;
 - in: L{LinkRouter<hoft.protocols.router.LinkRouter>} -> L{Link.hear} and
   L{Link.accept} -> engine -> journal -> the L{IRecordReceiver} above.
 
@@ -13,21 +12,18 @@ One timer wakes the link when the engine's deadline has come.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
-from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import CarrierError, LinkClosed, PayloadLost
+from hoft.errors import LinkClosed, PayloadLost
 from hoft.interfaces import (
     CommitResult,
     IFileTransport,
@@ -35,62 +31,28 @@ from hoft.interfaces import (
     Incoming,
     IRecordReceiver,
     ITransaction,
-    IWorker,
     LinkState,
     Outgoing,
 )
 from hoft.protocols import log
 from hoft.protocols.control import Control
-from hoft.protocols.journal import Journal, Transaction
-from hoft.protocols.packet_writing import PacketJob, Payload, write_packet
+from hoft.protocols.journal import Transaction
+from hoft.protocols.node_parts import NodeParts
+from hoft.protocols.outbox import Outbox, for_engine
 from hoft.protocols.packets import Header, Record
-from hoft.protocols.replication import LogState, PacketPlan, Replication, Settings
+from hoft.protocols.publishing import Publisher
+from hoft.protocols.replication import LogState, Replication
 from hoft.protocols.sealing import Suite
 from hoft.protocols.sending import OutgoingRecord
 from hoft.protocols.synchronisation import Judgement, Sighting
 
 T = TypeVar("T")
 
-CACHED_BYTES = 8 << 20
-"""Payloads kept in memory between their commit and their first packet, a link."""
+SYNC_AGAIN = 60.0
+"""Seconds after which a journal that could not be synced is asked again."""
 
-CONTROL_FILES = 4
-"""Files without records that may lie in the folder, for each peer."""
-
-RETRY_FIRST = 0.5
-RETRY_LONGEST = 60.0
 LATE_AFTER = 30.0
 """Seconds after which an unacknowledged record makes the link late, however slow the carrier."""
-
-
-@define
-class _Entry:
-    """A record of ours that is not acknowledged: where its payload is."""
-
-    queued: log.Queued
-    payload: bytes | None
-
-
-@frozen
-class NodeParts:
-    """What the links of a node share."""
-
-    node: UUID
-    boot: int
-    journal: Journal
-    writing: IWorker
-    """Where packets are sealed and written."""
-    reactor: IReactorTime
-    clock: Callable[[], float]
-    """Monotonic seconds."""
-    entropy: Callable[[int], bytes]
-    settings: Settings
-    outbox_at_start: int
-    """L{log.last_outbox_id} when this process had opened the journal."""
-    packet_numbers: defaultdict[UUID, Iterator[int]] = field(
-        factory=lambda: defaultdict(lambda: count(1)), init=False, repr=False
-    )
-    """By peer: a link that is closed and opened again must not use a number twice in one boot."""
 
 
 @implementer(ILink)
@@ -120,33 +82,25 @@ class Link:
         self._parts = parts
         self._journal = parts.journal
         self._receiver = receiver
-        self._transport: IFileTransport | None = None
+        self._publisher: Publisher | None = None
         self._link = 0
         self._generation = 0
         self._clock = 0
-        self._entries: dict[int, _Entry] = {}
-        self._cached = 0
-        self._backlog = 0
+        self._outbox = Outbox()
         self._inbox: dict[int, log.Held] = {}
         self._leftovers: list[log.Held] = []
         self._adopting: Deferred[bool] | None = None
-        self._writing = False
         self._syncing = False
         self._sync_not_before = float("-inf")
-        self._handed_over = 0
-        self._retry: float | None = None
-        self._not_before = float("-inf")
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
-        self._control_files: list[str] = []
         self.counters = {
             "records_sent": 0,
             "records_acknowledged": 0,
             "records_received": 0,
-            "packets_written": 0,
             "packets_read": 0,
             "packets_cut": 0,
             "frames_bad": 0,
@@ -165,9 +119,7 @@ class Link:
         self._link = opened.link
         self._generation = opened.generation
         self._clock = opened.clock
-        for queued in opened.outbox:
-            self._entries[queued.id] = _Entry(queued, None)
-            self._backlog += queued.size
+        self._outbox = Outbox(opened.outbox)
         self._inbox = {held.id: held for held in opened.inbox}
         self._leftovers = list(opened.inbox)
         parts = self._parts
@@ -183,11 +135,11 @@ class Link:
             now=parts.clock(),
         )
         if opened.rolled_back:
-            self._tell_rolled_back(list(self._entries))
+            self._tell_rolled_back(self._outbox.ids())
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
-        self._transport = transport
+        self._publisher = Publisher(self._parts, self.peer, self.name, self.suite, transport)
         self.pump()
 
     def close(self) -> None:
@@ -197,8 +149,8 @@ class Link:
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
-        if self._transport is not None:
-            self._transport.loseConnection()
+        if self._publisher is not None:
+            self._publisher.close()
 
     # --- what the layer above asks
 
@@ -215,7 +167,7 @@ class Link:
         for id in consume:
             self._inbox.pop(id, None)
         size = sum(len(record.payload) for record in send)
-        self._backlog += size
+        self._outbox.backlog += size
 
         def operation(transaction: Transaction) -> tuple[T | None, int, log.Enqueued]:
             value = also(transaction) if also is not None else None
@@ -225,14 +177,14 @@ class Link:
 
         def committed(result: tuple[T | None, int, log.Enqueued]) -> CommitResult[T]:
             value, clock, enqueued = result
-            self._backlog -= size
+            self._outbox.backlog -= size
             self._raise_clock(clock, enqueued.generation)
             if send:
                 self._enqueued(enqueued, send)
             return CommitResult(value, [queued.id for queued in enqueued.records])
 
         def failed(failure: Failure) -> Failure:
-            self._backlog -= size
+            self._outbox.backlog -= size
             return failure
 
         committing = self._journal.transact(operation, durable)
@@ -244,15 +196,8 @@ class Link:
 
     def _enqueued(self, enqueued: log.Enqueued, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
-        for queued, outgoing in zip(enqueued.records, send, strict=True):
-            if queued.id <= self._handed_over:
-                continue  # a log that was adopted or begun in between has all there is to know of it
-            cached = self._cached + queued.size <= CACHED_BYTES
-            self._cached += queued.size if cached else 0
-            self._entries[queued.id] = _Entry(queued, outgoing.payload if cached else None)
-            self._backlog += queued.size
-            if queued.number is not None:
-                self.engine.queue(_outgoing(queued))
+        for record in self._outbox.add(enqueued, send):
+            self.engine.queue(record)
         self.pump()
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
@@ -265,7 +210,7 @@ class Link:
 
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
-        return self._backlog
+        return self._outbox.backlog
 
     def status(self) -> dict[str, Any]:
         """What there is to know of the link, ready for JSON; times in seconds, sizes in bytes."""
@@ -279,11 +224,12 @@ class Link:
             "timeout": engine.round_trips.timeout(),
             "heard": None if engine.last_heard is None else now - engine.last_heard,
             "unacknowledged_records": sender.unacknowledged(),
-            "unacknowledged_bytes": self._backlog,
+            "unacknowledged_bytes": self._outbox.backlog,
             "retransmitted_records": dict(sender.retransmitted),
             "lost_packets": sender.lost_packets,
             "cut_packets": sender.cut_packets,
             "duplicate_records": engine.receiver.duplicates,
+            "packets_written": 0 if self._publisher is None else self._publisher.packets,
             **self.counters,
         }
 
@@ -385,10 +331,8 @@ class Link:
         self._receiver.recordsReceived(self, incoming)
 
     def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:
-        if files and self._transport is not None:
-            self._transport.remove(files)
-        entries = [self._forget(record.id) for record in records]
-        known = [entry.queued for entry in entries if entry is not None]
+        self._remove(files)
+        known = self._outbox.forget(records)
         if not known:
             return
         self.counters["records_acknowledged"] += len(known)
@@ -399,14 +343,6 @@ class Link:
         done = self._journal.transact(operation)
         done.addCallback(lambda _: self._receiver.recordsAcknowledged(self, ids))
         done.addErrback(self._lost, "acknowledgements were not noted; they will be asked for again")
-
-    def _forget(self, id: int) -> _Entry | None:
-        entry = self._entries.pop(id, None)
-        if entry is not None:
-            self._backlog -= entry.queued.size
-            if entry.payload is not None:
-                self._cached -= entry.queued.size
-        return entry
 
     # --- who the peer is
 
@@ -431,8 +367,8 @@ class Link:
         sender = self.engine.sender
         self._generation = adopted.generation
         self._clock = adopted.clock
-        self._replace_entries(adopted)
-        new = self.engine.adopt(sighting, map(_outgoing, adopted.outbox), self._now())
+        self._outbox.replace(adopted)
+        new = self.engine.adopt(sighting, map(for_engine, adopted.outbox), self._now())
         if new:
             self._remove(sender.give_up())
         if new and known:
@@ -453,18 +389,6 @@ class Link:
         self.pump()
         if adopting is not None:
             adopting.callback(adopted)
-
-    def _replace_entries(self, adopted: log.Adopted) -> None:
-        self._handed_over = adopted.last
-        for id in adopted.dropped:
-            self._forget(id)
-        for queued in adopted.outbox:
-            entry = self._entries.get(queued.id)
-            if entry is None:
-                self._entries[queued.id] = _Entry(queued, None)
-                self._backlog += queued.size
-            else:
-                entry.queued = queued
 
     def _rolled_back(self, adopted: log.Adopted) -> None:
         self.counters["rollbacks"] += 1
@@ -488,7 +412,7 @@ class Link:
         self._clock = begun.clock
         self._inbox.clear()
         self._leftovers = []
-        self._replace_entries(begun)
+        self._outbox.replace(begun)
         self._remove(self.engine.sender.give_up())
         self.engine.reincarnate(self._journal.incarnation, begun.clock, self._now())
         self._rolled_back(begun)
@@ -500,7 +424,8 @@ class Link:
         """Files can be written again."""
         if not self._carrier_up:
             self._carrier_up = True
-            self._not_before = float("-inf")
+            if self._publisher is not None:
+                self._publisher.resume()
             self.engine.resume(self._now())
             self.pump()
 
@@ -512,14 +437,16 @@ class Link:
 
     def pump(self) -> None:
         """Write what is due and set the timer for what is not.  Cheap where there is nothing to do."""
-        if self._closed or self._transport is None:
+        publisher = self._publisher
+        if self._closed or publisher is None:
             return
         now = self._now()
         self._sync_if_due(now)
-        if not self._writing and self._carrier_up and now >= self._not_before and self._adopting is None:
+        may = self._carrier_up and self._adopting is None and now >= publisher.not_before
+        if may and not publisher.busy:
             plan = self.engine.next_packet(self._clock, now)
             if plan is not None:
-                self._write(plan, now)
+                publisher.publish(plan, self.engine, self._outbox, self.pump)
         if self._settling is None:
             # Once for all that happens in this turn of the reactor.
             self._settling = self._parts.reactor.callLater(0, self._settle)
@@ -543,85 +470,16 @@ class Link:
 
         def failed(failure: Failure) -> None:
             self._syncing = False
-            self._sync_not_before = self._now() + RETRY_LONGEST
+            self._sync_not_before = self._now() + SYNC_AGAIN
             self._lost(failure, "nothing can be acknowledged")
 
         done = self._journal.transact(_nothing, durable=True)
         done.addCallbacks(synced, failed)
         done.addCallback(lambda _: self.pump())
 
-    def _write(self, plan: PacketPlan, now: float) -> None:
-        assert self._transport is not None
-        self._writing = True
-        frames: list[list[Payload]] = []
-        for frame in plan.frames:
-            frames.append([])
-            for record in frame:
-                entry = self._entries[record.id]
-                source = entry.queued.location if entry.payload is None else entry.payload
-                frames[-1].append(Payload(record.number, entry.queued.channel, record.size, source))
-        job = PacketJob(
-            plan=plan,
-            frames=frames,
-            suite=self.suite,
-            sender=self._parts.node.bytes,
-            recipient=self.peer.bytes,
-            boot=self._parts.boot,
-            stride=self._parts.settings.stride,
-            hedge=now.hex().encode(),
-        )
-        self.engine.sending(plan, job.length, now)
-        sender = self.engine.sender
-        done = self._parts.writing.call(
-            write_packet, job, self._transport, self._journal.segments.read, self._parts.entropy
-        )
-
-        def written(name: str) -> None:
-            self._retry = None
-            self.counters["packets_written"] += 1
-            for frame in plan.frames:
-                for record in frame:
-                    self._drop_cached(record.id)
-            if plan.frames:
-                self._remove(sender.named(plan.number, name))
-            else:
-                self._control_files.append(name)
-                self._remove(self._control_files[:-CONTROL_FILES])
-                del self._control_files[:-CONTROL_FILES]
-
-        def failed(failure: Failure) -> None:
-            if self._closed:
-                return  # the transport was closed with it; the next start writes what is committed
-            sender.not_written(plan.number)
-            self.engine.not_written(self._now())
-            self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
-            self._not_before = self._now() + self._retry
-            if failure.check(CarrierError):
-                self._log.warn(
-                    "A file for {peer} could not be written: {why}; trying again in {wait:.1f} s",
-                    peer=self.name,
-                    why=failure.getErrorMessage(),
-                    wait=self._retry,
-                )
-            else:
-                self._lost(failure, "a packet could not be made")
-
-        def over(_: object) -> None:
-            self._writing = False
-            self.pump()
-
-        done.addCallbacks(written, failed)
-        done.addBoth(over)
-
     def _remove(self, names: Sequence[str]) -> None:
-        if names and self._transport is not None:
-            self._transport.remove(names)
-
-    def _drop_cached(self, id: int) -> None:
-        entry = self._entries.get(id)
-        if entry is not None and entry.payload is not None:
-            entry.payload = None
-            self._cached -= entry.queued.size
+        if self._publisher is not None:
+            self._publisher.remove(names)
 
     # --- time and state
 
@@ -629,8 +487,8 @@ class Link:
         return self._parts.clock()
 
     def _set_timer(self, now: float) -> None:
-        deadline = self.engine.deadline()
-        if deadline is None or self._writing or not self._carrier_up:
+        publisher, deadline = self._publisher, self.engine.deadline()
+        if deadline is None or publisher is None or publisher.busy or not self._carrier_up:
             return
         if self._syncing:
             # The answer that is due waits for the sync, which pumps when it is over.
@@ -640,7 +498,7 @@ class Link:
         elif now < self._sync_not_before:
             others = self.engine.deadline_without_answer()
             deadline = self._sync_not_before if others is None else min(others, self._sync_not_before)
-        at = max(deadline, self._not_before, now + 0.0005)
+        at = max(deadline, publisher.not_before, now + 0.0005)
         if self._timer is not None:
             if self._timer_at <= at:
                 return  # it rings too early, and is set anew then: cheaper than moving it each time
@@ -662,7 +520,7 @@ class Link:
         Called now and then from a monotonic clock, so that nothing rests on
         C{callLater}, whose wall clock may be set back.
         """
-        if not self._closed and self._transport is not None:
+        if not self._closed and self._publisher is not None:
             if self._carrier_up:
                 self.engine.tick(self._now())
             self.pump()
@@ -677,7 +535,7 @@ class Link:
         engine = self.engine
         if engine.synchronisation.stopped:
             return LinkState.STOPPED
-        if not self._carrier_up or self._retry is not None:
+        if not self._carrier_up or (self._publisher is not None and self._publisher.failing):
             return LinkState.DOWN
         if not engine.synchronised:
             return LinkState.UNKNOWN
@@ -688,11 +546,6 @@ class Link:
 
     def _lost(self, failure: Failure, what: str) -> None:
         self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)
-
-
-def _outgoing(queued: log.Queued) -> OutgoingRecord:
-    assert queued.number is not None
-    return OutgoingRecord(queued.id, queued.number, queued.size, queued.urgency)
 
 
 def _also(result: T, waiting: Deferred[T]) -> T:

@@ -23,7 +23,8 @@ from hoft.errors import HoftError, PacketError, PacketReason
 from hoft.interfaces import IFileReceiver, IWorker, Verdict
 from hoft.protocols import log
 from hoft.protocols.control import Control
-from hoft.protocols.link import Link, NodeParts
+from hoft.protocols.link import Link
+from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.packets import (
     BadFrame,
     ControlFrame,

@@ -27,7 +27,8 @@ from hoft.interfaces import (
 )
 from hoft.protocols import log
 from hoft.protocols.journal import Journal
-from hoft.protocols.link import Link, NodeParts
+from hoft.protocols.link import Link
+from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.sealing import BoxSuite

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import ILink, ITransaction, LinkState, Outgoing
-from hoft.protocols.link import CONTROL_FILES, RETRY_LONGEST
 from hoft.protocols.packets import Header
+from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
 from hoft.transports.memory import unchanged
 from tests.protocols.nodes import Pair, lost
 
@@ -142,7 +142,7 @@ class HandedOverTests(LinkTestCase):
         self.assertEqual(self.near.program.acknowledged, ids)
         self.assertEqual(self.near.link.backlog(), 0)
         self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
-        self.assertEqual(self.near.link._entries, {})
+        self.assertEqual(len(self.near.link._outbox), 0)
 
 
 class CrashTests(LinkTestCase):

@@ -1,0 +1,37 @@
+"""What the links of a node share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import count
+from uuid import UUID
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from hoft.interfaces import IWorker
+from hoft.protocols.journal import Journal
+from hoft.protocols.replication import Settings
+
+
+@frozen
+class NodeParts:
+    """What the links of a node share."""
+
+    node: UUID
+    boot: int
+    journal: Journal
+    writing: IWorker
+    """Where packets are sealed and written."""
+    reactor: IReactorTime
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    entropy: Callable[[int], bytes]
+    settings: Settings
+    outbox_at_start: int
+    """L{hoft.protocols.log.last_outbox_id} when this process had opened the journal."""
+    packet_numbers: defaultdict[UUID, Iterator[int]] = field(
+        factory=lambda: defaultdict(lambda: count(1)), init=False, repr=False
+    )
+    """By peer: a link that is closed and opened again must not use a number twice in one boot."""

@@ -1,0 +1,123 @@
+"""
+The records of ours that a link's peer has not acknowledged, and where their payloads are.
+
+All methods are called on the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import define
+
+from hoft.interfaces import Outgoing
+from hoft.protocols.log import Adopted, Enqueued, Queued
+from hoft.protocols.packet_writing import Payload
+from hoft.protocols.sending import OutgoingRecord
+
+CACHED_BYTES = 8 << 20
+"""Payloads kept in memory between their commit and their first packet, a link."""
+
+
+@define
+class _Entry:
+    queued: Queued
+    payload: bytes | None
+
+
+class Outbox:
+    """
+    What lies in one link's outbox.
+
+    @ivar backlog: bytes of payload in it, and of what is being committed to it.
+    """
+
+    def __init__(self, queued: Iterable[Queued] = ()) -> None:
+        """@param queued: what the journal holds at the start."""
+        self.backlog = 0
+        self._entries: dict[int, _Entry] = {}
+        self._cached = 0
+        self._handed_over = 0
+        for one in queued:
+            self._enter(one, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def ids(self) -> list[int]:
+        """Of all records, in the order of their commits."""
+        return list(self._entries)
+
+    def _enter(self, queued: Queued, payload: bytes | None) -> None:
+        self._entries[queued.id] = _Entry(queued, payload)
+        self.backlog += queued.size
+
+    def add(self, enqueued: Enqueued, send: Sequence[Outgoing]) -> list[OutgoingRecord]:
+        """
+        Records were committed.
+
+        @return: those that have a number, for the engine.
+        """
+        numbered: list[OutgoingRecord] = []
+        for queued, outgoing in zip(enqueued.records, send, strict=True):
+            if queued.id <= self._handed_over:
+                continue  # a log that was adopted or begun in between has all there is to know of it
+            cached = self._cached + queued.size <= CACHED_BYTES
+            self._cached += queued.size if cached else 0
+            self._enter(queued, outgoing.payload if cached else None)
+            if queued.number is not None:
+                numbered.append(for_engine(queued))
+        return numbered
+
+    def replace(self, adopted: Adopted) -> None:
+        """The log was adopted or begun anew, which left this in it."""
+        self._handed_over = adopted.last
+        for id in adopted.dropped:
+            self._forget(id)
+        for queued in adopted.outbox:
+            entry = self._entries.get(queued.id)
+            if entry is None:
+                self._enter(queued, None)
+            else:
+                entry.queued = queued
+
+    def forget(self, records: Iterable[OutgoingRecord]) -> list[Queued]:
+        """
+        These are acknowledged.
+
+        @return: what is to leave the journal.
+        """
+        entries = [self._forget(record.id) for record in records]
+        return [entry.queued for entry in entries if entry is not None]
+
+    def _forget(self, id: int) -> _Entry | None:
+        entry = self._entries.pop(id, None)
+        if entry is not None:
+            self.backlog -= entry.queued.size
+            if entry.payload is not None:
+                self._cached -= entry.queued.size
+        return entry
+
+    def payloads(self, frames: Sequence[Sequence[OutgoingRecord]]) -> list[list[Payload]]:
+        """What goes into these frames."""
+        return [[self._payload(record) for record in frame] for frame in frames]
+
+    def _payload(self, record: OutgoingRecord) -> Payload:
+        entry = self._entries[record.id]
+        source = entry.queued.location if entry.payload is None else entry.payload
+        return Payload(record.number, entry.queued.channel, record.size, source)
+
+    def written(self, frames: Sequence[Sequence[OutgoingRecord]]) -> None:
+        """These were in a packet: if they are to go again, they are read from the journal."""
+        for frame in frames:
+            for record in frame:
+                entry = self._entries.get(record.id)
+                if entry is not None and entry.payload is not None:
+                    entry.payload = None
+                    self._cached -= entry.queued.size
+
+
+def for_engine(queued: Queued) -> OutgoingRecord:
+    """A record that has a number, as the engine knows it."""
+    assert queued.number is not None
+    return OutgoingRecord(queued.id, queued.number, queued.size, queued.urgency)

@@ -1,0 +1,140 @@
+"""
+One link's packets on their way into files: one at a time, and after a failure not
+at once again.
+
+All methods are called on the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import CarrierError
+from hoft.interfaces import IFileTransport
+from hoft.protocols.node_parts import NodeParts
+from hoft.protocols.outbox import Outbox
+from hoft.protocols.packet_writing import PacketJob, write_packet
+from hoft.protocols.replication import PacketPlan, Replication
+from hoft.protocols.sealing import Suite
+
+CONTROL_FILES = 4
+"""Files without records that may lie in the folder, for each peer."""
+
+RETRY_FIRST = 0.5
+RETRY_LONGEST = 60.0
+
+
+class Publisher:
+    """
+    Writes the packets of one link.
+
+    @ivar busy: a packet is being written.
+    @ivar not_before: (clock) when the next may be begun.
+    @ivar packets: how many were written.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, parts: NodeParts, peer: UUID, name: str, suite: Suite, transport: IFileTransport
+    ) -> None:
+        """@param name: what the configuration calls the peer."""
+        self.busy = False
+        self.not_before = float("-inf")
+        self.packets = 0
+        self._parts = parts
+        self._peer = peer
+        self._name = name
+        self._suite = suite
+        self._transport = transport
+        self._retry: float | None = None
+        self._control_files: list[str] = []
+        self._closed = False
+
+    @property
+    def failing(self) -> bool:
+        """The last packet could not be written."""
+        return self._retry is not None
+
+    def publish(
+        self, plan: PacketPlan, engine: Replication, outbox: Outbox, over: Callable[[], None]
+    ) -> None:
+        """
+        Seal and write a packet.
+
+        @param over: called when that was done or has failed.
+        """
+        self.busy = True
+        parts = self._parts
+        now = parts.clock()
+        job = PacketJob(
+            plan=plan,
+            frames=outbox.payloads(plan.frames),
+            suite=self._suite,
+            sender=parts.node.bytes,
+            recipient=self._peer.bytes,
+            boot=parts.boot,
+            stride=parts.settings.stride,
+            hedge=now.hex().encode(),
+        )
+        engine.sending(plan, job.length, now)
+        sender = engine.sender
+
+        def written(name: str) -> None:
+            self._retry = None
+            self.packets += 1
+            outbox.written(plan.frames)
+            if plan.frames:
+                self.remove(sender.named(plan.number, name))
+            else:
+                self._control_files.append(name)
+                self.remove(self._control_files[:-CONTROL_FILES])
+                del self._control_files[:-CONTROL_FILES]
+
+        def failed(failure: Failure) -> None:
+            if self._closed:
+                return  # the transport was closed with it; the next start writes what is committed
+            sender.not_written(plan.number)
+            engine.not_written(parts.clock())
+            self._wait(failure)
+
+        def done(_: object) -> None:
+            self.busy = False
+            over()
+
+        writing = parts.writing.call(
+            write_packet, job, self._transport, parts.journal.segments.read, parts.entropy
+        )
+        writing.addCallbacks(written, failed)
+        writing.addBoth(done)
+
+    def _wait(self, failure: Failure) -> None:
+        self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
+        self.not_before = self._parts.clock() + self._retry
+        if failure.check(CarrierError):
+            self._log.warn(
+                "A file for {peer} could not be written: {why}; trying again in {wait:.1f} s",
+                peer=self._name,
+                why=failure.getErrorMessage(),
+                wait=self._retry,
+            )
+        else:
+            self._log.failure("A packet for {peer} could not be made", failure, peer=self._name)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """These files of ours carry nothing any more."""
+        if names:
+            self._transport.remove(names)
+
+    def resume(self) -> None:
+        """The carrier works again: wait no longer."""
+        self.not_before = float("-inf")
+
+    def close(self) -> None:
+        """Finish what is being written, and no more."""
+        self._closed = True
+        self._transport.loseConnection()
