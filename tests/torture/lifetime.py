@@ -95,7 +95,7 @@ def plan_of(seed: int, messages: int) -> Plan:
         seed,
         messages,
         faults,
-        crashes=random.randrange(6),
+        crashes=random.choice((0, 1, 2, 3, 5, 8)),
         restores=random.choice((0, 0, 0, 1, 2)),
         power_cuts=random.choice((0, 0, 0, 1, 2)),
         replays=random.choice((0.0, 0.0, 0.0, 0.2)),
@@ -295,6 +295,7 @@ class Node:
         self.folder.mkdir(mode=0o700)
         self.backups: list[Path] = []
         self.on_disk: Path | None = None
+        self.doomed = False
         self.peer: Node
         self.life: Life | None = None
 
@@ -309,6 +310,10 @@ class Node:
         if self.life is not None:
             self.life.crash()
             self.life = None
+
+    def doom(self) -> None:
+        """It is to be killed over the next file that arrives."""
+        self.doomed = True
 
     def crash_and_start(self) -> None:
         """It is killed, and started again a second later."""
@@ -387,7 +392,14 @@ class World:
         self._trace.update(data)
         if self.plan.replays:
             self._crossed.setdefault(recipient, []).append((name, data))
-        return list(self.channel(sender, recipient, name, data))
+        arrivals = list(self.channel(sender, recipient, name, data))
+        for node in (self.near, self.far):
+            if node.doomed and node.uuid == recipient and arrivals:
+                # Perhaps between its reading, its commit and what is said of it.
+                node.doomed = False
+                wait = arrivals[0][0] + self.random.random() * (0.05 + self.plan.commit)
+                self.clock.callLater(wait, node.crash_and_start)
+        return arrivals
 
     def replay(self, node: Node) -> None:
         """Some of the files that were ever sent to C{node} appear again, in any order."""
@@ -417,6 +429,9 @@ class World:
         for _ in range(plan.crashes):
             at = 1 + random.random() * plan.seconds
             for node in random.choice(((self.near,), (self.far,), nodes)):
+                if random.random() < 0.5:
+                    later(at, node.doom)
+                    continue
                 later(at, self.soon, node.crash)
                 later(at + 0.1 + random.expovariate(1.0), node.start)
         for _ in range(plan.power_cuts):
@@ -434,6 +449,7 @@ class World:
         self._advance(plan.seconds + 12)
         self.channel.faults = CALM
         for node in nodes:
+            node.doomed = False
             node.start()
         for _ in range(400):
             self._advance(60)
