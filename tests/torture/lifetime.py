@@ -98,7 +98,7 @@ def plan_of(seed: int, messages: int) -> Plan:
         crashes=random.choice((0, 1, 2, 3, 5, 8)),
         restores=random.choice((0, 0, 0, 1, 2)),
         power_cuts=random.choice((0, 0, 0, 1, 2)),
-        replays=random.choice((0.0, 0.0, 0.0, 0.2)),
+        replays=random.choice((0.0, 0.0, 0.0, 0.1)),
         disk=random.choice((0.001, 0.004, 0.3)),
         commit=random.choice((0.0002, 0.0002, 0.05, 0.5)),
         seconds=messages * 0.3,
