@@ -10,7 +10,7 @@ SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
 TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test trial pytest bench soak docs doctest clean
+.PHONY: help install demo lint check test trial pytest torture bench soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
@@ -45,16 +45,20 @@ lint: $(VENV)/installed-dev
 
 check: lint trial
 
-# Both runners at once: they wait for sockets and processes more than they work.
+# At once, since tests wait for sockets and processes more than they work.
 test: lint
-	$(MAKE) --jobs=2 --output-sync=target trial pytest
+	$(MAKE) --jobs=3 --output-sync=target torture trial pytest
 	$(MAKE) docs
 
 trial: $(VENV)/installed-dev
 	$(BIN)/trial --temp-directory=build/trial $(TESTS)
 
 pytest: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(TESTS)
+
+# What only pytest runs, and once: the torture, and the examples of the documentation.
+torture: $(VENV)/installed-dev
+	$(BIN)/pytest tests/torture tests/test_documentation.py
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks
