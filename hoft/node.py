@@ -203,6 +203,7 @@ class Node(Service):
             reactor=self._reactor,
             clock=time.monotonic,
             entropy=os.urandom,
+            wall_clock=time.time,
             settings=Settings(heartbeat=config.heartbeat),
             outbox_at_start=await self._journal.transact(link_log.last_outbox_id),
         )

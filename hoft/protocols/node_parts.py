@@ -29,6 +29,8 @@ class NodeParts:
     """Monotonic seconds."""
     entropy: Callable[[int], bytes]
     settings: Settings
+    wall_clock: Callable[[], float]
+    """Seconds; tells two runs of one resumed snapshot apart, decides nothing."""
     outbox_at_start: int
     """L{hoft.protocols.log.last_outbox_id} when this process had opened the journal."""
     packet_numbers: defaultdict[UUID, Iterator[int]] = field(

@@ -79,7 +79,7 @@ class Publisher:
             recipient=self._peer.bytes,
             boot=parts.boot,
             stride=parts.settings.stride,
-            hedge=now.hex().encode(),
+            hedge=parts.wall_clock().hex().encode(),
         )
         engine.sending(plan, job.length, now)
         sender = engine.sender

@@ -139,6 +139,7 @@ class Node:
             reactor=pair.clock,
             clock=pair.clock.seconds,
             entropy=pair.random.randbytes,
+            wall_clock=pair.clock.seconds,
             settings=SETTINGS,
             outbox_at_start=pair.result(self.journal.transact(log.last_outbox_id)),
         )

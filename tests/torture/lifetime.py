@@ -185,6 +185,7 @@ class Life:
             reactor=world.clock,
             clock=world.clock.seconds,
             entropy=world.entropy,
+            wall_clock=world.clock.seconds,
             settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
             outbox_at_start=await self.journal.transact(log.last_outbox_id),
         )
