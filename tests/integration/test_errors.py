@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator
 from http.client import IncompleteRead
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
@@ -37,6 +39,16 @@ class CallErrorTests(GatewayCase):
         self.addCleanup(service.close)
         self.gateway.route(name, service.url)
 
+    def never_allowed(self) -> SocketService:
+        """A service on a port that no test before has allowed: the system gives ports again."""
+        listed = json.loads(self.gateway.far.hoft("list", "--json"))
+        allowed = {urlsplit(one["url"]).port for one in listed["allowed"]}
+        while True:
+            service = SocketService(lambda connection, head: respond(connection))
+            self.addCleanup(service.close)
+            if service.port not in allowed:
+                return service
+
     def test_an_unknown_route_is_404_and_names_those_there_are(self) -> None:
         self.gateway.route("stock", "http://127.0.0.1:1/")
         answer = self.near.call("GET", "/svc/stok/items")
@@ -48,16 +60,14 @@ class CallErrorTests(GatewayCase):
         self.assertEqual(self.near.call("GET", "/elsewhere").kind, "not-found")
 
     def test_a_url_that_the_far_node_does_not_allow_is_403(self) -> None:
-        service = SocketService(lambda connection, head: respond(connection))
-        self.addCleanup(service.close)
+        service = self.never_allowed()
         answer = self.near.call("GET", f"/to/http/127.0.0.1:{service.port}/")
         self.assertEqual((answer.status, answer.kind), (403, "not-allowed"))
         self.assertIn("error=http_request_denied", answer["Proxy-Status"] or "")
         self.assertEqual(service.heads, [])
 
     def test_a_path_beside_what_is_allowed_is_403(self) -> None:
-        service = SocketService(lambda connection, head: respond(connection))
-        self.addCleanup(service.close)
+        service = self.never_allowed()
         self.gateway.route("open", f"{service.url}open/")
         base = f"/to/http/127.0.0.1:{service.port}"
         self.assertEqual(self.near.call("GET", f"{base}/open/door").status, 200)
