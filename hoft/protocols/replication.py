@@ -4,7 +4,7 @@ The engine of one link: packets in, records and packets out; pure.
 It holds no payload and does no I/O.  Its user (L{hoft.protocols.link.Link})
 
 - gives it what an authenticated packet says (L{Replication.hear}) and the
-  record numbers in it (L{Replication.accept}), and commits what is new;
+  record numbers in it (L{hoft.protocols.receiving.Receiver.accept}), and commits what is new;
 - asks for the next packet to write (L{Replication.next_packet}) whenever the
   writer is free, and says how the writing went;
 - calls L{Replication.tick} at L{Replication.deadline}.
@@ -230,10 +230,6 @@ class Replication:
         self.receiver = self.receiver.successor()
         self._hello_at = now
         self._hellos = 0
-
-    def accept(self, numbers: Iterable[int], now: float) -> set[int]:
-        """Which of the records of a current packet are to be committed."""
-        return self.receiver.accept(numbers)
 
     def packet_read(self, header: Header, missing: Sequence[int], now: float) -> None:
         """

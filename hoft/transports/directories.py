@@ -17,7 +17,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from stat import S_IMODE, S_ISDIR, S_ISREG
+from stat import S_IMODE, S_ISREG
 
 from hoft.errors import CarrierDown, CarrierError
 
@@ -165,14 +165,6 @@ def unlink(folder: int, name: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def is_directory(root: int, name: str) -> bool:
-    """Whether C{root} holds a real directory of that name."""
-    try:
-        return S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def publish(folder: int, temporary: str, name: str) -> None:

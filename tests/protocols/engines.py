@@ -210,7 +210,7 @@ class Side:
     def _accept(self, records: dict[int, int], clock: int) -> None:
         engine, disk = self.engine, self.disk
         assert engine is not None
-        new = engine.accept(records, self.now)
+        new = engine.receiver.accept(records)
         if not new:
             engine.receiver.owe(self.now)
             return
