@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,9 +24,10 @@ from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from hoft.config import Config, Peer
-from hoft.errors import ConfigurationError, IdentityError
+from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver, LinkState
+from hoft.local_server import LocalServer
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
 from hoft.protocols.link import Link
@@ -33,6 +35,7 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
 from hoft.transports.schemes import maker_for
 from hoft.web.egress import Egress
@@ -173,6 +176,8 @@ class Node(Service):
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
+        self._server = LocalServer(reactor, config.state, self._answer)
+        self._version = version("hoft")
         self._started_at = clock()
         self._unheard: dict[str, float] = {}
         """Peers of which nothing was heard and nothing said yet; since when."""
@@ -205,7 +210,7 @@ class Node(Service):
             entropy=os.urandom,
             wall_clock=time.time,
             settings=Settings(heartbeat=config.heartbeat),
-            outbox_at_start=await self._journal.transact(link_log.last_outbox_id),
+            outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
         carrier = maker_for(config.transport).carrier(
             self._reactor, config.transport, self._identity.uuid, self._boot, time.monotonic
@@ -217,6 +222,11 @@ class Node(Service):
                 f"{self._journal.lost} payloads are missing from the journal, as after a power cut"
             )
         links = [await self._open(peer) for peer in config.peers]
+        # Before what may take its time: a folder that hangs is something to be asked about.
+        try:
+            self._server.start()
+        except LocalError as error:
+            self._log.warn("'hoft status' cannot ask this node: {error}", error=error)
         await carrier.start(self._router)
         for link in links:
             link.makeConnection(carrier.transport(link.peer))
@@ -243,6 +253,7 @@ class Node(Service):
 
     async def _stop(self) -> None:
         await maybeDeferred(super().stopService)
+        await self._server.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
         await gatherResults([self._ingress.stop(), self._egress.stop()])
@@ -348,17 +359,35 @@ class Node(Service):
         self._announce()
 
     def status(self) -> dict[str, Any]:
-        """What C{GET /_hoft/status} shows, see C{docs/reference-status.rst}."""
+        """
+        What there is to know of the node, ready for JSON, see
+        C{docs/reference-status.rst}: C{GET /_hoft/status} and C{hoft status} show this.
+        """
+        router = self._router
+        disk = footprint(self._config.state)
         return {
             "name": self._config.name,
             "node": str(self._identity.uuid),
+            "version": self._version,
+            "process": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 3),
+            "carrier_down": router.trouble,
+            "journal_bytes": disk.size,
+            "journal_free": disk.free,
             "peers": {name: link.status() for name, link in self.links.items()},
             "carrier": self._carrier.counters() if self._carrier is not None else {},
-            "refused": dict(self._router.refused),
+            "refused": dict(router.refused),
+            "refused_last": router.refused_last(),
+            "unknown_channel": self._channels.unknown,
             "ingress": self._ingress.counters(),
             "egress": self._egress.counters(),
         }
+
+    def _answer(self, question: Mapping[str, Any]) -> Any:
+        """See L{hoft.local_socket}."""
+        if question.get("ask") == "status":
+            return self.status()
+        raise LocalError("this node does not know that question: it is of another version")
 
 
 def _shown(address: IAddress) -> str:

@@ -47,6 +47,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +112,11 @@ class Done:
     """Segments to be removed after a sync."""
 
 
-Operation = Callable[["Transaction"], Any]
-Asked = tuple[Operation, "Deferred[Any]", bool]
-"""An operation, who waits for it, whether it is durable."""
+Operation = Callable[["Transaction", Sequence[Any]], Sequence[Any]]
+"""Does what was asked of it, several times in one transaction, in one go: a result for each."""
+
+Asked = tuple[Operation, Any, "Deferred[Any]", bool]
+"""An operation, what is asked of it, who waits for that, whether it is durable."""
 
 
 @implementer(ITransaction)
@@ -267,40 +271,57 @@ class Database:
             raise _told(error, f"cannot open {path}") from error
 
     def commit(self, batch: Sequence[Asked]) -> Done:
-        """Run the operations of C{batch} in one transaction; never raises."""
-        outcomes: list[tuple[Any, bool]] = []
+        """Do what C{batch} asks for in one transaction; never raises."""
         doomed: Sequence[int] = ()
         try:
-            execute = self._transaction.execute
-            execute("BEGIN IMMEDIATE")
-            for operation, _, _ in batch:
-                outcomes.append(self._run(operation))
-            doomed = self.segments.save(execute)
-            execute("COMMIT")
-            self.segments.committed(doomed)
-            if self._minted:
-                self._read_state()
-                self._suspect = False
+            try:
+                outcomes, doomed = self._commit(batch, self._together)
+            except BaseException:  # it is told by whoever it then happens to alone
+                self._roll_back()
+                outcomes, doomed = self._commit(batch, self._apart)
         except BaseException as error:
-            lost = self._failure(error)
-            outcomes = [(result, True) if failed else (lost, True) for result, failed in outcomes]
-            outcomes += [(lost, True)] * (len(batch) - len(outcomes))
-            doomed = ()
+            outcomes = [(self._failure(error), True)] * len(batch)
             self._roll_back()
-        self._minted = False
         if self._full:
             self._make_room()
         done = Done(self.incarnation, doomed=doomed)
-        for (_, deferred, durable), (result, failed) in zip(batch, outcomes, strict=True):
+        for (_, _, deferred, durable), (result, failed) in zip(batch, outcomes, strict=True):
             (done.durable if durable and not failed else done.ordered).append((deferred, result))
         return done
 
-    def _run(self, operation: Operation) -> tuple[Any, bool]:
-        """One operation within the open transaction: its result, and whether that is a failure."""
+    def _commit(
+        self, batch: Sequence[Asked], run: Callable[[Sequence[Asked]], list[tuple[Any, bool]]]
+    ) -> tuple[list[tuple[Any, bool]], Sequence[int]]:
+        execute = self._transaction.execute
+        self._minted = False
+        execute("BEGIN IMMEDIATE")
+        outcomes = run(batch)
+        doomed = self.segments.save(execute)
+        execute("COMMIT")
+        self.segments.committed(doomed)
+        if self._minted:
+            self._read_state()
+            self._suspect = False
+        return outcomes, doomed
+
+    def _together(self, batch: Sequence[Asked]) -> list[tuple[Any, bool]]:
+        """All of it, what is asked of one operation in a row at once; whatever is raised spoils all."""
+        outcomes: list[tuple[Any, bool]] = []
+        for operation, asked in groupby(batch, itemgetter(0)):
+            outcomes += [(result, False) for result in operation(self._transaction, [a[1] for a in asked])]
+        self.segments.keep()
+        return outcomes
+
+    def _apart(self, batch: Sequence[Asked]) -> list[tuple[Any, bool]]:
+        """Each by itself, so that one that fails does no harm to others."""
+        return [self._run(operation, what) for operation, what, _, _ in batch]
+
+    def _run(self, operation: Operation, what: Any) -> tuple[Any, bool]:
+        """One of them within the open transaction: its result, and whether that is a failure."""
         execute = self._transaction.execute
         execute("SAVEPOINT operation")
         try:
-            result = operation(self._transaction)
+            [result] = operation(self._transaction, [what])
         except BaseException as error:
             if not self._transaction.is_open():
                 raise  # SQLite has rolled back everything, as it may when the disk is full

@@ -30,6 +30,7 @@ from hoft.protocols.statefolder import RESERVE
 
 __all__ = ["GROUP", "Journal", "Location", "Schema", "Transaction"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 GROUP = 500
@@ -109,13 +110,14 @@ class Journal:
 
     def transact(self, operation: Callable[[Transaction], T], durable: bool = False) -> Deferred[T]:
         """
-        Run C{operation(transaction)} once, on the journal's thread, and commit.
+        Run C{operation(transaction)} on the journal's thread, and commit.
 
         Operations run in the order given.  The Deferreds of the ordered ones fire
         in that order, and so do those of the durable ones, which may be later.
 
         If the operation raises, nothing of it is kept, and its exception is the
-        failure; the others of its commit are not harmed.
+        failure; the others of its commit are not harmed.  What it did may be taken back
+        and the operation run again, so it does nothing but through the transaction.
 
         @param durable: fire once it would survive a power cut; otherwise once it
             would survive a crash of this process.
@@ -124,10 +126,22 @@ class Journal:
             From a durable one that was committed, this leaves open whether
             it will be there after a restart.
         """
+        return self.transact_together(_each, operation, durable)
+
+    def transact_together(
+        self, operation: Callable[[Transaction, Sequence[S]], Sequence[T]], what: S, durable: bool = False
+    ) -> Deferred[T]:
+        """
+        L{transact} for what is asked for often and cheaper done many at a time.
+
+        @param operation: called with all of C{what} that was asked of it in a row
+            by the time of the commit; returns a result for each.  If it raises, it
+            is called again, for each alone.
+        """
         if self._refusal is not None:
             return fail(self._refusal)
         deferred: Deferred[T] = Deferred()
-        self._asked.append((operation, deferred, durable))
+        self._asked.append((operation, what, deferred, durable))
         self._flush_soon()
         return deferred
 
@@ -228,3 +242,8 @@ class Journal:
         closing, self._closing = self._closing, None
         finish = self._database.release if self._broken else self._database.close
         self._worker.call(finish).chainDeferred(closing)
+
+
+def _each(transaction: Transaction, operations: Sequence[Callable[[Transaction], T]]) -> list[T]:
+    """Operations that have nothing in common."""
+    return [operation(transaction) for operation in operations]

@@ -34,9 +34,10 @@ from hoft.interfaces import (
     LinkState,
     Outgoing,
 )
-from hoft.protocols import log
+from hoft.protocols import log, log_writing
 from hoft.protocols.control import Control
 from hoft.protocols.journal import Transaction
+from hoft.protocols.log_writing import Accept, Accepted, Acknowledge, Commit, Committed, Step
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox, for_engine
 from hoft.protocols.packets import Header, Record
@@ -164,39 +165,41 @@ class Link:
         """See L{ILink.commit}."""
         if self._closed:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
-        for id in consume:
-            self._inbox.pop(id, None)
+        generation = self._generation
+        consumed = [held for id in consume if (held := self._inbox.pop(id, None)) is not None]
         size = sum(len(record.payload) for record in send)
         self._outbox.backlog += size
 
-        def operation(transaction: Transaction) -> tuple[T | None, int, log.Enqueued]:
-            value = also(transaction) if also is not None else None
-            log.consume(transaction, consume)
-            enqueued = log.enqueue(transaction, self._link, self._parts.boot, send)
-            return value, log.raise_clock(transaction, self._link, self._parts.boot), enqueued
-
-        def committed(result: tuple[T | None, int, log.Enqueued]) -> CommitResult[T]:
-            value, clock, enqueued = result
+        def committed(done: Committed) -> CommitResult[T]:
             self._outbox.backlog -= size
-            self._raise_clock(clock, enqueued.generation)
+            self._raise_clock(done.clock, done.generation)
             if send:
-                self._enqueued(enqueued, send)
-            return CommitResult(value, [queued.id for queued in enqueued.records])
+                self._enqueued(done.records, send)
+            return CommitResult(done.value, [queued.id for queued in done.records])
 
         def failed(failure: Failure) -> Failure:
             self._outbox.backlog -= size
+            if generation == self._generation:
+                self._inbox.update((held.id, held) for held in consumed)
             return failure
 
-        committing = self._journal.transact(operation, durable)
+        committing = self._write(Commit(send, consume, also), durable)
         return committing.addCallbacks(committed, failed)
+
+    def _write(self, step: Step, durable: bool = False) -> Deferred[Any]:
+        return self._journal.transact_together(self._take_steps, step, durable)
+
+    def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:
+        """On the journal's thread."""
+        return log_writing.write(transaction, self._link, self._parts.boot, steps)
 
     def _raise_clock(self, clock: int, generation: int) -> None:
         if generation == self._generation:
             self._clock = max(self._clock, clock)
 
-    def _enqueued(self, enqueued: log.Enqueued, send: Sequence[Outgoing]) -> None:
+    def _enqueued(self, queued: Sequence[log.Queued], send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
-        for record in self._outbox.add(enqueued, send):
+        for record in self._outbox.add(queued, send):
             self.engine.queue(record)
         self.pump()
 
@@ -295,7 +298,7 @@ class Link:
 
         generation = self._generation
 
-        def committed(accepted: log.Accepted | None) -> None:
+        def committed(accepted: Accepted | None) -> None:
             if accepted is None:
                 return
             self._raise_clock(accepted.clock, generation)
@@ -307,8 +310,7 @@ class Link:
             receiver.refused(numbers)
             return failure
 
-        operation = partial(log.accept, link=self._link, generation=generation, clock=clock, records=fresh)
-        return self._journal.transact(operation).addCallbacks(committed, failed)
+        return self._write(Accept(generation, clock, fresh)).addCallbacks(committed, failed)
 
     def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
         """A current packet was read as far as it will ever go."""
@@ -336,11 +338,8 @@ class Link:
         if not known:
             return
         self.counters["records_acknowledged"] += len(known)
-        operation = partial(
-            log.acknowledge, link=self._link, generation=self._generation, clock=clock, records=known
-        )
         ids = [queued.id for queued in known]
-        done = self._journal.transact(operation)
+        done = self._write(Acknowledge(self._generation, clock, known))
         done.addCallback(lambda _: self._receiver.recordsAcknowledged(self, ids))
         done.addErrback(self._lost, "acknowledgements were not noted; they will be asked for again")
 

@@ -3,7 +3,8 @@ The tables of the log: what a link keeps in the journal.
 
 Each function is one step within a transaction, on the journal's thread, and
 takes all it needs to know from the tables, so that a transaction may be tried
-again from its start.
+again from its start.  What happens for every call, and many times in one
+transaction, is in L{hoft.protocols.log_writing}.
 
 The *clock* of a link goes up with each commit that the peer could come to know
 of.  It is the link's own, and stands still until the link is synchronised: so
@@ -18,14 +19,12 @@ no effect.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from hoft.interfaces import Outgoing
 from hoft.protocols.journal import Transaction
-from hoft.protocols.packets import Record
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.schema import Schema
 from hoft.protocols.segments import Location
@@ -44,34 +43,41 @@ SCHEMA = Schema(
                 peer_clock INTEGER NOT NULL DEFAULT 0,
                 next_number INTEGER NOT NULL DEFAULT 1,
                 received BLOB NOT NULL DEFAULT x'',
-                rolled_back INTEGER NOT NULL DEFAULT 0
+                rolled_back INTEGER NOT NULL DEFAULT 0,
+                last_outbox INTEGER NOT NULL DEFAULT 0,
+                last_inbox INTEGER NOT NULL DEFAULT 0
             )""",
             """CREATE TABLE retired (
                 link INTEGER NOT NULL REFERENCES link,
                 incarnation BLOB NOT NULL,
                 PRIMARY KEY (link, incarnation)
             ) WITHOUT ROWID""",
+            # Ids begin with the link (see ids_of): the rows of a link lie together, without an index.
             """CREATE TABLE outbox (
-                id INTEGER PRIMARY KEY AUTOINCREMENT,
-                link INTEGER NOT NULL REFERENCES link,
+                id INTEGER PRIMARY KEY,
                 number INTEGER,
                 channel INTEGER NOT NULL,
                 urgency INTEGER NOT NULL,
                 size INTEGER NOT NULL,
                 location BLOB NOT NULL
             )""",
-            "CREATE INDEX outbox_link ON outbox (link, number)",
             """CREATE TABLE inbox (
-                id INTEGER PRIMARY KEY AUTOINCREMENT,
-                link INTEGER NOT NULL REFERENCES link,
+                id INTEGER PRIMARY KEY,
                 channel INTEGER NOT NULL,
                 size INTEGER NOT NULL,
                 location BLOB NOT NULL
             )""",
-            "CREATE INDEX inbox_link ON inbox (link)",
         ),
     ),
 )
+
+_LINK_BITS = 44
+"""The lower bits of an id count a link's records, the upper ones are the link's."""
+
+
+def ids_of(link: int) -> tuple[int, int]:
+    """The ids that records of a link, in its outbox or inbox, may have: all between these two."""
+    return link << _LINK_BITS, ((link + 1) << _LINK_BITS) - 1
 
 
 @frozen
@@ -125,26 +131,11 @@ class Adopted:
     outbox: Sequence[Queued]
     """All that is to be sent, with numbers."""
     last: int
-    """L{last_outbox_id}: whatever was queued up to here is in C{outbox}, dropped or acknowledged."""
+    """Whatever was queued under ids up to here is in C{outbox}, dropped or acknowledged."""
 
 
-@frozen
-class Accepted:
-    """What a packet brought into the inbox, in the packet's order."""
-
-    clock: int
-    records: Sequence[Held]
-
-
-@frozen
-class Enqueued:
-    """What a commit put into the outbox."""
-
-    generation: int
-    records: Sequence[Queued]
-
-
-def _word(value: int) -> bytes:
+def word(value: int) -> bytes:
+    """As it stands in the tables: they cannot hold an unsigned integer of 64 bits."""
     return value.to_bytes(8, "big")
 
 
@@ -152,11 +143,13 @@ def _number(word: bytes | None) -> int:
     return int.from_bytes(word or b"", "big")
 
 
-def _encode_received(received: RangeSet) -> bytes:
+def encode_received(received: RangeSet) -> bytes:
+    """For L{decode_received}."""
     return array("q", [number for pair in received for number in pair]).tobytes()
 
 
-def _decode_received(encoded: bytes) -> RangeSet:
+def decode_received(encoded: bytes) -> RangeSet:
+    """The numbers of the records that were received."""
     numbers = array("q")
     numbers.frombytes(encoded)
     return RangeSet(zip(numbers[::2], numbers[1::2], strict=True))
@@ -177,7 +170,7 @@ def open_log(transaction: Transaction, peer: bytes) -> Opened:
     ).fetchone()
     retired = transaction.execute("SELECT incarnation FROM retired WHERE link = ?", (link,)).fetchall()
     inbox = transaction.execute(
-        "SELECT id, channel, size, location FROM inbox WHERE link = ? ORDER BY id", (link,)
+        "SELECT id, channel, size, location FROM inbox WHERE id BETWEEN ? AND ? ORDER BY id", ids_of(link)
     ).fetchall()
     return Opened(
         link=link,
@@ -187,7 +180,7 @@ def open_log(transaction: Transaction, peer: bytes) -> Opened:
         peer_incarnation=_number(incarnation),
         peer_clock=peer_clock,
         retired=[_number(word) for (word,) in retired],
-        received=_decode_received(received),
+        received=decode_received(received),
         outbox=_outbox(transaction, link),
         inbox=[Held(id, channel, size, Location.parse(location)) for id, channel, size, location in inbox],
     )
@@ -195,29 +188,11 @@ def open_log(transaction: Transaction, peer: bytes) -> Opened:
 
 def _outbox(transaction: Transaction, link: int) -> list[Queued]:
     rows = transaction.execute(
-        "SELECT id, number, channel, urgency, size, location FROM outbox WHERE link = ? ORDER BY id", (link,)
+        "SELECT id, number, channel, urgency, size, location FROM outbox WHERE id BETWEEN ? AND ?"
+        " ORDER BY id",
+        ids_of(link),
     )
     return [_queued(row) for row in rows.fetchall()]
-
-
-def enqueue(transaction: Transaction, link: int, boot: int, records: Sequence[Outgoing]) -> Enqueued:
-    """Put records into the outbox; they get numbers if the link is synchronised in this boot."""
-    generation, synchronised, number = transaction.execute(
-        "SELECT generation, boot IS ?, next_number FROM link WHERE id = ?", (_word(boot), link)
-    ).fetchone()
-    queued: list[Queued] = []
-    for record in records:
-        location = transaction.store(record.payload)
-        numbered = number + len(queued) if synchronised else None
-        row = (link, numbered, record.channel, record.urgency, len(record.payload), bytes(location))
-        cursor = transaction.execute(
-            "INSERT INTO outbox (link, number, channel, urgency, size, location) VALUES (?, ?, ?, ?, ?, ?)",
-            row,
-        )
-        queued.append(Queued(cursor.lastrowid or 0, *row[1:5], location))
-    if synchronised:
-        transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(queued), link))
-    return Enqueued(generation, queued)
 
 
 def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, clock: int) -> Adopted:
@@ -229,47 +204,37 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
     """
     (old,) = transaction.execute("SELECT peer_incarnation FROM link WHERE id = ?", (link,)).fetchone()
     dropped: list[int] = []
-    if old != _word(incarnation):
+    if old != word(incarnation):
         if old is not None:
             transaction.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (link, old))
             transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
         dropped = _begin_log(transaction, link)
         transaction.execute(
-            "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (_word(incarnation), link)
+            "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (word(incarnation), link)
         )
     transaction.execute(
         "UPDATE link SET boot = ?, clock = clock + 1, peer_clock = max(peer_clock, ?) WHERE id = ?",
-        (_word(boot), clock, link),
+        (word(boot), clock, link),
     )
-    generation, own_clock, number = transaction.execute(
-        "SELECT generation, clock, next_number FROM link WHERE id = ?", (link,)
+    generation, own_clock, number, last = transaction.execute(
+        "SELECT generation, clock, next_number, last_outbox FROM link WHERE id = ?", (link,)
     ).fetchone()
     waiting = transaction.execute(
-        "SELECT id FROM outbox WHERE link = ? AND number IS NULL ORDER BY id", (link,)
+        "SELECT id FROM outbox WHERE id BETWEEN ? AND ? AND number IS NULL ORDER BY id", ids_of(link)
     ).fetchall()
     transaction.executemany(
         "UPDATE outbox SET number = ? WHERE id = ?",
         [(number + at, id) for at, (id,) in enumerate(waiting)],
     )
     transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(waiting), link))
-    return Adopted(generation, own_clock, dropped, _outbox(transaction, link), last_outbox_id(transaction))
-
-
-def raise_clock(transaction: Transaction, link: int, boot: int) -> int:
-    """
-    Something is committed that the peer may come to know of.
-
-    @return: the link's clock; raised if it is synchronised in this boot.
-    """
-    transaction.execute("UPDATE link SET clock = clock + 1 WHERE id = ? AND boot = ?", (link, _word(boot)))
-    (clock,) = transaction.execute("SELECT clock FROM link WHERE id = ?", (link,)).fetchone()
-    return int(clock)
+    return Adopted(generation, own_clock, dropped, _outbox(transaction, link), last)
 
 
 def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[int]:
     rows = transaction.execute(
-        "DELETE FROM outbox WHERE link = ? AND (number IS NOT NULL OR id <= ?) RETURNING id, location",
-        (link, suspect),
+        "DELETE FROM outbox WHERE id BETWEEN ? AND ? AND (number IS NOT NULL OR id <= ?)"
+        " RETURNING id, location",
+        (*ids_of(link), suspect),
     ).fetchall()
     for _, location in rows:
         transaction.discard(Location.parse(location))
@@ -281,13 +246,12 @@ def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[in
     return [id for id, _ in rows]
 
 
-def last_outbox_id(transaction: Transaction) -> int:
-    """The highest id that any outbox record has had so far."""
-    row = transaction.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-    return int(row[0]) if row is not None else 0
+def last_outbox_ids(transaction: Transaction) -> dict[int, int]:
+    """By link: the highest id that a record in its outbox has had so far."""
+    return dict(transaction.execute("SELECT id, last_outbox FROM link").fetchall())
 
 
-def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopted]:
+def begin_all_logs(transaction: Transaction, restored: Mapping[int, int]) -> dict[bytes, Adopted]:
     """
     We were restored: mint an incarnation and begin every log anew.
 
@@ -296,7 +260,7 @@ def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopt
     what waited in the outboxes without a number when this process started: it
     may have been sent in that life.
 
-    @param restored: L{last_outbox_id} at the start of the process.
+    @param restored: L{last_outbox_ids} at the start of the process.
     @return: by peer, what that leaves.
     """
     transaction.mint_incarnation()
@@ -304,70 +268,15 @@ def begin_all_logs(transaction: Transaction, restored: int) -> dict[bytes, Adopt
         transaction.discard(Location.parse(location))
     begun: dict[bytes, Adopted] = {}
     for link, peer in transaction.execute("SELECT id, peer FROM link").fetchall():
-        dropped = _begin_log(transaction, link, restored)
+        dropped = _begin_log(transaction, link, restored.get(link, 0))
         transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
-        generation, clock = transaction.execute(
-            "SELECT generation, clock FROM link WHERE id = ?", (link,)
+        generation, clock, last = transaction.execute(
+            "SELECT generation, clock, last_outbox FROM link WHERE id = ?", (link,)
         ).fetchone()
-        begun[peer] = Adopted(
-            generation, clock, dropped, _outbox(transaction, link), last_outbox_id(transaction)
-        )
+        begun[peer] = Adopted(generation, clock, dropped, _outbox(transaction, link), last)
     return begun
 
 
 def rollback_told(transaction: Transaction, link: int) -> None:
     """The layer above knows, and has committed what follows from it, that the log began anew."""
     transaction.execute("UPDATE link SET rolled_back = 0 WHERE id = ?", (link,))
-
-
-def accept(
-    transaction: Transaction, link: int, generation: int, clock: int, records: Sequence[Record]
-) -> Accepted | None:
-    """
-    Put received records, none of them known, into the inbox.
-
-    @param clock: the peer's, as their packet said.
-    @return: None if the log they belong to has been replaced.
-    """
-    current, encoded = transaction.execute(
-        "SELECT generation, received FROM link WHERE id = ?", (link,)
-    ).fetchone()
-    if current != generation:
-        return None
-    received = _decode_received(encoded)
-    held: list[Held] = []
-    for record in records:
-        received.add(record.number)
-        location = transaction.store(record.payload)
-        cursor = transaction.execute(
-            "INSERT INTO inbox (link, channel, size, location) VALUES (?, ?, ?, ?)",
-            (link, record.channel, len(record.payload), bytes(location)),
-        )
-        held.append(Held(cursor.lastrowid or 0, record.channel, len(record.payload), location))
-    (own_clock,) = transaction.execute(
-        "UPDATE link SET received = ?, clock = clock + 1, peer_clock = max(peer_clock, ?) WHERE id = ?"
-        " RETURNING clock",
-        (_encode_received(received), clock, link),
-    ).fetchone()
-    return Accepted(own_clock, held)
-
-
-def acknowledge(
-    transaction: Transaction, link: int, generation: int, clock: int, records: Sequence[Queued]
-) -> None:
-    """The peer has committed these: they leave the outbox."""
-    (current,) = transaction.execute("SELECT generation FROM link WHERE id = ?", (link,)).fetchone()
-    if current != generation:
-        return
-    transaction.executemany("DELETE FROM outbox WHERE id = ?", [(record.id,) for record in records])
-    for record in records:
-        transaction.discard(record.location)
-    transaction.execute("UPDATE link SET peer_clock = max(peer_clock, ?) WHERE id = ?", (clock, link))
-
-
-def consume(transaction: Transaction, ids: Iterable[int]) -> None:
-    """The layer above has no more use for these received records.  Unknown ids are passed over."""
-    for id in ids:
-        row = transaction.execute("DELETE FROM inbox WHERE id = ? RETURNING location", (id,)).fetchone()
-        if row is not None:
-            transaction.discard(Location.parse(row[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from uuid import UUID
 
@@ -31,8 +31,8 @@ class NodeParts:
     settings: Settings
     wall_clock: Callable[[], float]
     """Seconds; tells two runs of one resumed snapshot apart, decides nothing."""
-    outbox_at_start: int
-    """L{hoft.protocols.log.last_outbox_id} when this process had opened the journal."""
+    outboxes_at_start: Mapping[int, int]
+    """L{hoft.protocols.log.last_outbox_ids} when this process had opened the journal."""
     packet_numbers: defaultdict[UUID, Iterator[int]] = field(
         factory=lambda: defaultdict(lambda: count(1)), init=False, repr=False
     )

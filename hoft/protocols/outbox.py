@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from attrs import define
 
 from hoft.interfaces import Outgoing
-from hoft.protocols.log import Adopted, Enqueued, Queued
+from hoft.protocols.log import Adopted, Queued
 from hoft.protocols.packet_writing import Payload
 from hoft.protocols.sending import OutgoingRecord
 
@@ -52,14 +52,15 @@ class Outbox:
         self._entries[queued.id] = _Entry(queued, payload)
         self.backlog += queued.size
 
-    def add(self, enqueued: Enqueued, send: Sequence[Outgoing]) -> list[OutgoingRecord]:
+    def add(self, committed: Sequence[Queued], send: Sequence[Outgoing]) -> list[OutgoingRecord]:
         """
         Records were committed.
 
+        @param send: the same, as they were given.
         @return: those that have a number, for the engine.
         """
         numbered: list[OutgoingRecord] = []
-        for queued, outgoing in zip(enqueued.records, send, strict=True):
+        for queued, outgoing in zip(committed, send, strict=True):
             if queued.id <= self._handed_over:
                 continue  # a log that was adopted or begun in between has all there is to know of it
             cached = self._cached + queued.size <= CACHED_BYTES

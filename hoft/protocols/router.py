@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import define, field
@@ -69,6 +69,7 @@ class LinkRouter:
 
     @ivar links: by the peer's UUID as bytes.
     @ivar refused: files, and parts of files, that were not accepted, by reason.
+    @ivar trouble: why no files can be read or written, None while they can.
     """
 
     _log = Logger()
@@ -81,6 +82,8 @@ class LinkRouter:
         self._wake = wake
         self.links: dict[bytes, Link] = {}
         self.refused: Counter[str] = Counter()
+        self.trouble: str | None = None
+        self._refused_last: dict[str, tuple[str, float]] = {}
         self._parts = parts
         self._opening = opening
         self._arrivals: dict[str, _Arrival] = {}
@@ -104,11 +107,20 @@ class LinkRouter:
         for link in list(self.links.values()):
             link.tick()
 
+    def refused_last(self) -> dict[str, dict[str, Any]]:
+        """By reason, the last file that was not accepted, and how many seconds ago that was."""
+        now = self._parts.clock()
+        return {
+            reason: {"example": example, "ago": round(now - at, 3)}
+            for reason, (example, at) in self._refused_last.items()
+        }
+
     # --- IFileReceiver
 
     def carrierUp(self) -> None:
         """See L{IFileReceiver.carrierUp}."""
         self._up = True
+        self.trouble = None
         for link in list(self.links.values()):
             link.carrier_up()
 
@@ -117,6 +129,7 @@ class LinkRouter:
         if self._up:
             self._log.warn("The carrier is down: {reason}", reason=reason)
         self._up = False
+        self.trouble = reason
         for link in list(self.links.values()):
             link.carrier_down()
 
@@ -167,6 +180,7 @@ class LinkRouter:
         if not settled:
             return Verdict.LATER
         self.refused[error.reason.value] += 1
+        self._refused_last[error.reason.value] = (f"{name}: {error}", self._parts.clock())
         self._log.info("{name} is refused: {error}", name=name, error=str(error))
         return Verdict.REFUSED
 
@@ -246,7 +260,7 @@ class LinkRouter:
             for peer, link in self.links.items():
                 link.reincarnated(logs[peer])
 
-        operation = partial(log.begin_all_logs, restored=self._parts.outbox_at_start)
+        operation = partial(log.begin_all_logs, restored=self._parts.outboxes_at_start)
         return self._parts.journal.transact(operation).addCallback(begun)
 
     def _take(self, arrival: _Arrival, records: Sequence[Record]) -> None:

@@ -60,6 +60,8 @@ _FRAME = Struct(">II")
 _PLACE = Struct(">BQIII")
 _IN_ROW = b"\x00"
 _IN_SEGMENT = 1
+IN_SEGMENT = "substr(location, 1, 1) = x'01'"
+"""SQL, where column C{location} holds C{bytes} of L{Location}s: the payload is not in the row itself."""
 _OPEN_FILES = 16
 
 

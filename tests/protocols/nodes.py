@@ -141,7 +141,7 @@ class Node:
             entropy=pair.random.randbytes,
             wall_clock=pair.clock.seconds,
             settings=SETTINGS,
-            outbox_at_start=pair.result(self.journal.transact(log.last_outbox_id)),
+            outboxes_at_start=pair.result(self.journal.transact(log.last_outbox_ids)),
         )
         self.carrier = pair.folder.carrier(self.uuid, self.parts.boot, pair.clock.seconds)
         self.router = LinkRouter(self.parts, self.opening, self.carrier.wake)

@@ -383,9 +383,9 @@ class JournalTests(LinkTestCase):
 
     def _refuse(self, error: Exception) -> None:
         """Far's journal takes nothing more."""
-        self.transact = self.far.journal.transact
-        self.far.journal.transact = (  # type: ignore[method-assign]  # the disk fails from now on
-            lambda operation, durable=False: fail(error)
+        self.transact = self.far.journal.transact_together
+        self.far.journal.transact_together = (  # type: ignore[method-assign]  # the disk fails from now on
+            lambda operation, what, durable=False: fail(error)
         )
 
     def test_full(self) -> None:
@@ -399,7 +399,7 @@ class JournalTests(LinkTestCase):
         self.assertEqual(self.far.program.payloads, [])
         self.assertEqual(self.near.program.acknowledged, [])
         self.assertGreater(self.far.carrier.counters()["files_deferred"], 0)
-        self.far.journal.transact = self.transact  # type: ignore[method-assign]
+        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
         self.pair.advance(300)
         self.assertEqual(self.far.program.payloads, [b"one"])
         self.assertEqual(len(self.near.program.acknowledged), 1)
@@ -422,7 +422,7 @@ class JournalTests(LinkTestCase):
         self.near.send(b"three")
         self.pair.advance(120)
         self.assertLess(len(self.flushLoggedErrors(JournalError)), 300)
-        self.far.journal.transact = self.transact  # type: ignore[method-assign]
+        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
         self.pair.advance(300)
         self.assertEqual(self.far.program.payloads, [b"one", b"two", b"three"])
         self.assertEqual(self.near.rows("outbox"), 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.interfaces import Outgoing
-from hoft.protocols import log
+from hoft.interfaces import ITransaction, Outgoing
+from hoft.protocols import log, log_writing
+from hoft.protocols.log_writing import Accept, Accepted, Acknowledge, Commit, Committed, Step
 from hoft.protocols.packets import Record
 from tests.protocols.journals import InlineJournal
 
@@ -30,19 +32,25 @@ class LogTests(SynchronousTestCase):
     def opened(self, peer: bytes = PEER) -> log.Opened:
         return self.made.do(lambda t: log.open_log(t, peer))
 
-    def enqueue(self, *payloads: bytes, boot: int = BOOT) -> log.Enqueued:
-        records = [Outgoing(payload, 1) for payload in payloads]
-        return self.made.do(lambda t: log.enqueue(t, self.link, boot, records))
+    def write(self, *steps: Step, boot: int = BOOT) -> list[Any]:
+        return self.made.do(lambda t: log_writing.write(t, self.link, boot, steps))
+
+    def enqueue(self, *payloads: bytes, boot: int = BOOT) -> Committed:
+        [committed] = self.write(Commit([Outgoing(payload, 1) for payload in payloads], (), None), boot=boot)
+        assert isinstance(committed, Committed)
+        return committed
 
     def adopt(self, incarnation: int = THEM, boot: int = BOOT, clock: int = 5) -> log.Adopted:
         return self.made.do(lambda t: log.adopt(t, self.link, boot, incarnation, clock))
 
-    def accept(self, generation: int, *numbers: int, clock: int = 9) -> log.Accepted | None:
+    def accept(self, generation: int, *numbers: int, clock: int = 9) -> Accepted | None:
         records = [Record(number, 1, b"payload %d" % number) for number in numbers]
-        return self.made.do(lambda t: log.accept(t, self.link, generation, clock, records))
+        [accepted] = self.write(Accept(generation, clock, records))
+        assert accepted is None or isinstance(accepted, Accepted)
+        return accepted
 
     def raise_clock(self, boot: int = BOOT) -> int:
-        return self.made.do(lambda t: log.raise_clock(t, self.link, boot))
+        return self.enqueue(boot=boot).clock
 
     def test_empty(self) -> None:
         """A link that is new."""
@@ -86,7 +94,7 @@ class LogTests(SynchronousTestCase):
         self.adopt()
         accepted = self.accept(1, 1, 2, 5)
         assert accepted is not None
-        self.made.do(lambda t: log.consume(t, [accepted.records[1].id, 999]))
+        self.write(Commit((), [accepted.records[1].id, 999], None))
         opened = self.opened()
         self.assertEqual(list(opened.received), [(1, 2), (5, 5)])
         self.assertEqual([held.id for held in opened.inbox], [accepted.records[0].id, accepted.records[2].id])
@@ -99,7 +107,7 @@ class LogTests(SynchronousTestCase):
         self.adopt(THEM_ANEW)
         self.enqueue(b"b")
         self.assertIsNone(self.accept(1, 1))
-        self.made.do(lambda t: log.acknowledge(t, self.link, old.generation, 99, old.records))
+        self.write(Acknowledge(old.generation, 99, old.records))
         opened = self.opened()
         self.assertEqual((list(opened.received), list(opened.inbox)), ([], []))
         self.assertEqual((len(opened.outbox), opened.peer_clock), (1, 5))
@@ -108,11 +116,11 @@ class LogTests(SynchronousTestCase):
         """The records are gone, with their payloads; what the peer's clock was is kept."""
         self.adopt()
         queued = self.enqueue(b"x" * 50_000, b"b").records
-        self.made.do(lambda t: log.acknowledge(t, self.link, 1, 30, queued[:1]))
+        self.write(Acknowledge(1, 30, queued[:1]))
         opened = self.opened()
         self.assertEqual([one.id for one in opened.outbox], [queued[1].id])
         self.assertEqual(opened.peer_clock, 30)
-        self.made.do(lambda t: log.acknowledge(t, self.link, 1, 20, queued[1:]))
+        self.write(Acknowledge(1, 20, queued[1:]))
         self.assertEqual(self.opened().peer_clock, 30)
         live = self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0])
         self.assertFalse(live)
@@ -134,6 +142,49 @@ class LogTests(SynchronousTestCase):
         self.made.do(lambda t: log.rollback_told(t, self.link))
         self.assertFalse(self.opened().rolled_back)
 
+    def test_many_steps_at_once(self) -> None:
+        """In their order, and with the same effect as one after the other."""
+        self.adopt()
+        large = b"x" * 50_000
+        records = [Record(number, 1, large if number == 3 else b"small") for number in range(1, 71)]
+        [accepted] = self.write(Accept(1, 9, records))
+        held = [one.id for one in accepted.records]
+        queued = self.enqueue(b"a", large).records
+
+        def seen(transaction: ITransaction) -> int:
+            [(left,)] = transaction.execute("SELECT count(*) FROM inbox")
+            return int(left)
+
+        first, nothing, second = self.write(
+            Commit([Outgoing(b"c", 1), Outgoing(b"d", 1, 0)], held[:3], seen),
+            Acknowledge(1, 11, queued),
+            Commit([Outgoing(b"e", 1)], held[3:], seen),
+        )
+        self.assertEqual((first.value, nothing, second.value), (70, None, 67))
+        self.assertEqual([one.number for one in (*first.records, *second.records)], [3, 4, 5])
+        self.assertEqual(second.clock, first.clock + 1)
+        opened = self.opened()
+        self.assertEqual(list(opened.outbox), [*first.records, *second.records])
+        self.assertEqual((list(opened.inbox), list(opened.received)), ([], [(1, 70)]))
+        self.assertEqual((opened.clock, opened.peer_clock), (second.clock, 11))
+        self.assertFalse(self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0]))
+
+    def test_ids_are_never_used_again(self) -> None:
+        """Not even where all that had some are gone, or the log has begun anew; and links have their own."""
+        self.adopt()
+        other = self.opened(OTHER).link
+        ids = [one.id for one in self.enqueue(b"a", b"b").records]
+        self.write(Acknowledge(1, 9, self.opened().outbox))
+        ids += [one.id for one in self.enqueue(b"c").records]
+        self.adopt(THEM_ANEW)
+        ids += [one.id for one in self.enqueue(b"d").records]
+        commit = Commit([Outgoing(b"e", 1)], (), None)
+        [committed] = self.made.do(lambda t: log_writing.write(t, other, BOOT, [commit]))
+        assert isinstance(committed, Committed)
+        ids += [one.id for one in committed.records]
+        self.assertEqual(len(set(ids)), 5)
+        self.assertEqual(ids[:4], sorted(ids[:4]))
+
     def test_first_contact_is_no_rollback(self) -> None:
         """There was nothing to be uncertain of."""
         self.adopt()
@@ -146,11 +197,12 @@ class LogTests(SynchronousTestCase):
         clock goes on, so that it stays above what any peer knows of this life.
         """
         other = self.opened(OTHER).link
-        self.made.do(lambda t: log.enqueue(t, other, BOOT, [Outgoing(b"old", 1)]))
+        old = Commit([Outgoing(b"old", 1)], (), None)
+        self.made.do(lambda t: log_writing.write(t, other, BOOT, [old]))
         self.adopt()
         self.enqueue(b"numbered")
         self.accept(1, 1)
-        start = self.made.do(log.last_outbox_id)
+        start = self.made.do(log.last_outbox_ids)
         fresh = self.enqueue(b"fresh", boot=LATER_BOOT).records[0]
         incarnation = self.made.journal.incarnation
         begun = self.made.do(lambda t: log.begin_all_logs(t, start))
@@ -161,5 +213,5 @@ class LogTests(SynchronousTestCase):
         opened = self.opened()
         self.assertEqual((list(opened.inbox), list(opened.received)), ([], []))
         self.assertTrue(opened.rolled_back and self.opened(OTHER).rolled_back)
-        self.assertEqual((opened.generation, opened.clock), (2, 2))
+        self.assertEqual((opened.generation, opened.clock), (2, 3))
         self.assertEqual([queued.number for queued in self.enqueue(b"more").records], [None])

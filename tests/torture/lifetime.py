@@ -187,7 +187,7 @@ class Life:
             entropy=world.entropy,
             wall_clock=world.clock.seconds,
             settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
-            outbox_at_start=await self.journal.transact(log.last_outbox_id),
+            outboxes_at_start=await self.journal.transact(log.last_outbox_ids),
         )
         peer = node.peer
         carrier = world.carrier_folder.carrier(node.uuid, self.boot, world.clock.seconds)

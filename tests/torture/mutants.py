@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import succeed
 
-from hoft.protocols import log
+from hoft.protocols import log, log_writing
 from hoft.protocols.packets import PacketReader
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
@@ -134,13 +134,13 @@ def no_mint() -> AbstractContextManager[object]:
 def keep_suspects() -> AbstractContextManager[object]:
     """After a restore, what waited without a number in the copy is sent, though it may have been before."""
     begin = log.begin_all_logs
-    return patch.object(log, "begin_all_logs", lambda transaction, restored: begin(transaction, 0))
+    return patch.object(log, "begin_all_logs", lambda transaction, restored: begin(transaction, {}))
 
 
 def keep_inbox() -> AbstractContextManager[object]:
     """After a restore, what lay in the copy's inbox is handed up, though it may have been acted on."""
 
-    def mutated(transaction: Any, restored: int) -> dict[bytes, log.Adopted]:
+    def mutated(transaction: Any, restored: Any) -> dict[bytes, log.Adopted]:
         rows = transaction.execute("SELECT * FROM inbox").fetchall()
         transaction.execute("DELETE FROM inbox")
         begun = begin(transaction, restored)
@@ -154,7 +154,7 @@ def keep_inbox() -> AbstractContextManager[object]:
 
 def forget_received() -> AbstractContextManager[object]:
     """What was received is not remembered across a restart, and handed up again."""
-    return patch.object(log, "_decode_received", lambda encoded: RangeSet())
+    return patch.object(log, "decode_received", lambda encoded: RangeSet())
 
 
 @contextmanager
@@ -182,17 +182,16 @@ def accept_unsynchronised() -> Iterator[None]:
 
 def number_at_once() -> AbstractContextManager[object]:
     """Records get numbers before the peer is known: a restored node gives some that were given."""
-    enqueue = log.enqueue
+    write = log_writing.write
 
-    def mutated(transaction: Any, link: int, boot: int, records: Any) -> log.Enqueued:
-        word = boot.to_bytes(8, "big")
+    def mutated(transaction: Any, link: int, boot: int, steps: Any) -> list[Any]:
         (before,) = transaction.execute("SELECT boot FROM link WHERE id = ?", (link,)).fetchone()
-        transaction.execute("UPDATE link SET boot = ? WHERE id = ?", (word, link))
-        done = enqueue(transaction, link, boot, records)
+        transaction.execute("UPDATE link SET boot = ? WHERE id = ?", (log.word(boot), link))
+        done = write(transaction, link, boot, steps)
         transaction.execute("UPDATE link SET boot = ? WHERE id = ?", (before, link))
         return done
 
-    return patch.object(log, "enqueue", mutated)
+    return patch.object(log_writing, "write", mutated)
 
 
 def rollback_told_too_soon() -> AbstractContextManager[object]:
@@ -205,7 +204,7 @@ def rollback_told_too_soon() -> AbstractContextManager[object]:
         log.rollback_told(transaction, link)
         return done
 
-    def begun(transaction: Any, restored: int) -> dict[bytes, log.Adopted]:
+    def begun(transaction: Any, restored: Any) -> dict[bytes, log.Adopted]:
         done = begin(transaction, restored)
         transaction.execute("UPDATE link SET rolled_back = 0")
         return done
