@@ -61,6 +61,14 @@ class PayloadLost(JournalError):
     """A payload is not there, or not what was stored: discarded, lost in a power cut, or a bad disk."""
 
 
+class NodeNotRunning(LocalError):
+    """No node runs on this state folder."""
+
+
+class NodeSilent(LocalError):
+    """A process holds this state folder, but does not answer."""
+
+
 class WorkerStopped(LocalError):
     """Work was given to a thread that has been stopped."""
 
@@ -81,6 +89,7 @@ class PacketReason(StrEnum):
     REFLECTED = "reflected"
     STRANGER = "stranger"
     KEY = "key"
+    UNKNOWN_KEY = "unknown-key"
     FORGED = "forged"
     MALFORMED = "malformed"
 

@@ -30,6 +30,7 @@ from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordRece
 from hoft.local_server import LocalServer
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
@@ -275,7 +276,7 @@ class Node(Service):
             suite = BoxSuite(self._identity.secret_key, peer.card.public_key)
         except IdentityError as error:
             raise IdentityError(f"the card of {peer.name}: {error}") from error
-        link = Link(self._parts, peer.card.uuid, peer.name, suite, self._channels)
+        link = Link(self._parts, peer.card.uuid, peer.name, Keyring([suite]), self._channels)
         await link.open()
         await self._egress.attach(link)
         self.links[peer.name] = link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -13,13 +14,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hoft import node
 from hoft.config import Config, Peer, parse
-from hoft.errors import ConfigurationError
+from hoft.errors import ConfigurationError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Identity
+from hoft.local_socket import ask
 from hoft.node import Node, policy_of
 from hoft.web.fields import Authority
 from hoft.web.problems import Refused
@@ -80,6 +83,22 @@ class LonelyNodeTests(TestCase):
         yield deferLater(reactor, 0.6, lambda: None)
         yield lonely.stopService()
         self.assertEqual(len(self.lines("Nothing was heard of far")), 1, self.lines(""))
+
+    @inlineCallbacks
+    def test_it_tells_commands_of_itself_as_long_as_it_runs(self) -> Generator[Deferred[Any], Any, None]:
+        lonely = self.make()
+        yield lonely.startService()
+        status = yield deferToThread(ask, self.folder / "state", "status")
+        self.assertEqual(status["process"], os.getpid())
+        self.assertEqual(status["peers"]["far"]["state"], "unknown")
+        self.assertIsNone(status["carrier_down"])
+        self.assertGreater(status["journal_bytes"], 0)
+        self.assertEqual(set(status), set(lonely.status()))
+        refused = deferToThread(ask, self.folder / "state", "the way")
+        error = yield self.assertFailure(refused, LocalError)
+        self.assertIn("another version", str(error))
+        yield lonely.stopService()
+        yield self.assertFailure(deferToThread(ask, self.folder / "state", "status"), NodeNotRunning)
 
     @inlineCallbacks
     def test_a_port_that_is_taken_is_all_that_is_said(self) -> Generator[Deferred[Any], Any, None]:

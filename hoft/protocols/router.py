@@ -172,7 +172,7 @@ class LinkRouter:
         link = self.links.get(header.sender)
         if link is None:
             raise PacketError(PacketReason.STRANGER, str(UUID(bytes=header.sender)))
-        return link.suite
+        return link.keys.for_opening(header)
 
     def _refuse(self, name: str, error: PacketError, settled: bool) -> Verdict:
         """What looks wrong may only be unfinished, as long as the file has not settled."""

@@ -36,6 +36,9 @@ class RouterTestCase(SynchronousTestCase):
         before = self.far.router.refused[reason]
         self.assertIs(self.pair.give(self.far, "x", data), Verdict.REFUSED)
         self.assertEqual(self.far.router.refused[reason], before + 1)
+        last = self.far.router.refused_last()[reason]
+        self.assertTrue(last["example"].startswith(f"x: {reason}"), last)
+        self.assertEqual(last["ago"], 0)
         self.assertEqual(self.far.program.payloads, [])
         self.assertEqual(self.far.router._arrivals, {})
 

@@ -127,6 +127,18 @@ class FolderTests(JournalCase):
         )
 
 
+class FootprintTests(TestCase):
+    def test_the_journal_counts_and_the_rest_of_the_folder_does_not(self) -> None:
+        folder = Path(self.mktemp())
+        (folder / "segments").mkdir(parents=True)
+        for name, size in (("journal.sqlite", 1), ("journal.sqlite-wal", 20), ("segments/1.segment", 300)):
+            (folder / name).write_bytes(bytes(size))
+        (folder / "reserve").write_bytes(bytes(5000))
+        found = statefolder.footprint(folder)
+        self.assertEqual(found.size, 321)
+        self.assertGreater(found.free, 0)
+
+
 class FullDiskTests(TestCase):
     """On a file system of 24 MiB."""
 
