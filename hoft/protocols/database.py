@@ -65,8 +65,8 @@ from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
 
 DATABASE = "journal.sqlite"
 
-PAGE = 16384
-"""SQLite's page size, bytes."""
+PAGE = 4096
+"""SQLite's page size, bytes.  Each commit writes whole pages, and larger payloads are in segments."""
 
 CHECKPOINT = 4 << 20
 """Bytes of log after which SQLite copies it into the database and uses it anew."""
