@@ -43,11 +43,11 @@ from hoft.errors import JournalError, JournalFull, PayloadLost
 SEGMENT_SIZE = 16 << 20
 """A segment takes no further payload once it would pass this many bytes."""
 
-INLINE = 4096
+INLINE = 2048
 """
-Payloads smaller than this stay in SQLite.  A segment is cheaper from about 10 KiB
-on (0.8 x SQLite's speed at 4 KB, 1.4 x at 16 KB: benchmarks/journal.py), but
-what is inline is in memory as long as its Location is.
+Payloads smaller than this stay in SQLite.  Segments are as fast from 1 KB on and
+faster from 2 KB on (benchmarks/journal.py), and what is inline is in memory as
+long as its Location is.
 """
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
