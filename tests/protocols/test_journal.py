@@ -23,7 +23,7 @@ from hoft.errors import JournalError, JournalInUse, PayloadLost
 from hoft.interfaces import ITransaction
 from hoft.protocols import database
 from hoft.protocols.journal import GROUP, Journal, Schema, Transaction
-from hoft.protocols.segments import Segments
+from hoft.protocols.segments import INLINE, Segments
 from hoft.worker import Worker
 
 from .journals import NOTES, InlineJournal, JournalCase, count, erase, notes, payload_of, write
@@ -145,7 +145,7 @@ class CommitTests(JournalCase):
     def test_payloads(self) -> None:
         """Small or large, they come back from any thread, within and after the transaction."""
         inline = self.opened()
-        payloads = [bytes([size % 256]) * size for size in (0, 1, 4095, 4096, 65536, 200000)]
+        payloads = [bytes([size % 256]) * size for size in (0, 1, INLINE - 1, INLINE, 65536, 200000)]
 
         def operation(transaction: Transaction) -> list[bytes]:
             return [transaction.load(write(len(p), p)(transaction)) for p in payloads]
