@@ -29,6 +29,9 @@ COMMAND_LINE = "command line"
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 
+SUITES = ("box", "authenticated", "checksum")
+"""How packets of a peer may be sealed."""
+
 
 @frozen
 class Peer:

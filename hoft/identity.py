@@ -51,6 +51,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def key_id(public_key: bytes) -> int:
+    """What packets call the recipient's key: 16 bits of BLAKE2b over it."""
+    return int.from_bytes(hashlib.blake2b(public_key, digest_size=2, person=b"hoft key id").digest(), "big")
+
+
 @frozen
 class Card:
     """What others need to know of a node to exchange files with it; nothing of it is secret."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from uuid import UUID
 
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
+    crypto_box_beforenm,
     crypto_box_open,
+    crypto_box_open_afternm,
     crypto_scalarmult_base,
 )
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,12 +27,13 @@ from hoft.protocols.packets import (
     MIN_STRIDE,
     ControlFrame,
     End,
+    Header,
     PacketReader,
     PacketWriter,
     Record,
     RecordFrame,
 )
-from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.sealing import AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
 from hoft.transports.filenames import FileName
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.rst"
@@ -60,27 +64,33 @@ class WorkedExample(SynchronousTestCase):
     def number(self, name: str) -> int:
         return int.from_bytes(self.inputs[name], "big")
 
-    def file(self) -> bytes:
+    def part(self, part: str, suite: str) -> bytes:
+        """What the document shows of this part of the packet in that suite."""
+        return self.said[suite + part]
+
+    def file(self, suite: str = "") -> bytes:
         """The example's packet, put together from what the document shows."""
-        return b"".join(self.said[part] for part in ("header", "sealed-key", "frame-0", "frame-1", "end"))
+        return b"".join(
+            self.part(part, suite) for part in ("header", "sealed-key", "frame-0", "frame-1", "end")
+        )
 
-    def test_keys(self) -> None:
-        """The public keys belong to the secret ones."""
-        for node in ("near", "far"):
-            public = crypto_scalarmult_base(self.inputs[f"{node} secret key"])
-            self.assertEqual(self.inputs[f"{node} public key"], public)
+    def suites(self, own: str, peer: str) -> dict[str, Suite]:
+        """By what the names of their blocks begin with."""
+        keys = self.inputs[f"{own} secret key"], self.inputs[f"{peer} public key"]
+        return {
+            "": BoxSuite(*keys),
+            "psk-": BoxSuite(*keys, psk=self.inputs["psk"]),
+            "authenticated-": AuthenticatedSuite(*keys),
+            "checksum-": ChecksumSuite(),
+        }
 
-    def test_written(self) -> None:
-        """From the inputs we write these bytes, in these pieces."""
-        self.assertEqual(self.control.encode(), self.said["control"])
-        self.assertEqual(encode_records(self.records, 0), self.said["records"])
-
+    def writer(self, suite: Suite) -> PacketWriter:
         def entropy(count: int) -> bytes:
             self.assertEqual(count, len(self.inputs["entropy"]))
             return self.inputs["entropy"]
 
-        writer = PacketWriter(
-            BoxSuite(self.inputs["near secret key"], self.inputs["far public key"]),
+        return PacketWriter(
+            suite,
             entropy,
             self.said["control"],
             [[5, 0]],
@@ -94,16 +104,42 @@ class WorkedExample(SynchronousTestCase):
             number=15,
             hedge=self.inputs["hedge"],
         )
-        self.assertEqual(writer.begin(), self.said["header"] + self.said["sealed-key"] + self.said["frame-0"])
-        self.assertEqual(writer.frame(self.records), self.said["frame-1"])
-        self.assertEqual(writer.end(), self.said["end"])
+
+    def test_keys(self) -> None:
+        """The public keys belong to the secret ones."""
+        for node in ("near", "far"):
+            public = crypto_scalarmult_base(self.inputs[f"{node} secret key"])
+            self.assertEqual(self.inputs[f"{node} public key"], public)
+
+    def test_written(self) -> None:
+        """From the inputs we write these bytes, in these pieces."""
+        self.assertEqual(self.control.encode(), self.said["control"])
+        self.assertEqual(encode_records(self.records, 0), self.said["records"])
+        for name, suite in self.suites("near", "far").items():
+            writer = self.writer(suite)
+            begin = writer.begin()
+            if name == "psk-":
+                self.assertEqual(begin[108:180], self.said["psk-sealed-key"])
+                continue
+            parts = [self.part(part, name) for part in ("header", "sealed-key", "frame-0")]
+            self.assertEqual(begin, b"".join(parts))
+            self.assertEqual(writer.frame(self.records), self.part("frame-1", name))
+            self.assertEqual(writer.end(), self.part("end", name))
 
     def test_read(self) -> None:
         """The recipient reads these bytes as what the text says they are."""
-        suite = BoxSuite(self.inputs["far secret key"], self.inputs["near public key"])
-        events = PacketReader(lambda header: suite).feed(self.file())
-        self.assertEqual(events, [ControlFrame(self.said["control"]), RecordFrame(1, self.records), End()])
+        suites = self.suites("far", "near")
+        self.assertEqual(suites.pop("psk-").open_key(self.said["psk-sealed-key"]), self.said["secret"][:32])
+        for name, suite in suites.items():
+            events = PacketReader(partial(self.accept, suite)).feed(self.file(name))
+            self.assertEqual(
+                events, [ControlFrame(self.said["control"]), RecordFrame(1, self.records), End()]
+            )
         self.assertEqual(Control.decode(self.said["control"]), self.control)
+
+    def accept(self, suite: Suite, header: Header) -> Suite:
+        self.assertEqual(header.key_id, suite.own_key_id)
+        return suite
 
     def test_read_by_the_text_alone(self) -> None:
         """Another implementation, made from the text with nothing of ours, opens the packet."""
@@ -111,6 +147,8 @@ class WorkedExample(SynchronousTestCase):
         (stride,) = struct.unpack_from(">I", data, 8)
         frames, control_length, length = struct.unpack_from(">IIQ", data, 92)
         self.assertEqual((data[:4], data[4], data[5], stride), (b"hoft", 1, 1, 65536))
+        key_id = blake2b(self.inputs["far public key"], digest_size=2, person=b"hoft key id").digest()
+        self.assertEqual(data[6:8], key_id)
         self.assertEqual((frames, length), (1, len(data)))
         sealed_key = data[108:180]
         key = crypto_box_open(
@@ -132,6 +170,36 @@ class WorkedExample(SynchronousTestCase):
         self.assertEqual(opened(180, first, 0, 0), self.said["control"])
         self.assertEqual(opened(first, length - 16, 1, 1), self.said["records"])
         self.assertEqual(opened(length - 16, length, 2, 2), b"")
+
+    def test_psk_by_the_text_alone(self) -> None:
+        """The key that is shared, and a hash of it."""
+        shared = crypto_box_beforenm(self.inputs["near public key"], self.inputs["far secret key"])
+        mixed = blake2b(shared, digest_size=32, key=self.inputs["psk"], person=b"hoft psk").digest()
+        sealed = self.said["psk-sealed-key"]
+        self.assertEqual(crypto_box_open_afternm(sealed[24:], sealed[:24], mixed), self.said["secret"][:32])
+
+    def test_readable_suites_by_the_text_alone(self) -> None:
+        """Content that anybody reads, and a hash that is keyed or not."""
+        for name, number, prefix in (("authenticated-", 2, 180), ("checksum-", 3, 132)):
+            data = self.file(name)
+            self.assertEqual((data[5], struct.unpack_from(">Q", data, 100)), (number, (len(data),)))
+            key = b""
+            if prefix == 180:
+                sealed = data[108:180]
+                ends = self.inputs["near public key"], self.inputs["far secret key"]
+                key = crypto_box_open(sealed[24:], sealed[:24], *ends)
+            else:
+                self.assertEqual(data[6:8], bytes(2))
+            digest = blake2b(data[:prefix], digest_size=32).digest()
+            at = prefix
+            for index, content in enumerate((self.said["control"], self.said["records"], b"")):
+                self.assertEqual(data[at : at + len(content)], content)
+                at += len(content) + 16
+                bound = digest + index.to_bytes(4, "big") + bytes([index])
+                self.assertEqual(
+                    data[at - 16 : at], blake2b(bound + content, key=key, digest_size=16).digest()
+                )
+            self.assertEqual(at, len(data))
 
     def test_name(self) -> None:
         """The file's name is one by our grammar, and says who and whose."""

@@ -37,13 +37,13 @@ from hoft.interfaces import (
 from hoft.protocols import log, log_writing
 from hoft.protocols.control import Control
 from hoft.protocols.journal import Transaction
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.log_writing import Accept, Accepted, Acknowledge, Commit, Committed, Step
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox, for_engine
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.replication import LogState, Replication
-from hoft.protocols.sealing import Suite
 from hoft.protocols.sending import OutgoingRecord
 from hoft.protocols.synchronisation import Judgement, Sighting
 
@@ -69,15 +69,16 @@ class Link:
     _log = Logger()
 
     def __init__(
-        self, parts: NodeParts, peer: UUID, name: str, suite: Suite, receiver: IRecordReceiver
+        self, parts: NodeParts, peer: UUID, name: str, keys: Keyring, receiver: IRecordReceiver
     ) -> None:
         """
         @param name: what the configuration calls the peer.
+        @param keys: how packets of this link are sealed; may be changed while it runs.
         @param receiver: the layer above.
         """
         self.peer = peer
         self.name = name
-        self.suite = suite
+        self.keys = keys
         self.state = LinkState.UNKNOWN
         self.engine: Replication
         self._parts = parts
@@ -140,7 +141,7 @@ class Link:
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
-        self._publisher = Publisher(self._parts, self.peer, self.name, self.suite, transport)
+        self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
         self.pump()
 
     def close(self) -> None:
@@ -223,6 +224,8 @@ class Link:
         return {
             "peer": str(self.peer),
             "state": self.state.value,
+            "suite": self.keys.suite.name,
+            "own_key": f"{self.keys.suite.own_key_id:04x}",
             "round_trip": engine.round_trips.smoothed,
             "timeout": engine.round_trips.timeout(),
             "heard": None if engine.last_heard is None else now - engine.last_heard,
@@ -255,6 +258,12 @@ class Link:
 
             self._adopting.addCallback(over)
             return waiting
+        if self.keys.heard(header):
+            self._log.info(
+                "{peer} has key {id} of this node; packets to it are sealed with that from now on",
+                peer=self.name,
+                id=f"{header.key_id:04x}",
+            )
         heard = self.engine.hear(header, control, self._now())
         if heard.judgement is Judgement.ADOPT:
             adopting = self._adopt(heard.sighting)

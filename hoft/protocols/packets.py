@@ -124,7 +124,6 @@ class PacketWriter:
         echo: int,
         number: int,
         hedge: bytes,
-        key_id: int = 0,
         stride: int = DEFAULT_STRIDE,
     ) -> None:
         room = capacity(stride)
@@ -135,7 +134,7 @@ class PacketWriter:
             raise ValueError("sender and recipient are UUIDs of 16 bytes")
         self.header = Header(
             suite=suite.number,
-            key_id=key_id,
+            key_id=suite.key_id,
             stride=stride,
             sender=sender,
             recipient=recipient,

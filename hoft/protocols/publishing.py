@@ -15,11 +15,11 @@ from twisted.python.failure import Failure
 
 from hoft.errors import CarrierError
 from hoft.interfaces import IFileTransport
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packet_writing import PacketJob, write_packet
 from hoft.protocols.replication import PacketPlan, Replication
-from hoft.protocols.sealing import Suite
 
 CONTROL_FILES = 4
 """Files without records that may lie in the folder, for each peer."""
@@ -40,7 +40,7 @@ class Publisher:
     _log = Logger()
 
     def __init__(
-        self, parts: NodeParts, peer: UUID, name: str, suite: Suite, transport: IFileTransport
+        self, parts: NodeParts, peer: UUID, name: str, keys: Keyring, transport: IFileTransport
     ) -> None:
         """@param name: what the configuration calls the peer."""
         self.busy = False
@@ -49,7 +49,7 @@ class Publisher:
         self._parts = parts
         self._peer = peer
         self._name = name
-        self._suite = suite
+        self._keys = keys
         self._transport = transport
         self._retry: float | None = None
         self._control_files: list[str] = []
@@ -74,7 +74,7 @@ class Publisher:
         job = PacketJob(
             plan=plan,
             frames=outbox.payloads(plan.frames),
-            suite=self._suite,
+            suite=self._keys.for_sealing(asking=plan.control.probe),
             sender=parts.node.bytes,
             recipient=self._peer.bytes,
             boot=parts.boot,

@@ -27,6 +27,7 @@ from hoft.interfaces import (
 )
 from hoft.protocols import log
 from hoft.protocols.journal import Journal
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
@@ -153,7 +154,7 @@ class Node:
         """The link alone, as when a peer is added to a running node."""
         pair, peer = self.pair, self.peer
         suite = BoxSuite(bytes(self.key), bytes(peer.key.public_key))
-        self.link = Link(self.parts, peer.uuid, peer.name, suite, self.program)
+        self.link = Link(self.parts, peer.uuid, peer.name, Keyring([suite]), self.program)
         pair.result(self.link.open())
         self.router.add(self.link)
         self.transport = FailingTransport(self.carrier.transport(peer.uuid))

@@ -17,7 +17,7 @@ from hoft.protocols.packets import (
     Record,
     plan_frames,
 )
-from hoft.protocols.sealing import BoxSuite, Suite
+from hoft.protocols.sealing import AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
 
 
 class Node:
@@ -28,12 +28,12 @@ class Node:
         self.secret = blake2b(name.encode(), digest_size=32).digest()
         self.public = crypto_scalarmult_base(self.secret)
 
-    def suite(self, peer: Node) -> BoxSuite:
+    def suite(self, peer: Node) -> Suite:
         return BoxSuite(self.secret, peer.public)
 
-    def accept(self, *peers: Node) -> Callable[[Header], Suite]:
+    def accept(self, *peers: Node, agreed: Agreed | None = None) -> Callable[[Header], Suite]:
         """What a router does with a header: one of these peers, to us, by the agreed suite."""
-        known = {peer.uuid: self.suite(peer) for peer in peers}
+        known = {peer.uuid: (agreed or Node.suite)(self, peer) for peer in peers}
 
         def accept(header: Header) -> Suite:
             if header.sender == self.uuid:
@@ -47,6 +47,20 @@ class Node:
 
         return accept
 
+
+Agreed = Callable[[Node, Node], Suite]
+"""Makes what the first node uses with the second."""
+
+PSK = bytes(range(100, 132))
+
+SUITES: dict[str, Agreed] = {
+    "box": Node.suite,
+    "box with a psk": lambda own, peer: BoxSuite(own.secret, peer.public, psk=PSK),
+    "authenticated": lambda own, peer: AuthenticatedSuite(own.secret, peer.public),
+    "authenticated with a psk": lambda own, peer: AuthenticatedSuite(own.secret, peer.public, psk=PSK),
+    "checksum": lambda own, peer: ChecksumSuite(),
+}
+"""All that two nodes can agree on."""
 
 NEAR = Node("near")
 FAR = Node("far")
@@ -70,6 +84,7 @@ def writer(
     recipient: Node = FAR,
     suite: Suite | None = None,
     number: int = 1,
+    boot: int = 0x2222,
     stride: int = DEFAULT_STRIDE,
     seed: int = 0,
     hedge: bytes = b"",
@@ -82,7 +97,7 @@ def writer(
         sender=sender.uuid,
         recipient=recipient.uuid,
         incarnation=0x1111,
-        boot=0x2222,
+        boot=boot,
         recipient_incarnation=0x3333,
         challenge=0x4444,
         echo=0x5555,

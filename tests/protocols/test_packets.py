@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import product
 
 import hypothesis.strategies as st
 from attrs import evolve
@@ -37,7 +39,20 @@ from hoft.protocols.packets import (
     plan_frames,
 )
 from hoft.protocols.sealing import BOX, FRAME_OVERHEAD
-from tests.protocols.samples import FAR, NEAR, THIRD, Node, chance, grouped, packet, parts, read, writer
+from tests.protocols.samples import (
+    FAR,
+    NEAR,
+    SUITES,
+    THIRD,
+    Agreed,
+    Node,
+    chance,
+    grouped,
+    packet,
+    parts,
+    read,
+    writer,
+)
 
 CONTROL = Control(ack=7, sack=((9, 12),), limit=4096, clock=99, peer_clock=55).encode()
 
@@ -68,6 +83,20 @@ class Whole(SynchronousTestCase):
         self.assertEqual(reader.header.echo, 0x5555)
         self.assertEqual((reader.authenticated, reader.complete, reader.finished), (True, True, True))
         self.assertEqual(reader.missing(), [])
+
+    def test_suites(self) -> None:
+        """Every suite carries the same; only the header tells which."""
+        frames = grouped(_records([0, 1, 30_000, 40_000, 5, MAX_RECORD, 100]))
+        sizes = [[len(record.payload) for record in frame] for frame in frames]
+        for name, agreed in SUITES.items():
+            with self.subTest(name):
+                made = writer(CONTROL, frames, suite=agreed(NEAR, FAR))
+                data = b"".join(parts(made, frames))
+                self.assertEqual(len(data), packet_length(len(CONTROL), sizes, made.header.suite))
+                reader = PacketReader(FAR.accept(NEAR, agreed=agreed))
+                self.assertEqual(reader.feed(data), _events(CONTROL, frames))
+                readable = not name.startswith("box")
+                self.assertEqual([record.payload in data for record in frames[0][2:]], [readable])
 
     def test_control_only(self) -> None:
         """A packet without records is small."""
@@ -302,18 +331,29 @@ class Headers(SynchronousTestCase):
 
     def test_suite(self) -> None:
         """A suite that does not exist, or is not the one agreed on, is refused."""
-        for suite in (0, 2, 255):
+        for suite in (0, 4, 255):
             self.assertRefused(self.data[:5] + bytes([suite]) + self.data[6:], PacketReason.SUITE)
 
-        class Agreed:
-            """A suite with another number: what issue B will add."""
-
-            number = 9
-            open_key = seal_key = seal_frame = open_frame = None
-
-        reader = PacketReader(lambda header: Agreed())  # type: ignore[arg-type,return-value]  # never used
-        error = self.assertRaises(PacketError, reader.feed, self.data)
-        self.assertEqual(error.reason, PacketReason.SUITE)
+    def test_downgrade(self) -> None:
+        """A packet of another suite than the agreed one is refused, whatever its header says of it."""
+        for made, agreed in product(SUITES.items(), repeat=2):
+            with self.subTest(made=made[0], agreed=agreed[0]):
+                sealed = writer(CONTROL, self.frames, suite=made[1](NEAR, FAR))
+                data = b"".join(parts(sealed, self.frames))
+                number = agreed[1](FAR, NEAR).number
+                same = sealed.header.suite == number
+                for header in (sealed.header, evolve(sealed.header, suite=number)):
+                    reader = PacketReader(FAR.accept(NEAR, agreed=agreed[1]))
+                    if made == agreed:
+                        self.assertEqual(reader.feed(data), _events(CONTROL, self.frames))
+                        continue
+                    forged = header.encode() + data[HEADER_SIZE:]
+                    error = self.assertRaises(PacketError, reader.feed, forged)
+                    if header.suite != number:
+                        self.assertEqual(error.reason, PacketReason.SUITE)
+                    elif same:  # a psk on one side only
+                        self.assertEqual(error.reason, PacketReason.KEY)
+                    self.assertFalse(reader.authenticated)
 
     def test_geometry(self) -> None:
         """Lengths that contradict each other or exceed a limit are refused from the header alone."""
@@ -393,7 +433,7 @@ class Headers(SynchronousTestCase):
             evolve(header, challenge=6),
             evolve(header, echo=6),
             evolve(header, number=6),
-            evolve(header, key_id=6),
+            evolve(header, key_id=header.key_id ^ 1),
         ]
         for case in cases:
             with self.subTest(case):
@@ -453,17 +493,27 @@ class Salvage(SynchronousTestCase):
 
     def test_every_prefix(self) -> None:
         """A prefix gives exactly the frames that lie in it whole; the rest is missing."""
+        for name, agreed in SUITES.items():
+            with self.subTest(name):
+                pieces = parts(
+                    writer(CONTROL, self.frames, stride=MIN_STRIDE, suite=agreed(NEAR, FAR)), self.frames
+                )
+                self.assertPrefixes(pieces, agreed)
+
+    def assertPrefixes(self, pieces: Sequence[bytes], agreed: Agreed) -> None:
+        data = b"".join(pieces)
         ends = [0]
-        for piece in self.pieces:
+        for piece in pieces:
             ends.append(ends[-1] + len(piece))
-        reader = PacketReader(FAR.accept(NEAR))
+        reader = PacketReader(FAR.accept(NEAR, agreed=agreed))
         found: list[Event] = []
-        for length in range(1, len(self.data) + 1):
-            found += reader.feed(self.data[length - 1 : length])
-            whole = sum(end <= length for end in ends[1:])
-            self.assertEqual(found, self.events[:whole])
+        for length in range(1, len(data) + 1):
+            found += reader.feed(data[length - 1 : length])
+            whole = bisect_right(ends, length) - 1
+            if len(found) != whole or length in ends:
+                self.assertEqual(found, self.events[:whole])
             self.assertEqual(reader.authenticated, whole > 0)
-            self.assertEqual(reader.complete, length == len(self.data))
+            self.assertEqual(reader.complete, length == len(data))
             if length >= HEADER_SIZE:
                 self.assertEqual(reader.missing(), list(range(max(whole, 1), len(self.frames) + 1)))
 
@@ -520,18 +570,29 @@ class Flips(SynchronousTestCase):
         self, control: bytes, frames: Sequence[Sequence[Record]], stride: int, step: int
     ) -> None:
         """
-        Flip each C{step}th bit alone: the header or frame 0 hit, the packet is
-        refused; another frame hit, that one is missing, and nothing is other
-        than it was.
+        In each suite flip each C{step}th bit alone: the header or frame 0 hit, the
+        packet is refused; another frame hit, that one is missing, and nothing is
+        other than it was.
         """
-        made = writer(control, frames, stride=stride)
-        pieces = parts(made, frames)
+        for name, agreed in SUITES.items():
+            with self.subTest(name):
+                made = writer(control, frames, stride=stride, suite=agreed(NEAR, FAR))
+                self.assertBitsHarmless(parts(made, frames), control, frames, agreed, step)
+
+    def assertBitsHarmless(
+        self,
+        pieces: Sequence[bytes],
+        control: bytes,
+        frames: Sequence[Sequence[Record]],
+        agreed: Agreed,
+        step: int,
+    ) -> None:
         data = bytearray(b"".join(pieces))
         events = _events(control, frames)
         ends: list[int] = []
         for piece in pieces:
             ends.append(len(piece) + (ends[-1] if ends else 0))
-        accept = FAR.accept(NEAR)
+        accept = FAR.accept(NEAR, agreed=agreed)
         for bit in range(0, 8 * len(data), step):
             data[bit // 8] ^= 1 << bit % 8
             hit = next(index for index, end in enumerate(ends) if bit // 8 < end)

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, ITransaction, Outgoing
 from hoft.protocols import log
 from hoft.protocols.journal import Journal
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
@@ -193,7 +194,7 @@ class Life:
         carrier = world.carrier_folder.carrier(node.uuid, self.boot, world.clock.seconds)
         router = LinkRouter(parts, self.opening, carrier.wake)
         suite = BoxSuite(bytes(node.key), bytes(peer.key.public_key))
-        link = Link(parts, peer.uuid, peer.name, suite, self)
+        link = Link(parts, peer.uuid, peer.name, Keyring([suite]), self)
         await link.open()
         if self.over:
             return

@@ -27,7 +27,7 @@ from hoft.protocols.packets import (
     Record,
     RecordFrame,
 )
-from tests.protocols.samples import FAR, NEAR, grouped, parts, writer
+from tests.protocols.samples import FAR, NEAR, SUITES, Agreed, grouped, parts, writer
 
 ROUNDS = max(1, int(float(os.environ.get("HOFT_SOAK", "1")) * 20_000))
 """Inputs of each of the five kinds."""
@@ -86,24 +86,26 @@ class Fuzz(SynchronousTestCase):
         """Nothing comes out of a damaged packet but what was put into it, where it was put."""
         mutation = Mutation(1)
         chance = mutation.random
-        accept = FAR.accept(NEAR)
-        packets: list[tuple[bytes, bytes, list[list[Record]]]] = []
-        for seed in range(8):
-            count = (0, 1, 1, 2, 3, 5, 2, 0)[seed]
+        suites = list(SUITES.values())
+        packets: list[tuple[bytes, Agreed, bytes, list[list[Record]]]] = []
+        for seed in range(8 * len(suites)):
+            count = (0, 1, 1, 2, 3, 5, 2, 0)[seed % 8]
+            agreed = suites[seed // 8]
             records = [
                 Record(1 + at, at % 3, chance.randbytes(chance.choice([0, 9, 700]))) for at in range(count)
             ]
-            if seed == 6:
+            if seed % 8 == 6:
                 records = [Record(at, 2, chance.randbytes(3000)) for at in (1, 2)]
             frames = grouped(records, MIN_STRIDE)
             control = Control(ack=seed, limit=seed, clock=1 << seed).encode()
-            data = b"".join(parts(writer(control, frames, stride=MIN_STRIDE, seed=seed), frames))
-            packets.append((data, control, frames))
-        others = [data for data, _, _ in packets]
+            made = writer(control, frames, stride=MIN_STRIDE, seed=seed, suite=agreed(NEAR, FAR))
+            packets.append((b"".join(parts(made, frames)), agreed, control, frames))
+        others = [data for data, _, _, _ in packets]
+        accepts = {agreed: FAR.accept(NEAR, agreed=agreed) for agreed in suites}
         for _ in range(ROUNDS):
-            data, control, frames = chance.choice(packets)
+            data, agreed, control, frames = chance.choice(packets)
             damaged = mutation.damage(data, others)
-            reader = PacketReader(accept)
+            reader = PacketReader(accepts[agreed])
             cut = chance.randrange(len(damaged) + 1)
             before = time.thread_time()
             try:
@@ -115,8 +117,12 @@ class Fuzz(SynchronousTestCase):
             if not reader.authenticated:
                 self.assertEqual(events, [])
                 continue
-            # What authenticates is one of ours, from its first byte.
-            control, frames = next((c, f) for d, c, f in packets if damaged.startswith(d[: HEADER_SIZE + 72]))
+            # What authenticates is one of ours, from its first byte, and of the suite agreed on.
+            assert reader.header is not None
+            begin = reader.header.prefix
+            control, frames = next(
+                (c, f) for d, a, c, f in packets if a is agreed and damaged.startswith(d[:begin])
+            )
             for event in events:
                 if isinstance(event, ControlFrame):
                     self.assertEqual(event.content, control)
