@@ -17,6 +17,7 @@ from typing import NoReturn
 from hoft import commands
 from hoft.config import DEFAULT_LISTEN
 from hoft.errors import LocalError
+from hoft.operating.status import status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -184,6 +185,16 @@ def _parser() -> argparse.ArgumentParser:
         "have the running node re-read its file, as SIGHUP does",
         "hoft reload near",
     )
+
+    one = add(
+        "status", status, "show what a node does and what is stuck, also of one that does not run",
+        "hoft status near", "hoft status near --watch", "hoft status near --json || echo look after it",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs")
+    one.add_argument(
+        "--watch", metavar="S", type=_seconds, nargs="?", const=2.0,
+        help="show it again and again, so many seconds apart (2), until ^C",
+    )  # fmt: skip
 
     one = add(
         "mirror", commands.mirror, "carry files between folders, subfolders too, as carelessly as asked",

@@ -82,6 +82,10 @@ class Examples(SynchronousTestCase):
         """The careless mirror, by itself."""
         self.follow("docs/how-to-lossy-carrier.rst")
 
+    def test_stuck(self) -> None:
+        """A node whose peer is not there."""
+        self.follow("docs/how-to-stuck.rst")
+
     def test_tls(self) -> None:
         """A route to a service with TLS."""
         self.follow("docs/how-to-tls.rst")

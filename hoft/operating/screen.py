@@ -1,0 +1,235 @@
+"""
+A node's status as plain text for a terminal; pure.
+
+What is shown is what L{hoft.node.Node.status} gives.  Keys that are not known here
+are shown by their names, so that nothing is hidden that a newer node says.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hoft.operating.wording import duration, printable, size
+
+Paint = Callable[[str, str], str]
+"""From a state and a text to that text in the state's colour."""
+
+DETAILED = 4
+"""With more peers than this, details are shown only of those that are not up."""
+
+LOW = 32 << 20
+"""Bytes of free disk below which a node is about to refuse what needs room."""
+
+_MEANINGS = {
+    "unknown": "nothing was heard of it since this node's start",
+    "down": "no files can be exchanged",
+    "stopped": "a copy of one of the two nodes runs beside it: a person must decide (see the log)",
+}
+
+_FILE_NAME = re.compile(
+    r"([0-9a-f]{8})[0-9a-f-]{28}--([0-9a-f]{8})[0-9a-f-]{28}--([0-9a-f]{16})-0*([0-9a-f]+)"
+)
+
+_COLUMNS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], str]]] = (
+    ("STATE", ("state",), lambda peer: str(peer["state"])),
+    ("HEARD", ("heard",), lambda peer: _or_dash(peer["heard"], duration)),
+    ("RTT", ("round_trip",), lambda peer: _or_dash(peer["round_trip"], duration)),
+    (
+        "OLDEST",
+        ("oldest_unacknowledged",),
+        lambda peer: _or_dash(peer["oldest_unacknowledged"], duration),
+    ),
+    (
+        "WAITING",
+        ("unacknowledged_records", "unacknowledged_bytes"),
+        lambda peer: _counted(peer["unacknowledged_records"], peer["unacknowledged_bytes"]),
+    ),
+    (
+        "IN FLIGHT",
+        ("files_in_flight", "bytes_in_flight"),
+        lambda peer: _counted(peer["files_in_flight"], peer["bytes_in_flight"]),
+    ),
+    (
+        "RATE",
+        ("bytes_per_second",),
+        lambda peer: _or_dash(peer["bytes_per_second"], lambda v: f"{size(v)}/s"),
+    ),
+    ("PACKET", ("packet_size",), lambda peer: _or_dash(peer["packet_size"], size)),
+)
+"""Heading, the keys it needs, and what stands below it."""
+
+_COUNTS = {
+    "packets_written": "files out",
+    "lost_packets": "lost",
+    "cut_packets": "cut",
+    "retransmitted_records": "records sent again",
+    "packets_read": "files in",
+    "packets_cut": "cut on their way",
+    "frames_bad": "bad pieces",
+    "duplicate_records": "records twice",
+    "records_sent": "records out",
+    "records_acknowledged": "acknowledged",
+    "records_received": "records in",
+    "rollbacks": "restores noticed",
+}
+_ELSEWHERE = {"peer", "timeout", "packet_size_reason"}.union(*(keys for _, keys, _ in _COLUMNS))
+
+_BAD = {
+    "stranger": "from a node that is not trusted here",
+    "forged": "does not authenticate",
+    "recipient": "for another node",
+    "reflected": "our own, come back",
+    "too-short": "cut before its first frame",
+    "not-hoft": "no packet at all",
+    "version": "of another version of the protocol",
+    "suite": "not of the suite that was agreed",
+    "key": "sealed with other keys",
+    "geometry": "its lengths contradict each other",
+    "malformed": "not what the protocol allows",
+    "files_ignored": "no packet's name, or no regular file; left alone",
+    "read_errors": "reading failed",
+    "write_errors": "writing failed",
+    "unknown_channel": "records for a program that does not run here",
+}
+
+
+def problems(node: Mapping[str, Any]) -> list[str]:
+    """What is not as it should be, a line each; empty if all is well."""
+    found = []
+    if node.get("carrier_down") is not None:
+        found.append(f"the carrier is down: {printable(str(node['carrier_down']))}")
+    if node.get("journal_free", LOW) < LOW:
+        found.append(f"the journal's disk is full: {size(node['journal_free'])} left")
+    for name, peer in node["peers"].items():
+        state = peer["state"]
+        if state != "up" and not (state == "down" and found):
+            meaning = _lateness(peer) if state == "late" else _MEANINGS.get(state, "see the log")
+            found.append(f"{name} is {state}: {meaning}")
+    return found
+
+
+def _lateness(peer: Mapping[str, Any]) -> str:
+    heard = f"it was last heard {duration(peer['heard'])} ago" if peer["heard"] is not None else "not heard"
+    if not peer["unacknowledged_records"]:
+        return heard
+    oldest = peer.get("oldest_unacknowledged")
+    since = f", the oldest for {duration(oldest)}" if oldest is not None else ""
+    return f"{peer['unacknowledged_records']} records are not acknowledged{since}; {heard}"
+
+
+def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
+    """The lines for a node that runs; L{problems} are not among them."""
+    peers: Mapping[str, Mapping[str, Any]] = node["peers"]
+    carrier = "carrier up" if node.get("carrier_down") is None else paint("down", "carrier down")
+    head = f"{node['name']}  up {duration(node['uptime'])}  hoft {node['version']}  process {node['process']}"
+    calls = f"callers waiting {node['ingress']['waiting']}  calls running {node['egress']['running']}"
+    disk = f"journal {size(node['journal_bytes'])}, {size(node['journal_free'])} free"
+    lines = [f"{head}  {carrier}", f"{calls}  {disk}", "", *_table(peers, paint)]
+    shown = {name: peer for name, peer in peers.items() if len(peers) <= DETAILED or peer["state"] != "up"}
+    for name, peer in shown.items():
+        lines += _wrapped(name, _details(peer), width)
+    bad = list(_bad_files(node))
+    if bad:
+        lines += ["", "BAD FILES"]
+        for line in bad:
+            lines += textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+    return lines
+
+
+def stopped(name: str, journal: Mapping[str, Any]) -> list[str]:
+    """The lines for a node that does not run: what waits in its journal."""
+    peers: Mapping[str, Mapping[str, Any]] = journal["peers"]
+    ago = duration(max(0.0, journal["written_ago"]))
+    lines = [
+        f"{name}  not running",
+        f"journal {size(journal['bytes'])}, {size(journal['free'])} free, last written {ago} ago",
+    ]
+    rows = [("PEER", "WAITING", "RECEIVED, NOT DEALT WITH")]
+    for peer, one in peers.items():
+        rows.append((peer, _counted(one["records"], one["bytes"]), str(one["received"] or "-")))
+    if peers:
+        lines += ["", *_aligned(rows)]
+    if any(one["records"] for one in peers.values()):
+        lines.append(f"What waits has done so for {ago} or longer; it is sent when the node runs.")
+    return lines
+
+
+def _table(peers: Mapping[str, Mapping[str, Any]], paint: Paint) -> list[str]:
+    if not peers:
+        return ["no peers"]
+    columns = [
+        (heading, cell)
+        for heading, keys, cell in _COLUMNS
+        if all(key in peer for peer in peers.values() for key in keys)
+    ]
+    rows = [("PEER", *(heading for heading, _ in columns))]
+    rows += [(name, *(cell(peer) for _, cell in columns)) for name, peer in peers.items()]
+    heading, *lines = _aligned(rows)
+    return [heading, *map(paint, (peer["state"] for peer in peers.values()), lines)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _details(peer: Mapping[str, Any]) -> Iterator[str]:
+    """What is not in the table, and is not zero."""
+    reason = peer.get("packet_size_reason")
+    if reason:
+        yield f"packet size: {printable(str(reason))}"
+    known = [(key, words) for key, words in _COUNTS.items() if key in peer]
+    others = [(key, key.replace("_", " ")) for key in peer if key not in _ELSEWHERE and key not in _COUNTS]
+    for key, words in known + others:
+        value = peer[key]
+        if isinstance(value, Mapping):
+            parts = ", ".join(f"{_number(part)} {name}" for name, part in value.items() if part)
+            if parts:
+                yield f"{words}: {parts}"
+        elif isinstance(value, str):
+            yield f"{words}: {printable(value)}"
+        elif value:
+            yield f"{_number(value)} {words}"
+
+
+def _bad_files(node: Mapping[str, Any]) -> Iterator[str]:
+    last: Mapping[str, Mapping[str, Any]] = node.get("refused_last", {})
+    for reason, count in node["refused"].items():
+        example = last.get(reason)
+        told = ""
+        if example is not None:
+            told = f"; last {duration(example['ago'])} ago: {_shortened(example['example'])}"
+        yield f"  {count} {reason} ({_BAD.get(reason, reason)}){told}"
+    counts: Mapping[str, Any] = {**node["carrier"], "unknown_channel": node.get("unknown_channel", 0)}
+    for key, value in counts.items():
+        if key in _BAD and value:
+            example = counts.get(f"{key}_last")
+            yield f"  {value} {key} ({_BAD[key]})" + (f"; last: {_shortened(example)}" if example else "")
+
+
+def _shortened(example: Any) -> str:
+    """Names of packets take more than a line, and the most of it tells nothing."""
+    return printable(_FILE_NAME.sub(r"\1..--\2..--\3-\4", str(example)))
+
+
+def _wrapped(name: str, parts: Iterator[str], width: int) -> list[str]:
+    text = "; ".join(parts)
+    return textwrap.wrap(f"{name}: {text}", width, subsequent_indent="    ") if text else []
+
+
+def _or_dash(value: Any, words: Callable[[Any], str]) -> str:
+    return "-" if value is None else words(value)
+
+
+def _counted(count: int, payload: int) -> str:
+    return f"{count} ({size(payload)})" if count or payload else "-"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""What those who look after nodes see of real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+
+from hoft.cli import main
+from tests.processes import PATIENCE, command, environment
+
+from .gateway import GatewayCase
+from .processes import wait_until
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+class StatusTests(GatewayCase):
+    def test_the_life_of_a_pair_as_scripts_and_people_see_it(self) -> None:
+        gateway = self.pair()
+        near = gateway.near
+        code, out, err = run("status", near.folder)
+        self.assertEqual((code, err), (2, f"hoft: no node runs on {near.folder}\n"))
+        self.assertIn("near  not running", out)
+
+        gateway.start()
+        code, out, err = run("status", near.folder)
+        self.assertEqual((code, err), (0, ""), out)
+        self.assertRegex(out, r"\nfar +up ")
+        code, out, _ = run("status", near.folder, "--json")
+        told = json.loads(out)
+        self.assertEqual((code, told["running"], told["problems"]), (0, True, []))
+        # One and the same source.
+        self.assertEqual(set(told["node"]), set(near.status()))
+        self.assertEqual(set(told["node"]["peers"]["far"]), set(near.status()["peers"]["far"]))
+
+        away = gateway.folder / "away"
+        (gateway.folder / "exchange").rename(away)
+        near.await_status(lambda now: now["carrier_down"], "the carrier is down")
+        code, out, err = run("status", near.folder)
+        self.assertEqual(code, 1, out)
+        self.assertIn("hoft: the carrier is down: ", err)
+        away.rename(gateway.folder / "exchange")
+
+        near.kill()
+        self.assertTrue((near.folder / "socket").exists())
+        code, out, err = run("status", near.folder, "--json")
+        told = json.loads(out)
+        self.assertEqual((code, told["running"]), (2, False))
+        self.assertEqual(told["journal"]["peers"]["far"]["records"], 0)
+        near.start()
+        code, _, _ = run("status", near.folder)
+        self.assertIn(code, (0, 1))
+
+    def test_watching_redraws_in_place_and_ends_with_what_it_saw_last(self) -> None:
+        near = self.pair().near
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        process = subprocess.Popen(
+            command("status", near.folder, "--watch", "0.05"),
+            env=environment(COLUMNS="80", LINES="24", TERM="xterm"), stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        seen = b""
+
+        def redrawn() -> bool:
+            nonlocal seen
+            seen += os.read(master, 65536)
+            return seen.count(b"\x1b[H") >= 3
+
+        wait_until(redrawn, "it is drawn three times")
+        self.assertIn(b"\x1b[31mno node runs on ", seen)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(PATIENCE), 2)

@@ -1,0 +1,163 @@
+"""What an operator reads of a node."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from hoft.operating import screen
+
+PEER = {
+    "peer": "474183a7-c0f5-452b-8ad0-4194d9a4d5d0",
+    "state": "up",
+    "round_trip": 0.085,
+    "timeout": 0.2,
+    "heard": 1.9,
+    "unacknowledged_records": 12,
+    "unacknowledged_bytes": 3 << 20,
+    "retransmitted_records": {"lost": 3, "cut": 0, "probe": 1},
+    "lost_packets": 2,
+    "cut_packets": 0,
+    "packets_written": 120,
+    "frames_bad": 0,
+}
+NODE: dict[str, Any] = {
+    "name": "near",
+    "version": "0.1.0",
+    "process": 4711,
+    "uptime": 86400.0,
+    "carrier_down": None,
+    "journal_bytes": 12 << 20,
+    "journal_free": 45 << 30,
+    "peers": {"far": PEER},
+    "carrier": {"files_written": 3, "files_ignored": 0},
+    "refused": {},
+    "refused_last": {},
+    "unknown_channel": 0,
+    "ingress": {"waiting": 2},
+    "egress": {"running": 1},
+}
+
+
+def plain(_: str, text: str) -> str:
+    return text
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """The node, with other values of the peer."""
+    node = copy.deepcopy(NODE)
+    node["peers"]["far"] |= values
+    return node
+
+
+class RunningTests(SynchronousTestCase):
+    def shown(self, node: dict[str, Any], width: int = 80) -> str:
+        lines = screen.running(node, width, plain)
+        self.assertLessEqual(max(map(len, lines)), width)
+        return "\n".join(lines)
+
+    def test_a_healthy_node_fits_a_small_terminal(self) -> None:
+        text = self.shown(NODE)
+        self.assertEqual(
+            text,
+            "near  up 24 h  hoft 0.1.0  process 4711  carrier up\n"
+            "callers waiting 2  calls running 1  journal 12 MiB, 45 GiB free\n"
+            "\n"
+            "PEER  STATE  HEARD  RTT    WAITING\n"
+            "far   up     1.9 s  85 ms  12 (3.0 MiB)\n"
+            "far: 120 files out; 2 lost; records sent again: 3 lost, 1 probe",
+        )
+        self.assertEqual(screen.problems(NODE), [])
+
+    def test_what_a_newer_node_says_of_a_peer_is_shown_too(self) -> None:
+        news = {"oldest_unacknowledged": 75.0, "packet_size": 1 << 20, "bytes_per_second": None}
+        reason = {"packet_size_reason": "the largest that still arrives", "low_water_of_peer": True}
+        text = self.shown(changed(**news, **reason, parity={"even": 0, "odd": 2}, mood="fine\x07"))
+        self.assertRegex(text, r"OLDEST +WAITING +RATE +PACKET\n")
+        self.assertRegex(text, r" 75 s +12 \(3.0 MiB\) +- +1.0 MiB\n")
+        joined = " ".join(text.split())
+        self.assertIn("packet size: the largest that still arrives", joined)
+        self.assertIn("parity: 2 odd; mood: fine\\x07", joined)
+        self.assertIn("True low water of peer", joined)
+
+    def test_of_many_peers_only_those_in_trouble_have_details(self) -> None:
+        node = changed(state="late")
+        for number in range(6):
+            node["peers"][f"p{number}"] = PEER
+        text = self.shown(node)
+        self.assertIn("\nfar: 120 files out", text)
+        self.assertNotIn("\np1: ", text)
+
+    def test_bad_files_are_counted_and_the_last_of_each_kind_shown(self) -> None:
+        node = changed()
+        node["refused"] = {"stranger": 12}
+        name = "474183a7-c0f5-452b-8ad0-4194d9a4d5d0--c5537d47-6993-4b94-9449-5383005c58f9"
+        example = f"{name}--f9c226c780dba934-0000000000000015.hoft: stranger"
+        node["refused_last"] = {"stranger": {"example": example, "ago": 200.0}}
+        node["carrier"] |= {"files_ignored": 3, "files_ignored_last": "notes.txt\x1b[2J"}
+        node["unknown_channel"] = 1
+        text = " ".join(self.shown(node).split())
+        self.assertIn("12 stranger (from a node that is not trusted here); last 3 min ago: 474183a7..", text)
+        self.assertIn("-15.hoft: stranger", text)
+        self.assertIn(
+            "3 files_ignored (no packet's name, or no regular file; left alone); last: notes.txt\\x1b", text
+        )
+        self.assertIn("1 unknown_channel", text)
+
+    def test_no_peers(self) -> None:
+        self.assertIn("\nno peers", self.shown(NODE | {"peers": {}}))
+
+
+class ProblemTests(SynchronousTestCase):
+    def test_each_state_that_is_not_up_says_what_it_means(self) -> None:
+        for values, words in (
+            ({"state": "unknown"}, "far is unknown: nothing was heard of it since"),
+            ({"state": "down"}, "far is down: no files can be exchanged"),
+            ({"state": "stopped"}, "far is stopped: a copy of one of the two nodes runs beside it"),
+            ({"state": "odd"}, "far is odd: see the log"),
+            (
+                {"state": "late", "oldest_unacknowledged": 240.0},
+                "far is late: 12 records are not acknowledged, the oldest for 4 min; it was last heard 1.9 s",
+            ),
+            ({"state": "late", "unacknowledged_records": 0}, "far is late: it was last heard 1.9 s ago"),
+            ({"state": "late", "heard": None, "unacknowledged_records": 0}, "far is late: not heard"),
+        ):
+            [problem] = screen.problems(changed(**values))
+            self.assertTrue(problem.startswith(words), problem)
+
+    def test_a_carrier_that_is_down_says_why_and_the_peers_do_not_repeat_it(self) -> None:
+        node = changed(state="down") | {"carrier_down": "inbox /x: No such file or directory"}
+        self.assertEqual(screen.problems(node), ["the carrier is down: inbox /x: No such file or directory"])
+        self.assertIn("carrier down", screen.running(node, 80, plain)[0])
+
+    def test_a_full_disk(self) -> None:
+        self.assertEqual(
+            screen.problems(NODE | {"journal_free": 1 << 20}), ["the journal's disk is full: 1.0 MiB left"]
+        )
+
+
+class StoppedTests(SynchronousTestCase):
+    JOURNAL: dict[str, Any] = {"bytes": 1 << 20, "free": 1 << 30, "written_ago": 10800.0, "peers": {}}
+
+    def test_what_waits_and_for_how_long_at_least(self) -> None:
+        peers = {
+            "far": {"records": 12, "bytes": 5000, "received": 0},
+            "plant": {"records": 0, "bytes": 0, "received": 2},
+        }
+        self.assertEqual(
+            screen.stopped("near", self.JOURNAL | {"peers": peers}),
+            [
+                "near  not running",
+                "journal 1.0 MiB, 1.0 GiB free, last written 3 h ago",
+                "",
+                "PEER   WAITING       RECEIVED, NOT DEALT WITH",
+                "far    12 (4.9 KiB)  -",
+                "plant  -             2",
+                "What waits has done so for 3 h or longer; it is sent when the node runs.",
+            ],
+        )
+
+    def test_nothing_waits(self) -> None:
+        self.assertEqual(len(screen.stopped("near", self.JOURNAL)), 2)
