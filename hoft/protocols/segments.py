@@ -6,7 +6,7 @@ plain append is several times as fast, so payloads from L{INLINE} bytes on go in
 C{segments/<number>.segment}, files of about L{SEGMENT_SIZE}, and rows hold only a
 L{Location}.  Smaller ones travel inside their Location, in the row itself.
 
-A segment is a sequence of C{size u32 | CRC-32 u32 | payload}.  Table C{segment}
+A segment is a sequence of C{size u32 | XXH3 u64 | payload}.  Table C{segment}
 says of each how many bytes of it are committed and how many payloads in it are
 not discarded yet, and is written in the commit that changes either, so the files
 follow from the committed rows alone:
@@ -34,9 +34,9 @@ from struct import Struct
 from struct import error as StructError
 from threading import Lock
 from typing import Any
-from zlib import crc32
 
 from attrs import field, frozen
+from xxhash import xxh3_64_intdigest as checksum_of
 
 from hoft.errors import JournalError, JournalFull, PayloadLost
 
@@ -56,8 +56,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SEED = 0x686F6674
 """Where checksums start, so that a hole, which reads as zeros, is no sequence of empty payloads."""
 
-_FRAME = Struct(">II")
-_PLACE = Struct(">BQIII")
+_FRAME = Struct(">IQ")
+_PLACE = Struct(">BQIIQ")
 _IN_ROW = b"\x00"
 _IN_SEGMENT = 1
 IN_SEGMENT = "substr(location, 1, 1) = x'01'"
@@ -182,7 +182,7 @@ class Segments:
                 with open(self._path(segment.number), "rb") as file:
                     while file.tell() < segment.length:
                         size, checksum = _FRAME.unpack(file.read(_FRAME.size))
-                        if file.tell() + size > segment.length or crc32(file.read(size), _SEED) != checksum:
+                        if file.tell() + size > segment.length or checksum_of(file.read(size), _SEED) != checksum:
                             raise ValueError("damaged")
             except (OSError, ValueError, StructError):
                 bad += 1
@@ -205,7 +205,7 @@ class Segments:
         segment = self._current
         if segment is None or (segment.length and segment.length + _FRAME.size + size > self._size):
             segment = self._begin()
-        checksum = crc32(payload, _SEED)
+        checksum = checksum_of(payload, _SEED)
         start = segment.length
         file = self._file(segment.number)
         try:
@@ -305,7 +305,7 @@ class Segments:
             raise PayloadLost(f"{location} is gone") from None
         except OSError as error:
             raise JournalError(f"cannot read {location} in {self._folder}: {error.strerror}") from error
-        if len(payload) != location.size or crc32(payload, _SEED) != location.checksum:
+        if len(payload) != location.size or checksum_of(payload, _SEED) != location.checksum:
             raise PayloadLost(f"{location} in {self._folder} is not what was stored")
         return payload
 
