@@ -117,29 +117,42 @@ def _too_many(data: bytes) -> bool:
     return items > MAX_ITEMS
 
 
-def encode(value: Any) -> bytes:
+def _permitted(value: Any) -> None:
+    """
+    @raise TypeError: C{value} contains what this CBOR has no place for.
+    """
+    if what := _foreign(value):
+        raise TypeError(f"hoft's CBOR has no place for {what}")
+
+
+def encode(value: Any, *, known: bool = False) -> bytes:
     """
     The one encoding of C{value}; a tuple counts as a list.
 
+    @param known: the caller vouches for the types of all that is in C{value}: there is no look at them.
     @raise TypeError: C{value} contains what this CBOR has no place for, such
         as a float, an integer beyond 64 bits or a subclass of a permitted type.
     @raise ValueError: too many items, or text that is not Unicode (a surrogate).
     """
-    if what := _foreign(value):
-        raise TypeError(f"hoft's CBOR has no place for {what}")
+    if not known:
+        _permitted(value)
     data = cbor2.dumps(value, canonical=True)
     if _too_many(data):
         raise ValueError(f"more than {MAX_ITEMS} items")
     return data
 
 
-def decode_strict(data: bytes, *, limit: int) -> Any:
+def decode_strict(data: bytes, *, limit: int, check: Callable[[Any], None] = _permitted) -> Any:
     """
     The value that C{data} is the encoding of.
 
     Takes time and memory for at most L{MAX_ITEMS} small values and thrice C{limit}.
 
     @param limit: the most bytes that C{data} may have.
+    @param check: called with the value before it counts: raises an exception of its own
+        where it is not what is expected.  It stands in for the general look at the types
+        of all that is in a value, so it must leave none of them in doubt: any but exactly
+        the permitted ones must make it raise.
     @raise CborError: too long, or not the one encoding of a permitted value.
     """
     if len(data) > limit:
@@ -156,9 +169,10 @@ def decode_strict(data: bytes, *, limit: int) -> Any:
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
-        # What loads() lets pass (trailing bytes, long heads, unsorted keys,
-        # floats, simple values) does not come out the same again.
-        again = encode(value)
+        check(value)
+        # What loads() lets pass and is of a permitted type all the same (trailing bytes,
+        # long heads, unsorted keys) does not come out the same again.
+        again = cbor2.dumps(value, canonical=True)
     except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CborError(str(error)) from error
     if again != data:

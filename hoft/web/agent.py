@@ -2,11 +2,9 @@
 An exact HTTP/1.1 client: what it is given is what goes out, byte for byte and in
 order, and what comes back is handed on untouched.
 
-L{ExactAgent} is an L{IAgent}, to be used beneath L{treq.client.HTTPClient}.  Treq
-uppercases methods, rewrites some URLs, asks for gzip and undoes it, and keeps
-cookies; all of that acts on the arguments that pass through it.  So the request
-proper travels in one argument that treq hands on as it is, L{ExactHeaders}, and the
-response proper in an attribute that it does not look at (see L{ExactClient}).
+L{ExactAgent} is an L{IAgent}, for treq and whoever else makes ordinary requests.
+Exchanges are performed with L{ExactAgent.send}: to pass a request that must not be changed
+through L{treq.client.HTTPClient} took longer than to send it and to read the answer.
 """
 
 from __future__ import annotations
@@ -16,10 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.client import URI
 from twisted.web.http_headers import Headers
@@ -34,6 +30,9 @@ from hoft.web.responses import HEAD_LIMIT, Field, ServiceError
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _UNFIT = re.compile(rb"[\x00\r\n]")
+
+Content = IBodyProducer | bytes | None
+"""A request's body: what produces it, all of it, or none."""
 
 
 def _nowhere(address: str) -> bool:
@@ -61,7 +60,7 @@ class ExactRequest:
     repeatable: bool = False
     trailers: Sequence[Field] = ()
 
-    def outbound(self, body: IBodyProducer | None) -> Outbound:
+    def outbound(self, body: Content) -> Outbound:
         """
         The bytes of it.
 
@@ -77,6 +76,9 @@ class ExactRequest:
         for name, value in self.trailers:
             if not _TOKEN.fullmatch(name) or _UNFIT.search(value):
                 raise _malformed("a trailer field")
+        if isinstance(body, bytes):
+            parts += (b"Content-Length: %d\r\n\r\n" % len(body), body)
+            return Outbound(self.method, b"".join(parts))
         chunked = bool(self.trailers) or (body is not None and body.length is UNKNOWN_LENGTH)
         if chunked:
             parts.append(b"Transfer-Encoding: chunked\r\n")
@@ -91,52 +93,6 @@ class ExactRequest:
 
 def _malformed(what: str) -> ServiceError:
     return ServiceError(problems.malformed_request(f"{what} of the request is malformed"), unsent=True)
-
-
-class ExactHeaders(Headers):
-    """
-    Carries an L{ExactRequest} through whatever agents lie between; to them it looks
-    empty, but for a Cookie field that keeps a cookie jar from adding one.
-    """
-
-    __slots__ = ("exact",)
-
-    def __init__(self, exact: ExactRequest) -> None:
-        super().__init__()
-        self.exact = exact
-
-    def copy(self) -> ExactHeaders:
-        """Itself: a copy that were changed would not be exact."""
-        return self
-
-    def hasHeader(self, name: Any) -> bool:
-        return bool(name.lower() in ("cookie", b"cookie"))
-
-    def addRawHeader(self, name: Any, value: Any) -> None:
-        """Nothing is added on the way."""
-
-
-class _Anywhere(EncodedURL):
-    """What treq is told as URL; the agent goes by the L{ExactRequest}, so it need not be normalised."""
-
-    def to_uri(self) -> _Anywhere:
-        return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return "http://exact.invalid/"
-
-
-_ANYWHERE = _Anywhere("http", "exact.invalid")
-
-
-class _NoCookies(IndexableCookieJar):
-    """Neither keeps nor sends any: a jar would mix those of several callers."""
-
-    def add_cookie_header(self, request: Any) -> None:
-        """There are none."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """They are the caller's."""
 
 
 @implementer(IAgent)
@@ -165,7 +121,7 @@ class ExactAgent:
         @param connectTimeout: seconds for resolving, connecting and TLS together.
         @param tls: instead of the system's trust.
         @param headLimit: the most bytes of a response's head.
-        @param permit: for requests that bring no L{ExactHeaders}.
+        @param permit: for L{request}.
         @param keep: seconds after which an idle connection is closed.
         @param keepUnrepeatable: seconds for which one serves requests that are not repeatable.
         """
@@ -176,8 +132,10 @@ class ExactAgent:
         self._keep = keep
         self._keepUnrepeatable = keepUnrepeatable
         self._idlePerOrigin = idlePerOrigin
-        self._idle: dict[Origin, list[ServiceConnection]] = {}
+        self._idle: dict[Origin, dict[ServiceConnection, None]] = {}
+        """Those that idle, by origin, the longest idle first."""
         self._open: set[ServiceConnection] = set()
+        self._sweeping: IDelayedCall | None = None
 
     def request(
         self,
@@ -187,13 +145,11 @@ class ExactAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @param headers: an L{ExactHeaders}, which then decides instead of C{method}
-            and C{uri}; with others C{headers} of the response are filled, too.
+        As L{IAgent} has it; the fields of a name are sent together.
+
         @return: fires when the response's head is there; fails with L{ServiceError};
             cancelling it aborts the connection.
         """
-        if isinstance(headers, ExactHeaders):
-            return self._send(headers.exact, bodyProducer)
         parsed = URI.fromBytes(uri)
         scheme = parsed.scheme.decode("ascii")
         pairs = (headers or Headers()).getAllRawHeaders()
@@ -202,7 +158,34 @@ class ExactAgent:
             fields.insert(0, (b"Host", parsed.netloc))
         origin = Origin(scheme, parsed.host.decode("ascii"), parsed.port)
         request = ExactRequest(method, origin, parsed.originForm, fields, self._permit)
-        return self._send(request, bodyProducer).addCallback(_filled)
+        return self.send(request, bodyProducer).addCallback(_filled)
+
+    def send(self, request: ExactRequest, body: Content = None) -> Deferred[Any]:
+        """
+        Make exactly this request.
+
+        @param body: bytes only where there are no trailers.
+        @return: fires with the L{ExactResponse} when its head is there; fails with
+            L{ServiceError}, or what the body producer failed with; cancelling it aborts
+            the connection.
+        """
+        try:
+            outbound = request.outbound(body)
+        except ServiceError:
+            return fail()
+        again = request.repeatable and outbound.body is None
+        kept = self._take(request, again)
+        if kept is None:
+            return self._connect(request).addCallback(_send, outbound)
+        sending: Deferred[Any] = kept.send(outbound)
+        return sending.addErrback(self._sendAgain, kept, request, outbound) if again else sending
+
+    def _sendAgain(
+        self, failure: Failure, kept: ServiceConnection, request: ExactRequest, outbound: Outbound
+    ) -> Any:
+        if not (kept.untouched and failure.check(ServiceError)):
+            return failure
+        return self._connect(request).addCallback(_send, outbound)
 
     def dropIdle(self) -> None:
         """Close the connections that no request is using, as after a change of policy."""
@@ -222,22 +205,6 @@ class ExactAgent:
             "connections_idle": sum(len(connections) for connections in self._idle.values()),
         }
 
-    def _send(self, request: ExactRequest, body: IBodyProducer | None) -> Deferred[Any]:
-        try:
-            outbound = request.outbound(body)
-        except ServiceError:
-            return fail()
-        kept = self._take(request, repeatable=request.repeatable and body is None)
-        if kept is None:
-            return self._connect(request).addCallback(lambda fresh: fresh.send(outbound))
-
-        def again(failure: Failure) -> Any:
-            if not (kept.untouched and request.repeatable and body is None and failure.check(ServiceError)):
-                return failure
-            return self._connect(request).addCallback(lambda fresh: fresh.send(outbound))
-
-        return kept.send(outbound).addErrback(again)
-
     def _connect(self, request: ExactRequest) -> Deferred[ServiceConnection]:
         origin = request.origin
         kind = SecureServiceConnection if origin.scheme == "https" else ServiceConnection
@@ -249,73 +216,55 @@ class ExactAgent:
 
     def _take(self, request: ExactRequest, repeatable: bool) -> ServiceConnection | None:
         """A kept connection that this request may use."""
-        connections = self._idle.get(request.origin, [])
+        connections = self._idle.get(request.origin)
         while connections:
-            connection = connections[-1]
+            connection, _ = connections.popitem()
             if not repeatable and self._reactor.seconds() - connection.idleSince > self._keepUnrepeatable:
+                connections[connection] = None
                 return None
-            self._forget(connection)
             if request.permit(connection.address):
                 return connection
             connection.abort()
         return None
 
     def _becameIdle(self, connection: ServiceConnection) -> None:
-        connections = self._idle.setdefault(connection.origin, [])
+        connections = self._idle.setdefault(connection.origin, {})
         connection.idleSince = self._reactor.seconds()
-        connection.expiry = self._reactor.callLater(self._keep, connection.abort)
-        connections.append(connection)
+        connections[connection] = None
         if len(connections) > self._idlePerOrigin:
-            connections[0].abort()
+            next(iter(connections)).abort()
+        if self._sweeping is None:
+            self._sweeping = self._reactor.callLater(self._keep, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long, and look again when the next may have been."""
+        self._sweeping = None
+        late = self._reactor.seconds() - self._keep
+        for origin, connections in list(self._idle.items()):
+            for connection in list(connections):
+                if connection.idleSince > late:
+                    break
+                connection.abort()
+            if not connections:
+                del self._idle[origin]
+        oldest = [next(iter(connections)).idleSince for connections in self._idle.values()]
+        if oldest:
+            self._sweeping = self._reactor.callLater(min(oldest) - late, self._sweep)
 
     def _lost(self, connection: ServiceConnection) -> None:
         self._open.discard(connection)
-        self._forget(connection)
+        self._idle.get(connection.origin, {}).pop(connection, None)
+        if not self._open and self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+            self._idle.clear()
 
-    def _forget(self, connection: ServiceConnection) -> None:
-        """It is no longer idle."""
-        if connection.expiry is None:
-            return
-        if connection.expiry.active():
-            connection.expiry.cancel()
-        connection.expiry = None
-        connections = self._idle[connection.origin]
-        connections.remove(connection)
-        if not connections:
-            del self._idle[connection.origin]
+
+def _send(fresh: ServiceConnection, outbound: Outbound) -> Deferred[ExactResponse]:
+    return fresh.send(outbound)
 
 
 def _filled(response: ExactResponse) -> ExactResponse:
     for name, value in response.head.fields:
         response.headers.addRawHeader(name, value)
     return response
-
-
-class ExactClient:
-    """Treq's client over an L{ExactAgent}, with all it would add of its own switched off."""
-
-    def __init__(self, agent: IAgent, reactor: Any) -> None:
-        self._reactor = reactor
-        self._jar = _NoCookies()
-        self._client = HTTPClient(agent, self._jar)
-
-    def request(self, request: ExactRequest, body: IBodyProducer | None = None) -> Deferred[ExactResponse]:
-        """
-        @return: as of L{ExactAgent.request}.
-        """
-        return self._client.request(
-            request.method.decode("latin-1"),
-            _ANYWHERE,
-            headers=ExactHeaders(request),
-            data=body,
-            cookies=self._jar,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-        ).addCallback(_original)
-
-
-def _original(response: Any) -> ExactResponse:
-    original = response.original
-    assert isinstance(original, ExactResponse)
-    return original

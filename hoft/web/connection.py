@@ -10,7 +10,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IHandshakeListener, IProtocol, IPushProducer
+from twisted.internet.interfaces import IConsumer, IHandshakeListener, IProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -32,7 +32,8 @@ class Outbound:
     """
     A request as its connection sends it.
 
-    @ivar head: request line and fields with the blank line after them.
+    @ivar head: request line and fields with the blank line after them, and the body if it is at hand.
+    @ivar body: what produces the body.
     @ivar chunked: send the body in chunks, then C{trailers}.
     """
 
@@ -96,7 +97,7 @@ class ExactResponse:
         """From the connection."""
         if self._protocol is not None:
             self._protocol.dataReceived(data)
-        else:
+        elif data:
             self._early.append(data)
             self.pauseProducing()
 
@@ -137,12 +138,10 @@ class ServiceConnection(Protocol):
     @ivar ready: fires when a request may be sent.
     @ivar usable: it is not closed, nor about to be.
     @ivar idleSince: for whoever keeps it: when it became idle.
-    @ivar expiry: for whoever keeps it: what will close it.
     """
 
     transport: Any
     idleSince = 0.0
-    expiry: IDelayedCall | None = None
 
     def __init__(
         self, origin: Origin, address: str, headLimit: int, opened: Watcher, idle: Watcher, closed: Watcher
@@ -244,34 +243,50 @@ class ServiceConnection(Protocol):
         except ServiceError:
             self._fail(Failure())
             return
+        head: ReceivedHead | None = None
         pieces: list[bytes] = []
         end: ReceivedEnd | None = None
         for event in events:
             if isinstance(event, bytes):
                 pieces.append(event)
             elif isinstance(event, ReceivedHead):
-                self._response = ExactResponse(event, self)
-                self._answer.callback(self._response)
+                head = event
             else:
                 end = event
-        if pieces and self._response is not None and self.usable:
-            self._response.bodyReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if head is not None:
+            response = ExactResponse(head, self)
+            if end is not None:
+                # All of it at once, as most are: then it is given as a whole.
+                response.bodyEnded(_DONE, end.trailers)
+                response.bodyReceived(body)
+                self._ended()
+                self._answer.callback(response)
+                return
+            self._response = response
+            self._answer.callback(response)
+        if body and self._response is not None and self.usable:
+            self._response.bodyReceived(body)
         if end is not None:
             self._end(end)
 
     def _end(self, end: ReceivedEnd) -> None:
-        """The response is complete: keep the connection, if it may be, and say so."""
+        """The response is complete."""
         response, self._response = self._response, None
         if self.usable:
-            if self._producer is None and self._parser is not None and self._parser.persistent:
-                self.transport.resumeProducing()
-                self._idle(self)
-            else:
-                self._stopSending()
-                self.transport.loseConnection()
-                self._retire()
+            self.transport.resumeProducing()
+            self._ended()
         if response is not None:
             response.bodyEnded(_DONE, end.trailers)
+
+    def _ended(self) -> None:
+        """Keep the connection, if it may be, and say so."""
+        if self._producer is None and self._parser is not None and self._parser.persistent:
+            self._idle(self)
+        else:
+            self._stopSending()
+            self.transport.loseConnection()
+            self._retire()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._retire()

@@ -47,7 +47,7 @@ from zope.interface import implementer
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
-from hoft.web.agent import ExactAgent, ExactClient
+from hoft.web.agent import ExactAgent
 from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
 from hoft.web.performing import Exchange, Stage
@@ -56,6 +56,9 @@ from hoft.web.surroundings import Limits
 
 FETCHED = 16
 """Records whose payload is not in memory that are read at once to find out what they are."""
+
+WATCH = 0.1
+"""Seconds between looks at services that are to answer in time."""
 
 REMEMBERED = 10_000
 """How many cancelled exchanges are remembered of which nothing else has come yet."""
@@ -76,7 +79,7 @@ class PeerExchanges:
         self.rows = Rows(link.peer.bytes)
         self.limits = egress.limits
         self.pseudonym = egress.pseudonym
-        self.client = egress.client
+        self.agent = egress.agent
         self.reactor = egress.reactor
         self.clock = egress.clock
         self.running = 0
@@ -84,6 +87,9 @@ class PeerExchanges:
         self._egress = egress
         self._exchanges: dict[bytes, Exchange] = {}
         self._queue: deque[Exchange] = deque()
+        self._watched: set[Exchange] = set()
+        self._watching: IDelayedCall | None = None
+        self._heldUp: set[Exchange] = set()
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._discards: list[int] = []
         self._discarding: IDelayedCall | None = None
@@ -121,7 +127,33 @@ class PeerExchanges:
         self._next()
         self._egress.settled()
 
+    def watch(self, exchange: Exchange) -> None:
+        self._watched.add(exchange)
+        if self._watching is None:
+            self._watching = self.reactor.callLater(WATCH, self._watch)
+
+    def unwatch(self, exchange: Exchange) -> None:
+        self._watched.discard(exchange)
+
+    def _watch(self) -> None:
+        self._watching = None
+        self.lookAtDeadlines(self.clock())
+        if self._watched:
+            self._watching = self.reactor.callLater(WATCH, self._watch)
+
+    def lookAtDeadlines(self, now: float) -> None:
+        """Wait no longer for services that did not answer in time."""
+        for exchange in [exchange for exchange in self._watched if exchange.due <= now]:
+            exchange.silent()
+
+    def room(self, exchange: Exchange) -> bool:
+        if self.link.backlog() <= self.limits.backlog:
+            return True
+        self._heldUp.add(exchange)
+        return False
+
     def ended(self, exchange: Exchange) -> None:
+        self._heldUp.discard(exchange)
         if self._exchanges.get(exchange.id) is exchange:
             del self._exchanges[exchange.id]
             self._egress.settled()
@@ -232,10 +264,10 @@ class PeerExchanges:
 
     def resume(self) -> None:
         """Some of what was sent has been acknowledged."""
-        if self.link.backlog() <= self.limits.backlog:
-            for exchange in list(self._exchanges.values()):
-                if exchange.stage is Stage.RUNNING:
-                    exchange.resume()
+        if self._heldUp and self.link.backlog() <= self.limits.backlog:
+            heldUp, self._heldUp = self._heldUp, set()
+            for exchange in heldUp:
+                exchange.resume()
 
     def rolledBack(self, resent: frozenset[int]) -> None:
         for exchange in list(self._exchanges.values()):
@@ -246,6 +278,7 @@ class PeerExchanges:
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone."""
         self.flush()
+        self.lookAtDeadlines(now)
         for exchange in list(self._exchanges.values()):
             exchange.tick(now)
 
@@ -264,6 +297,10 @@ class PeerExchanges:
         for exchange in list(self._exchanges.values()):
             exchange.abandon()
         self._exchanges.clear()
+        self._heldUp.clear()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         self.flush()
 
 
@@ -299,7 +336,6 @@ class Egress:
         self.pseudonym = pseudonym
         self.limits = limits or Limits()
         self.agent = agent or ExactAgent(reactor)
-        self.client = ExactClient(self.agent, reactor)
         self.counts: Counter[str] = Counter()
         self.stopping = False
         self._peers: dict[UUID, PeerExchanges] = {}

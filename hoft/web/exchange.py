@@ -1,10 +1,14 @@
 """
 What crosses for one HTTP call: an exchange, cut into parts that fit records.
 
-Ingress sends the request, egress the response, each as numbered parts::
+Ingress sends the request, egress the response, each in one of two forms::
 
+    MESSAGE                                numbered 0
     HEAD+  DATA*  [TRAILERS]  END          numbered 0, 1, 2 ... per sender
     ABORT  CREDIT  CANCEL                  not numbered; they count as they come
+
+What is whole, has no trailers and fits a record before the first of it is sent goes as a
+MESSAGE.  Parts of both forms from one sender contradict each other.
 
 Records arrive in any order; a L{Reassembler} puts the numbered parts back into
 theirs.  A part is one record's payload, all integers big-endian::
@@ -14,7 +18,9 @@ theirs.  A part is one record's payload, all integers big-endian::
 Flag 1 is set on all that egress sends, flag 2 on each piece of a HEAD but the last.
 Bodies: HEAD and TRAILERS are CBOR, DATA is bytes of the message's body just as
 they are, END is the body's total length (u64) and its SHA-256, ABORT a problem
-(CBOR), CREDIT a total (u64), CANCEL nothing.
+(CBOR), CREDIT a total (u64), CANCEL nothing.  That of a MESSAGE is the length of the head
+(u32, not 0), the head as HEADs have it, and the bytes of the message's body up to the end, which
+may be none: one record is authenticated as a whole, so there is no total and no digest.
 
 B{Credit.}  Neither side sends DATA beyond what the other has granted: in total
 L{WINDOW} without any CREDIT, else what the highest CREDIT says.  What a DATA part
@@ -53,6 +59,7 @@ from hoft.web.problems import Problem
 _PART = Struct(">BB16sI")
 _END = Struct(">Q32s")
 _TOTAL = Struct(">Q")
+_LENGTH = Struct(">I")
 
 MAX_BODY: Final = MAX_RECORD - _PART.size
 """The most body bytes that one part carries."""
@@ -92,10 +99,12 @@ class Kind(IntEnum):
     """The receiver of a body takes this much of it in total; the maximum counts."""
     CANCEL = 7
     """The caller no longer wants the answer."""
+    MESSAGE = 8
+    """Head and body together: a whole message."""
 
 
-NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END))
-_SENDERS: Final = {Kind.ABORT: Side.EGRESS, Kind.CANCEL: Side.INGRESS}
+NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END, Kind.MESSAGE))
+"""Kinds of which a message consists."""
 
 
 @frozen
@@ -148,26 +157,43 @@ def decode_part(payload: bytes, sender: Side | None = None) -> Part:
     if not _PART.size <= len(payload) <= MAX_RECORD:
         raise RecordError(f"a part of {len(payload)} bytes")
     code, flags, exchange, number = _PART.unpack_from(payload)
-    try:
-        kind = Kind(code)
-    except ValueError:
-        raise RecordError(f"a part of kind {code}") from None
-    if flags > 3 or (flags & 2 and kind is not Kind.HEAD):
-        raise RecordError(f"{kind.name} with flags {flags}")
-    side = Side(flags & 1)
+    form = _FORMS.get((code, flags))
+    if form is None:
+        raise RecordError(f"a part of kind {code} with flags {flags}")
+    kind, side, most_number, least, most = form
     if sender is not None and side is not sender:
         raise RecordError(f"{kind.name} of {side.name} among those of {sender.name}")
-    if kind not in NUMBERED and number:
-        raise RecordError(f"{kind.name} with a number")
-    if _SENDERS.get(kind, side) is not side:
-        raise RecordError(f"{kind.name} from {side.name}")
-    part = Part(kind, side, exchange, number, payload[_PART.size :], bool(flags & 2))
-    if len(part.body) != _SIZES.get(kind, len(part.body)):
-        raise RecordError(f"{kind.name} with a body of {len(part.body)} bytes")
-    if kind in (Kind.HEAD, Kind.DATA) and not part.body:
-        raise RecordError(f"an empty {kind.name}")
-    return part
+    if number > most_number:
+        raise RecordError(f"{kind.name} with the number {number}")
+    body = payload[_PART.size :]
+    if not least <= len(body) <= most:
+        raise RecordError(f"{kind.name} with a body of {len(body)} bytes")
+    if kind is Kind.MESSAGE and not 0 < _LENGTH.unpack_from(body)[0] <= len(body) - _LENGTH.size:
+        raise RecordError("a MESSAGE without a head, or with less than it says")
+    return Part(kind, side, exchange, number, body, flags > 1)
 
+
+def _forms() -> dict[tuple[int, int], tuple[Kind, Side, int, int, int]]:
+    """By kind and flags: kind, sender, highest number, least and most bytes of body."""
+    forms: dict[tuple[int, int], tuple[Kind, Side, int, int, int]] = {}
+    for kind, sides, number, least, most in (
+        (Kind.HEAD, Side, MAX_NUMBER, 1, MAX_BODY),
+        (Kind.DATA, Side, MAX_NUMBER, 1, MAX_BODY),
+        (Kind.TRAILERS, Side, MAX_NUMBER, 1, MAX_BODY),
+        (Kind.END, Side, MAX_NUMBER, _END.size, _END.size),
+        (Kind.ABORT, (Side.EGRESS,), 0, 1, MAX_BODY),
+        (Kind.CREDIT, Side, 0, _TOTAL.size, _TOTAL.size),
+        (Kind.CANCEL, (Side.INGRESS,), 0, 0, 0),
+        (Kind.MESSAGE, Side, 0, _LENGTH.size + 1, MAX_BODY),
+    ):
+        for side in sides:
+            forms[kind, side] = (kind, side, number, least, most)
+            if kind is Kind.HEAD:
+                forms[kind, side | 2] = (kind, side, number, least, most)
+    return forms
+
+
+_FORMS: Final = _forms()
 
 REQUESTS: Final = 2
 """The channel of the log on which ingress sends, to the egress of the peer."""
@@ -175,15 +201,15 @@ REQUESTS: Final = 2
 RESPONSES: Final = 3
 """The channel of the log on which egress sends, to the ingress of the peer."""
 
-_SIZES: Final = {Kind.END: _END.size, Kind.CREDIT: _TOTAL.size, Kind.CANCEL: 0}
-
-
 # --- Sending -------------------------------------------------------------------
 
 
 class PartWriter:
     """
     Cuts one message into parts: L{head}, L{data} any number of times, then L{end}.
+
+    Holds everything back until it fills a record, is asked for with C{flush}, or is
+    all there is: then it goes as one MESSAGE, if it can.
 
     @ivar spent: the L{data_cost} of all DATA so far: never let it pass the credit.
     @ivar total: body bytes given so far.
@@ -196,16 +222,18 @@ class PartWriter:
         self.total = 0
         self._number = 0
         self._digest = body_digest()
+        self._head: bytes | None = None
+        """Encoded, while it is held back."""
         self._held = bytearray()
 
-    def head(self, head: RequestHead | ResponseHead) -> list[bytes]:
+    def head(self, head: RequestHead | ResponseHead, flush: bool = False) -> list[bytes]:
         """
-        @return: payloads of one or more records.
+        @param flush: as of L{data}.
+        @return: payloads, none or those of all the head.
         @raise ValueError: the head is larger than L{MAX_HEAD}.
         """
-        encoded = encode_head(head)
-        pieces = [encoded[start : start + MAX_BODY] for start in range(0, len(encoded), MAX_BODY)]
-        return [self._part(Kind.HEAD, piece, more=piece is not pieces[-1]) for piece in pieces]
+        self._head = encode_head(head)
+        return self.flush() if flush else []
 
     def data(self, piece: bytes | memoryview, flush: bool = False) -> list[bytes]:
         """
@@ -213,59 +241,71 @@ class PartWriter:
 
         @param flush: give out all, rather than hold back what does not fill a record:
             for whoever waits for these bytes.
-        @return: payloads, all but the last filled exactly.
+        @return: payloads, of the body all but the last filled exactly.
         """
         self.total += len(piece)
-        self._digest.update(piece)
-        payloads = []
-        if self._held:
-            room = MAX_BODY - len(self._held)
-            self._held += piece[:room]
-            piece = piece[room:]
-            if len(self._held) == MAX_BODY:
-                payloads.append(self._data(bytes(self._held)))
+        payloads: list[bytes] = []
+        if len(self._held) + len(piece) >= MAX_BODY:
+            payloads = self._heads()
+            if self._held:
+                room = MAX_BODY - len(self._held)
+                payloads.append(self._data(self._held + piece[:room]))
                 self._held.clear()
-        view = memoryview(piece)
-        while len(view) >= MAX_BODY:
-            payloads.append(self._data(view[:MAX_BODY]))
-            view = view[MAX_BODY:]
-        self._held += view
+                piece = piece[room:]
+            view = memoryview(piece)
+            while len(view) >= MAX_BODY:
+                payloads.append(self._data(view[:MAX_BODY]))
+                view = view[MAX_BODY:]
+            piece = view
+        self._held += piece
         return payloads + self.flush() if flush else payloads
 
     def flush(self) -> list[bytes]:
-        """What L{data} held back."""
-        if not self._held:
-            return []
-        payload = self._data(bytes(self._held))
-        self._held.clear()
-        return [payload]
+        """What was held back."""
+        payloads = self._heads()
+        if self._held:
+            payloads.append(self._data(self._held))
+            self._held.clear()
+        return payloads
 
     @property
     def held(self) -> int:
-        """How many bytes are held back."""
+        """How many bytes of the body are held back."""
         return len(self._held)
 
     def end(self, trailers: Fields = ()) -> list[bytes]:
         """
-        @return: what was held back, the trailers if there are any, and END.
+        @return: a MESSAGE, or what was held back, the trailers if there are any, and END.
         @raise ValueError: the trailers do not fit a record.
         """
+        head = self._head
+        if head is not None and not trailers:
+            size = _LENGTH.pack(len(head))
+            if len(size) + len(head) + len(self._held) <= MAX_BODY:
+                self._head = None
+                return [self._part(Kind.MESSAGE, size, head, self._held)]
+        encoded = _trailers(trailers) if trailers else b""
         payloads = self.flush()
-        if trailers:
-            payloads.append(self._part(Kind.TRAILERS, _trailers(trailers)))
+        if encoded:
+            payloads.append(self._part(Kind.TRAILERS, encoded))
         payloads.append(self._part(Kind.END, _END.pack(self.total, self._digest.digest())))
         return payloads
 
-    def _data(self, body: bytes | memoryview) -> bytes:
-        payload = self._part(Kind.DATA, body)
-        self.spent += data_cost(len(body))
-        return payload
+    def _heads(self) -> list[bytes]:
+        encoded, self._head = self._head or b"", None
+        pieces = [encoded[start : start + MAX_BODY] for start in range(0, len(encoded), MAX_BODY)]
+        return [self._part(Kind.HEAD, piece, more=piece is not pieces[-1]) for piece in pieces]
 
-    def _part(self, kind: Kind, body: bytes | memoryview, more: bool = False) -> bytes:
+    def _data(self, body: bytes | bytearray | memoryview) -> bytes:
+        self._digest.update(body)
+        self.spent += data_cost(len(body))
+        return self._part(Kind.DATA, body)
+
+    def _part(self, kind: Kind, *body: bytes | bytearray | memoryview, more: bool = False) -> bytes:
         number = self._number
         self._number += 1
-        flags = int(self.side) | (2 if more else 0)
-        return b"".join((_PART.pack(kind, flags, self.exchange, number), body))
+        flags = self.side | (2 if more else 0)
+        return b"".join((_PART.pack(kind, flags, self.exchange, number), *body))
 
 
 def _trailers(fields: Fields) -> bytes:
@@ -278,7 +318,7 @@ def _trailers(fields: Fields) -> bytes:
 class BodyDigest(Protocol):
     """What L{body_digest} makes."""
 
-    def update(self, data: bytes | memoryview, /) -> None:
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """The next bytes."""
 
     def digest(self) -> bytes:
@@ -323,6 +363,12 @@ def decode_head(side: Side, data: bytes) -> RequestHead | ResponseHead:
         proper HTTP is for L{hoft.web.fields} to check.
     """
     return decode_request(data) if side is Side.INGRESS else decode_response(data)
+
+
+def decode_message(part: Part) -> tuple[bytes, bytes]:
+    """Head, for L{decode_head}, and body of a MESSAGE; L{decode_part} has checked its lengths."""
+    end = _LENGTH.size + _LENGTH.unpack_from(part.body)[0]
+    return part.body[_LENGTH.size : end], part.body[end:]
 
 
 def decode_trailers(part: Part) -> Fields:

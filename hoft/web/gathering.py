@@ -5,15 +5,13 @@ A request while it arrives at the egress, part by part.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 
 from hoft.interfaces import ILink
-from hoft.web.exchange import WINDOW, Kind, Part, Side, decode_trailers
+from hoft.web.exchange import WINDOW, Kind, Part, Side, decode_message, decode_part, decode_trailers
 from hoft.web.fields import trailers
 from hoft.web.heads import Fields, RequestHead, decode_request
-from hoft.web.outgoing import taken
 from hoft.web.reassembly import Reassembler
 
 HOLD = 1 << 17
@@ -24,15 +22,17 @@ class Gathering:
     """
     What has come of one request.
 
-    @ivar parts: the parts, in order; those of the head are taken by L{readHead}.
+    @ivar parts: the parts, in order; those of the head, or the MESSAGE, are taken by L{readHead}.
     @ivar records: ids of all their records, to be consumed together when nothing can
         need them any more.
+    @ivar body: all of it, once the head of a request was read that came as one MESSAGE.
     @ivar trailers: those of the request that may be forwarded.
     """
 
     def __init__(self, link: ILink) -> None:
         self.parts = Reassembler(Side.INGRESS, HOLD)
         self.records = array("q")
+        self.body: bytes | None = None
         self.trailers: Fields = ()
         self._link = link
         self._credited = WINDOW
@@ -67,24 +67,30 @@ class Gathering:
                 self.records.append(record)
         return fresh
 
-    def readHead(self) -> Deferred[RequestHead] | None:
+    def readHead(self) -> RequestHead | Deferred[RequestHead] | None:
         """
-        Once, when the head is complete.
+        Once, when the head is complete; a Deferred only where parts of it are no longer in memory.
 
-        @return: fails with L{hoft.errors.RecordError} if it is none.
+        @raise RecordError: it is none.
         """
         if self._headAsked or not self.parts.head_complete:
             return None
         self._headAsked = True
         return self._more(b"")
 
-    def _more(self, before: bytes) -> Deferred[RequestHead]:
-        def got(parts: Sequence[Part]) -> RequestHead | Deferred[RequestHead]:
-            [part] = parts
-            head = before + part.body
-            return self._more(head) if part.more else decode_request(head)
+    def _more(self, before: bytes) -> RequestHead | Deferred[RequestHead]:
+        [next] = self.parts.take(0)
+        if next.part is not None:
+            return self._grown(before, next.part)
+        reading = self._link.read([next.record])
+        return reading.addCallback(lambda payloads: self._grown(before, decode_part(payloads[0])))
 
-        return taken(self._link, self.parts, 0).addCallback(got)
+    def _grown(self, before: bytes, part: Part) -> RequestHead | Deferred[RequestHead]:
+        if part.kind is Kind.MESSAGE:
+            head, self.body = decode_message(part)
+        else:
+            head = before + part.body
+        return self._more(head) if part.more else decode_request(head)
 
     def grant(self, always: bool) -> int | None:
         """

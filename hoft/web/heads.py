@@ -1,5 +1,7 @@
 """
-The heads of requests and responses as values, and their one form in CBOR.
+The heads of requests and responses as values, and their one form in CBOR: an array, whose members
+are always all there, in an order of their own; L{encode_head} says in which.  C{null} stands for
+what is not known; headers, trailers and stages are arrays in which first and second of each pair alternate.
 
 Whatever is wrong in what a peer sent is a L{RecordError}; that names and values are
 proper HTTP is for L{hoft.web.fields} to check.  Pure.
@@ -7,7 +9,7 @@ proper HTTP is for L{hoft.web.fields} to check.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -24,6 +26,9 @@ MAX_HEAD: Final = 256 * 1024
 
 MAX_FIELDS: Final = 1000
 """The most header fields of one message."""
+
+MAX_STAGES: Final = 16
+"""The most stages of one response."""
 
 MAX_MICROSECONDS: Final = 1 << 53
 
@@ -113,30 +118,26 @@ def encode_head(head: RequestHead | ResponseHead) -> bytes:
     """
     @raise ValueError: larger than L{MAX_HEAD} or with more than L{MAX_FIELDS} fields.
     """
-    values: dict[str, Any] = {"headers": [list(pair) for pair in head.headers]}
-    optional: dict[str, Any]
+    values: list[Any]
     if isinstance(head, RequestHead):
-        values |= {
-            "method": head.method,
-            "scheme": head.scheme,
-            "host": head.host,
-            "target": head.target,
-            "deadline": max(1, round(head.deadline * 1e6)),
-            "retry": head.retry.value,
-            "urgency": head.urgency,
-        }
-        optional = {
-            "port": head.port,
-            "credentials": head.credentials,
-            "length": head.length,
-            "caller": head.caller,
-        }
+        values = [
+            head.method,
+            head.scheme,
+            head.host,
+            head.port,
+            head.target,
+            head.credentials,
+            head.length,
+            max(1, round(head.deadline * 1e6)),
+            head.retry.value,
+            head.urgency,
+            head.caller,
+        ]
     else:
-        stages = [[name, round(seconds * 1e6)] for name, seconds in head.stages]
-        values |= {"status": head.status, "reason": head.reason, "stages": stages}
-        optional = {"length": head.length, "callee": head.callee}
-    values |= {name: value for name, value in optional.items() if value is not None}
-    encoded = cbor.encode(values)
+        stages = [one for name, seconds in head.stages for one in (name, round(seconds * 1e6))]
+        values = [head.status, head.reason, head.length, head.callee, stages]
+    values.append(_flat(head.headers))
+    encoded = cbor.encode(values, known=True)
     if len(encoded) > MAX_HEAD or len(head.headers) > MAX_FIELDS:
         raise ValueError(f"a head of {len(encoded)} bytes and {len(head.headers)} fields")
     return encoded
@@ -144,145 +145,158 @@ def encode_head(head: RequestHead | ResponseHead) -> bytes:
 
 def decode_request(data: bytes) -> RequestHead:
     """
-    @param data: the bodies of all HEAD parts, joined.
+    @param data: as L{encode_head} makes it.
     @raise RecordError: it has not the form of a request's head.
     """
-    values = _checked(_decode(data, MAX_HEAD), _REQUEST, _REQUEST_OPTIONAL)
+    values = _decode(data, _check_request)
+    method, scheme, host, port, target, credentials, length, deadline, retry, urgency, caller, fields = values
     return RequestHead(
-        **values
-        | {
-            "headers": _fields(values["headers"]),
-            "deadline": values["deadline"] / 1e6,
-            "retry": Retry(values["retry"]),
-        }
+        method,
+        scheme,
+        host,
+        target,
+        _pairs(fields),
+        port,
+        credentials,
+        length,
+        deadline / 1e6,
+        _RETRIES[retry],
+        urgency,
+        caller,
     )
 
 
 def decode_response(data: bytes) -> ResponseHead:
     """
-    @param data: the bodies of all HEAD parts, joined.
+    @param data: as L{encode_head} makes it.
     @raise RecordError: it has not the form of a response's head.
     """
-    values = _checked(_decode(data, MAX_HEAD), _RESPONSE, _RESPONSE_OPTIONAL)
-    stages = _pairs(values["stages"], str, int)
-    if len(stages) > 16 or not all(0 <= at <= MAX_MICROSECONDS for _, at in stages):
-        raise RecordError("stages out of bounds")
-    return ResponseHead(
-        **values
-        | {
-            "headers": _fields(values["headers"]),
-            "stages": tuple((name, at / 1e6) for name, at in stages),
-        }
-    )
+    status, reason, length, callee, stages, fields = _decode(data, _check_response)
+    times = tuple((name, at / 1e6) for name, at in _pairs(stages))
+    return ResponseHead(status, reason, _pairs(fields), length, callee, times)
 
 
 def encode_fields(fields: Fields) -> bytes:
     """The form in which trailers cross."""
-    return cbor.encode([list(pair) for pair in fields])
+    return cbor.encode(_flat(fields), known=True)
 
 
 def decode_fields(data: bytes) -> Fields:
     """
     @raise RecordError: not a list of fields.
     """
-    return _fields(_decode(data, MAX_HEAD))
+    return _pairs(_decode(data, _check_fields))
 
 
-def _decode(data: bytes, limit: int) -> Any:
+def _flat(fields: Fields) -> list[bytes]:
+    return [one for pair in fields for one in pair]
+
+
+def _pairs(flat: list[Any]) -> tuple[tuple[Any, Any], ...]:
+    members = iter(flat)
+    return tuple(zip(members, members, strict=True))
+
+
+# --- What a peer may have sent ------------------------------------------------------------
+#
+# These look at every value there is, so that none is of a type which CBOR must not have here.
+
+
+def _decode(data: bytes, check: Callable[[Any], None]) -> Any:
     try:
-        return cbor.decode_strict(data, limit=limit)
+        return cbor.decode_strict(data, limit=MAX_HEAD, check=check)
     except cbor.CborError as error:
         raise RecordError(str(error)) from error
 
 
-def _pairs(values: Any, first: type, second: type) -> list[tuple[Any, Any]]:
-    if type(values) is not list:
-        raise RecordError("pairs that are no list")
-    for pair in values:
-        if type(pair) is not list or [type(one) for one in pair] != [first, second]:
-            raise RecordError("a pair that is none")
-    return [(pair[0], pair[1]) for pair in values]
+Check = Callable[[Any], bool]
 
 
-def _fields(values: Any) -> tuple[tuple[bytes, bytes], ...]:
-    pairs = _pairs(values, bytes, bytes)
-    if len(pairs) > MAX_FIELDS:
-        raise RecordError(f"{len(pairs)} fields")
-    return tuple(pairs)
+def _integer(least: int, most: int) -> Check:
+    return lambda value: type(value) is int and least <= value <= most
 
 
-Checks = Mapping[str, Callable[[Any], bool]]
+def _text(most: int) -> Check:
+    return lambda value: type(value) is str and 1 <= len(value) <= most and value.isascii()
 
 
-@frozen
-class _Integer:
-    least: int
-    most: int
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) is int and self.least <= value <= self.most
+def _bytes(least: int, most: int) -> Check:
+    return lambda value: type(value) is bytes and least <= len(value) <= most
 
 
-@frozen
-class _Text:
-    least: int = 1
-    most: int = 255
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) is str and self.least <= len(value) <= self.most and value.isascii()
+def _one_of(values: Collection[str]) -> Check:
+    return lambda value: type(value) is str and value in values
 
 
-@frozen
-class _Bytes:
-    least: int
-    most: int
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) is bytes and self.least <= len(value) <= self.most
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
 
 
-def _listed(value: Any) -> bool:
-    return type(value) is list
+def _are_fields(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) % 2 == 0
+        and len(value) <= 2 * MAX_FIELDS
+        and set(map(type, value)) <= _ONLY_BYTES
+    )
 
 
-def _scheme(value: Any) -> bool:
-    return value in ("http", "https")
+def _are_stages(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) % 2 == 0
+        and len(value) <= 2 * MAX_STAGES
+        and all(map(_STAGE, value[::2]))
+        and all(map(_TIME, value[1::2]))
+    )
 
 
-def _retry(value: Any) -> bool:
-    return type(value) is str and value in {one.value for one in Retry}
+_ONLY_BYTES = frozenset((bytes,))
+_STAGE = _text(255)
+_TIME = _integer(0, MAX_MICROSECONDS)
+_RETRIES: Final = {one.value: one for one in Retry}
+_LENGTH = _or_none(_integer(0, (1 << 63) - 1))
+_ADDRESS = _or_none(_text(255))
+_REQUEST: Final = (
+    ("method", _bytes(1, 64)),
+    ("scheme", _one_of(("http", "https"))),
+    ("host", _text(255)),
+    ("port", _or_none(_integer(1, 65535))),
+    ("target", _bytes(1, MAX_HEAD)),
+    ("credentials", _or_none(_bytes(0, 4096))),
+    ("length", _LENGTH),
+    ("deadline", _integer(1, MAX_MICROSECONDS)),
+    ("retry", _one_of(_RETRIES)),
+    ("urgency", _integer(0, 7)),
+    ("caller", _ADDRESS),
+    ("headers", _are_fields),
+)
+_RESPONSE: Final = (
+    ("status", _integer(200, 999)),
+    ("reason", _bytes(0, 4096)),
+    ("length", _LENGTH),
+    ("callee", _ADDRESS),
+    ("stages", _are_stages),
+    ("headers", _are_fields),
+)
 
 
-_LENGTH = _Integer(0, (1 << 63) - 1)
-_REQUEST: Final[Checks] = {
-    "method": _Bytes(1, 64),
-    "scheme": _scheme,
-    "host": _Text(),
-    "target": _Bytes(1, MAX_HEAD),
-    "headers": _listed,
-    "deadline": _Integer(1, MAX_MICROSECONDS),
-    "retry": _retry,
-    "urgency": _Integer(0, 7),
-}
-_REQUEST_OPTIONAL: Final[Checks] = {
-    "port": _Integer(1, 65535),
-    "credentials": _Bytes(0, 4096),
-    "length": _LENGTH,
-    "caller": _Text(),
-}
-_RESPONSE: Final[Checks] = {
-    "status": _Integer(200, 999),
-    "reason": _Bytes(0, 4096),
-    "headers": _listed,
-    "stages": _listed,
-}
-_RESPONSE_OPTIONAL: Final[Checks] = {"length": _LENGTH, "callee": _Text()}
-
-
-def _checked(values: Any, required: Checks, optional: Checks) -> dict[str, Any]:
-    if type(values) is not dict or not required.keys() <= values.keys() <= required.keys() | optional.keys():
+def _check(value: Any, members: Sequence[tuple[str, Check]]) -> None:
+    if type(value) is not list or len(value) != len(members):
         raise RecordError("a head with other members than it must have")
-    for name, value in values.items():
-        if not (required.get(name) or optional[name])(value):
+    for (name, check), one in zip(members, value, strict=True):
+        if not check(one):
             raise RecordError(f"a head with an impossible {name}")
-    return values
+
+
+def _check_request(value: Any) -> None:
+    _check(value, _REQUEST)
+
+
+def _check_response(value: Any) -> None:
+    _check(value, _RESPONSE)
+
+
+def _check_fields(value: Any) -> None:
+    if not _are_fields(value):
+        raise RecordError("what are no fields")

@@ -9,17 +9,16 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import CommitResult, ITransaction, Outgoing
-from hoft.web.agent import ExactRequest
+from hoft.web.agent import Content, ExactRequest
 from hoft.web.connection import ExactResponse
 from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit
 from hoft.web.executions import State
-from hoft.web.fields import Authority, end_to_end, is_token, trailers, with_via
+from hoft.web.fields import Authority, end_to_end, is_token, with_via
 from hoft.web.gathering import Gathering
 from hoft.web.heads import Fields, RequestHead, ResponseHead
 from hoft.web.origins import Origin
@@ -69,6 +68,7 @@ class Exchange:
     @ivar id: 16 bytes.
     @ivar stage: where it is.
     @ivar idle: for the egress: ticks since anything of it came.
+    @ivar due: for the egress: when its service is too late (on the egress' clock).
     """
 
     log = Logger()
@@ -77,6 +77,7 @@ class Exchange:
         self.id = id
         self.stage = Stage.GATHERING
         self.idle = 0
+        self.due = 0.0
         self._around = around
         self._link = around.link
         self._request = Gathering(around.link)
@@ -91,8 +92,6 @@ class Exchange:
         """What the table says of it, once what was asked of it is done."""
         self._requesting: Deferred[ExactResponse] | None = None
         self._response: ExactResponse | None = None
-        self._deadline: IDelayedCall | None = None
-        self._due = 0.0
         self._holdsTurn = False
         self._firstSent: Sequence[int] | None = None
         self._sender = ResponseSender(
@@ -121,15 +120,16 @@ class Exchange:
             return
         self._heard = self._around.clock()
         self._patience = ASK
-        if self._head is None:
-            reading = self._request.readHead()
-            if reading is not None:
-                reading.addCallback(self._gotHead).addErrback(self._headFailed)
-            return
         try:
-            self._reserve(self._head)
+            head = self._head or self._readHead()
+            if head is None:
+                return
+            self._reserve(head)
         except Refused as refusal:
             self.refuse(refusal.problem)
+            return
+        except RecordError as error:
+            self._contradiction(error)
             return
         if self._request.complete:
             self._complete = self._around.clock()
@@ -148,6 +148,22 @@ class Exchange:
         if total is not None:
             credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
             self._link.commit([credit]).addErrback(self._uncommitted)
+
+    def _readHead(self) -> RequestHead | None:
+        """
+        The head, once it is here.
+
+        @raise RecordError: it is none.
+        @raise Refused: it is not performed.
+        """
+        found = self._request.readHead()
+        if isinstance(found, Deferred):
+            found.addCallback(self._gotHead).addErrback(self._headFailed)
+            return None
+        if found is not None:
+            self._accept(found)
+            self._head = found
+        return found
 
     def _gotHead(self, head: RequestHead) -> None:
         if self.stage is Stage.GATHERING:
@@ -326,7 +342,7 @@ class Exchange:
         self._release()
 
     def _perform(self, head: RequestHead) -> None:
-        grant, link, length = self._grant, self._link, self._request.received
+        grant, gathered = self._grant, self._request
         assert grant is not None
         self._around.count("performed")
         origin = Origin(grant.scheme, grant.host, grant.port)
@@ -337,17 +353,19 @@ class Exchange:
             self._fields,
             grant.permits,
             repeatable(head),
-            self._request.trailers,
+            gathered.trailers,
         )
-        body = RequestBody(link, self._request.parts, length) if length or self._request.trailers else None
-        self._due = self._around.clock() + head.deadline
-        self._deadline = self._around.reactor.callLater(head.deadline, self._silent)
-        self._requesting = maybeDeferred(self._around.client.request, request, body)
+        body: Content = gathered.body or None
+        if body is None and (gathered.received or gathered.trailers):
+            body = RequestBody(self._link, gathered.parts, gathered.received)
+        self.due = self._around.clock() + head.deadline
+        self._around.watch(self)
+        self._requesting = maybeDeferred(self._around.agent.send, request, body)
         self._requesting.addCallback(self._responded).addErrback(self._unanswered)
 
     def _responded(self, response: ExactResponse) -> None:
         self._requesting = None
-        self._stopDeadline()
+        self._around.unwatch(self)
         if self.stage is not Stage.RUNNING or self._sender.over:
             response.abortConnection()
             return
@@ -363,12 +381,11 @@ class Exchange:
             response.address,
             (("head", waited),),
         )
-        self._sender.respond(head, lambda: trailers(response.trailers))
-        response.deliverBody(self._sender)
+        self._sender.respond(head, response)
 
     def _unanswered(self, failure: Failure) -> None:
         self._requesting = None
-        self._stopDeadline()
+        self._around.unwatch(self)
         if self._sender.accepting:
             self._around.count("failed")
             if isinstance(failure.value, RecordError):
@@ -380,7 +397,7 @@ class Exchange:
         self._stopService()
         self._release()
 
-    def _silent(self) -> None:
+    def silent(self) -> None:
         """The service did not answer in time."""
         assert self._head is not None
         where = f"{self._head.scheme}://{self._head.authority.decode('ascii')}"
@@ -392,8 +409,6 @@ class Exchange:
         if self.stage is Stage.GATHERING and now - self._heard >= self._patience:
             self._patience *= 2
             self.poke()
-        if self._deadline is not None and now >= self._due:
-            self._silent()
         self._sender.tick()
 
     def _serviceDone(self) -> None:
@@ -403,7 +418,7 @@ class Exchange:
 
     def _stopService(self) -> None:
         """Nothing more is wanted of the service."""
-        self._stopDeadline()
+        self._around.unwatch(self)
         requesting, self._requesting = self._requesting, None
         response, self._response = self._response, None
         if requesting is not None:
@@ -411,11 +426,6 @@ class Exchange:
         if response is not None:
             response.abortConnection()
         self._release()
-
-    def _stopDeadline(self) -> None:
-        call, self._deadline = self._deadline, None
-        if call is not None and call.active():
-            call.cancel()
 
     def _release(self) -> None:
         if self._holdsTurn:
@@ -433,7 +443,7 @@ class Exchange:
         self._sender.resume()
 
     def _room(self) -> bool:
-        return self._link.backlog() <= self._around.limits.backlog
+        return self._around.room(self)
 
     def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
         urgency = 3 if self._head is None else self._head.urgency

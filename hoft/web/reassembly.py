@@ -13,7 +13,17 @@ from array import array
 from attrs import frozen
 
 from hoft.errors import RecordError
-from hoft.web.exchange import MAX_EARLY, NUMBERED, End, Kind, Part, Side, data_cost, decode_end
+from hoft.web.exchange import (
+    MAX_EARLY,
+    NUMBERED,
+    End,
+    Kind,
+    Part,
+    Side,
+    data_cost,
+    decode_end,
+    decode_message,
+)
 from hoft.web.heads import MAX_HEAD
 
 
@@ -43,6 +53,7 @@ class Reassembler:
     @ivar received: body bytes up to the first missing part.
     @ivar head_complete: every piece of the head has come.
     @ivar complete: so has END, and everything before it.
+    @ivar whole: it came as a MESSAGE.
     """
 
     def __init__(self, side: Side, hold: int = 1 << 20) -> None:
@@ -56,6 +67,7 @@ class Reassembler:
         self.received = 0
         self.head_complete = False
         self.complete = False
+        self.whole = False
         self._hold = hold
         self._held = 0
         self._parts: dict[int, Part] = {}
@@ -94,6 +106,10 @@ class Reassembler:
         number = part.number
         if part.kind not in NUMBERED or part.side is not self.side:
             raise RecordError(f"{part.kind.name} from {part.side.name} in a message from {self.side.name}")
+        if part.kind is Kind.MESSAGE:
+            return self._add_whole(record, part)
+        if self.whole:
+            raise RecordError(f"{part.kind.name} as part {number} beside a MESSAGE")
         if self._end is not None and (number > self._end or (part.kind is Kind.END) != (number == self._end)):
             raise RecordError(f"{part.kind.name} as part {number} where the end is {self._end}")
         if number < self._next or number in self._early:
@@ -113,6 +129,21 @@ class Reassembler:
             self._held += len(part.body)
         while (early := self._early.pop(self._next, None)) is not None:
             self._advance(early)
+        return True
+
+    def _add_whole(self, record: int, part: Part) -> bool:
+        if self.whole:
+            return False
+        if self._next or self._early:
+            raise RecordError("a MESSAGE beside parts of one")
+        self.whole = self.head_complete = self.complete = True
+        self.received = len(decode_message(part)[1])
+        self.accepted = data_cost(self.received)
+        self._parts[0] = part
+        self._held = len(part.body)
+        self._ids.append(record)
+        self._sizes.append(self._held)
+        self._next = 1
         return True
 
     def take(self, most: int = 1 << 20) -> list[Taken]:

@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 
 from hoft.errors import JournalFull
+from hoft.web.connection import ExactResponse
 from hoft.web.exchange import MAX_BODY, MIN_COST, WINDOW, PartWriter, Side, encode_abort
+from hoft.web.fields import trailers
 from hoft.web.heads import Fields, ResponseHead
 from hoft.web.problems import Problem, bad_response, internal_error
 from hoft.web.responses import ServiceError
@@ -74,9 +76,8 @@ class ResponseSender(Protocol):
         self._room = room
         self._received = received
         self._writer = PartWriter(exchange, Side.EGRESS)
-        self._trailersOf: Callable[[], Fields] = tuple
+        self._response: ExactResponse | None = None
         self._granted = WINDOW
-        self._parts: list[bytes] = []
         self._body: list[bytes] = []
         self._waiting = 0
         self._committing = 0
@@ -86,6 +87,8 @@ class ResponseSender(Protocol):
         self._input = True
         """Whether more is taken from the service."""
         self._paused = False
+        self._lingering = False
+        """Whether a head waits for the first of its body."""
         self._timer: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._refused: tuple[Sequence[bytes], bool] | None = None
@@ -98,20 +101,26 @@ class ResponseSender(Protocol):
 
     # --- From the service ---------------------------------------------------------
 
-    def respond(self, head: ResponseHead, trailers: Callable[[], Fields]) -> None:
+    def respond(self, head: ResponseHead, response: ExactResponse) -> None:
         """
-        @param trailers: asked when the body has ended.
+        The service has answered.
+
+        @param response: where body and trailers come from.
         @raise ServiceError: the head is too large for the log.
         """
         if not self._input:
+            response.abortConnection()
             return
         try:
-            self._parts = self._writer.head(head)
+            self._writer.head(head)
         except ValueError as error:
             raise ServiceError(bad_response(str(error))) from error
-        self._trailersOf = trailers
-        small = head.length is not None and head.length <= SMALL
-        self._timer = self._reactor.callLater(LINGER_SMALL if small else LINGER, self._lingered)
+        self._response = response
+        self._lingering = True
+        response.deliverBody(self)
+        if self._lingering:
+            small = head.length is not None and head.length <= SMALL
+            self._timer = self._reactor.callLater(LINGER_SMALL if small else LINGER, self._lingered)
 
     def dataReceived(self, data: bytes) -> None:
         if not self._input:
@@ -121,7 +130,7 @@ class ResponseSender(Protocol):
         if not self._paused and self._waiting + self._committing > HIGH_WATER:
             self._paused = True
             self.transport.pauseProducing()
-        if self._timer is None or self._waiting > SMALL:
+        if not self._lingering or self._waiting > SMALL:
             self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -129,8 +138,9 @@ class ResponseSender(Protocol):
         if not self._input:
             return
         if reason.check(ResponseDone):
+            assert self._response is not None
             self._input = False
-            self._trailers = self._trailersOf()
+            self._trailers = trailers(self._response.trailers)
             self._flush()
         else:
             self.fail(reason)
@@ -163,7 +173,7 @@ class ResponseSender(Protocol):
         else:
             status, fields, body = problem.response(self._pseudonym)
             self._writer = PartWriter(self._exchange, Side.EGRESS)
-            self._parts = self._writer.head(ResponseHead(status, b"", tuple(fields), len(body)))
+            self._writer.head(ResponseHead(status, b"", tuple(fields), len(body)))
             self._body.append(body)
             self._waiting = len(body)
             self._trailers = ()
@@ -174,8 +184,7 @@ class ResponseSender(Protocol):
         self.over = True
         self._input = False
         self._body.clear()
-        self._parts.clear()
-        self._stopTimer()
+        self._stopLingering()
         self._refused = None
         self._retry()
 
@@ -202,27 +211,28 @@ class ResponseSender(Protocol):
         self._timer = None
         self._flush()
 
-    def _stopTimer(self) -> None:
+    def _stopLingering(self) -> None:
+        self._lingering = False
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
 
     def _flush(self) -> None:
         if self.over or self._committing:
             return
-        self._stopTimer()
+        self._stopLingering()
         if self._abort is not None:
             parts, last = [self._abort], True
         else:
-            parts, self._parts = self._parts, []
-            parts += self._bodyParts()
+            body = self._body_due()
             last = self._trailers is not None and not self._waiting
-            if last:
-                try:
+            try:
+                parts = self._writer.data(body, flush=not last)
+                if last:
                     parts += self._writer.end(self._trailers or ())
-                except ValueError as error:
-                    self._breakOff(bad_response(str(error)))
-                    return
+            except ValueError as error:
+                self._breakOff(bad_response(str(error)))
+                return
         if parts:
             self.begun = True
             self.ending = last
@@ -237,20 +247,20 @@ class ResponseSender(Protocol):
         if refused is not None:
             self._attempt(*refused)
 
-    def _bodyParts(self) -> list[bytes]:
+    def _body_due(self) -> bytes | memoryview:
         """What of the body may go out now: all, but whole records only while more is on its way."""
         if not self._waiting or not self._room():
-            return []
+            return b""
         size = self._waiting
         if self._trailers is None and size > MAX_BODY:
             size -= size % MAX_BODY
         size = _within(size, self._granted - self._writer.spent)
         if size <= 0:
-            return []
+            return b""
         body = memoryview(b"".join(self._body))
         self._waiting -= size
         self._body = [bytes(body[size:])] if self._waiting else []
-        return self._writer.data(body[:size], flush=True)
+        return body[:size]
 
     def _attempt(self, parts: Sequence[bytes], last: bool) -> None:
         if self.over:

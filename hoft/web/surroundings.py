@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 
 from hoft.interfaces import ILink
-from hoft.web.agent import ExactClient
+from hoft.web.agent import ExactAgent
 from hoft.web.executions import Rows
 from hoft.web.policy import Policy
 
@@ -44,7 +44,7 @@ class Surroundings(Protocol):
     rows: Rows
     limits: Limits
     pseudonym: str
-    client: ExactClient
+    agent: ExactAgent
     reactor: Any
     clock: Callable[[], float]
     spooled: int
@@ -61,6 +61,15 @@ class Surroundings(Protocol):
 
     def released(self, exchange: Exchange) -> None:
         """It has had its turn: the service is done with it."""
+
+    def watch(self, exchange: Exchange) -> None:
+        """Its service is asked: call C{silent} once it is C{due}."""
+
+    def unwatch(self, exchange: Exchange) -> None:
+        """The service has answered, or nothing is wanted of it any more."""
+
+    def room(self, exchange: Exchange) -> bool:
+        """May it put more into the log now?  If not, C{resume} is called when it may."""
 
     def ended(self, exchange: Exchange) -> None:
         """No more parts of it are wanted."""

@@ -5,7 +5,6 @@ the way back.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -23,20 +22,14 @@ from hoft.web.exchange import (
     Part,
     PartWriter,
     Side,
-    body_digest,
-    data_cost,
     decode_abort,
     decode_credit,
-    decode_end,
-    decode_head,
-    decode_part,
-    decode_trailers,
+    decode_message,
     encode_cancel,
-    encode_credit,
 )
 from hoft.web.fields import FieldList, trailers
 from hoft.web.forwarding import returned
-from hoft.web.heads import RequestHead, ResponseHead
+from hoft.web.heads import RequestHead, decode_response
 from hoft.web.problems import (
     Problem,
     bad_response,
@@ -48,8 +41,8 @@ from hoft.web.problems import (
     quota_exceeded,
     too_large,
 )
-from hoft.web.reassembly import Reassembler, Taken
 from hoft.web.requests import BadResponse, Field
+from hoft.web.streaming import ResponseStream
 from hoft.web.targets import Mount
 
 if TYPE_CHECKING:
@@ -60,12 +53,6 @@ GATHER = 1 << 18
 
 UNCOMMITTED = 1 << 20
 """Bytes of one request that may wait for the journal before its caller is held up."""
-
-HELD = 2 << 20
-"""Bytes of one response kept in memory, and fetched from the journal at once."""
-
-CONSUME = 1 << 20
-"""Bytes of one response after which its records leave the journal."""
 
 _RESERVE = 1 << 18
 """Credit that is left unused, for what one more read of the socket may bring."""
@@ -88,7 +75,11 @@ class Waiting:
     """
     One exchange of the ingress; a L{hoft.web.calls.CallReceiver}.
 
+    A response that comes as one MESSAGE is handed to the caller at once; any other is
+    the business of a L{ResponseStream}.
+
     @ivar id: of the exchange.
+    @ivar call: the caller's end of it.
     @ivar due: (clock of the ingress) when the caller has waited long enough.
     @ivar over: nothing will come of it any more.
     """
@@ -110,13 +101,14 @@ class Waiting:
         self.link = link
         self.due = due
         self.over = False
+        self.call = call
         self._ingress = ingress
-        self._call = call
         self._head = head
         self._mount = mount
         # The request:
         self._writer = PartWriter(exchange, Side.INGRESS)
-        self._pending = [self._outgoing(payload) for payload in self._writer.head(head)]
+        self._writer.head(head)
+        self._pending: list[Outgoing] = []
         self._pending_size = 0
         self._uncommitted = 0
         self._granted = WINDOW
@@ -124,19 +116,8 @@ class Waiting:
         self._first: int | None = None
         self._requested = False
         # The response:
-        self._reassembler = Reassembler(Side.EGRESS, HELD)
-        self._ready: deque[Taken] = deque()
-        self._fetching = False
-        self._advancing = False
-        self._pieces: list[bytes] = []
-        self._digest = body_digest()
-        self._trailers: FieldList = []
+        self._stream: ResponseStream | None = None
         self._spent: list[int] = []
-        self._spent_size = 0
-        self._taken = 0
-        self._offered = WINDOW
-        self._left: int | None = None
-        self._last = b""
 
     # --- the request: CallReceiver -------------------------------------------
 
@@ -147,9 +128,7 @@ class Waiting:
         if self._writer.total + len(data) > limit:
             self.fail(too_large(f"the body is larger than {limit} bytes"))
             return
-        for payload in self._writer.data(data):
-            self._pending.append(self._outgoing(payload))
-            self._pending_size += len(payload)
+        self._queue(self._writer.data(data))
         if self._pending_size >= GATHER:
             self._commit()
         self._hold_up()
@@ -163,9 +142,7 @@ class Waiting:
         except ValueError:
             self.fail(too_large("the trailers are too large to cross"))
             return
-        for payload in payloads:
-            self._pending.append(self._outgoing(payload))
-            self._pending_size += len(payload)
+        self._queue(payloads)
         self._commit()
 
     def callLost(self, reason: str) -> None:
@@ -179,8 +156,10 @@ class Waiting:
     def resumeResponse(self) -> None:
         self.advance()
 
-    def _outgoing(self, payload: bytes) -> Outgoing:
-        return Outgoing(payload, REQUESTS, self._head.urgency)
+    def _queue(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._pending.append(Outgoing(payload, REQUESTS, self._head.urgency))
+            self._pending_size += len(payload)
 
     def _commit(self) -> None:
         pending, size = self._pending, self._pending_size
@@ -210,9 +189,9 @@ class Waiting:
             return
         room = self._uncommitted + self._pending_size < UNCOMMITTED
         if room and self._writer.spent + _RESERVE < self._granted:
-            self._call.resumeBody()
+            self.call.resumeBody()
         else:
-            self._call.pauseBody()
+            self.call.pauseBody()
 
     # --- the response ------------------------------------------------------------
 
@@ -221,121 +200,67 @@ class Waiting:
         A part for this exchange is here; L{advance} follows once all that came with it were given.
         """
         try:
-            if part.kind is Kind.CREDIT:
-                self._ingress.consume(self.link, [record])
+            if part.kind is Kind.MESSAGE and self._stream is None:
+                self._spent.append(record)
+                self._whole(part)
+            elif part.kind is Kind.CREDIT:
+                self.consume([record])
                 self._granted = max(self._granted, decode_credit(part))
                 self._hold_up()
             elif part.kind is Kind.ABORT:
                 self._spent.append(record)
                 self._end_by(decode_abort(part))
-            elif not self._reassembler.add(record, part):
-                self._ingress.consume(self.link, [record])
+            else:
+                if self._stream is None:
+                    self._stream = ResponseStream(self)
+                self._stream.add(record, part)
         except RecordError as error:
-            self._spent.append(record)
-            self._contradicted(error)
+            if record not in self._spent:
+                self._spent.append(record)
+            self.contradicted(error)
 
     def advance(self) -> None:
-        """Hand the caller as much of the response as is here and it takes."""
-        if self._advancing:
-            return
-        self._advancing = True
+        """Hand the caller what is here, as far as it takes it."""
+        if self._stream is not None and not self.over:
+            self._stream.advance()
+
+    def _whole(self, part: Part) -> None:
+        head, body = decode_message(part)
         try:
-            while not self.over and (self._call.writable or not self._call.responding):
-                if not self._ready:
-                    self._ready.extend(self._reassembler.take(HELD))
-                    if not self._ready:
-                        break
-                taken = self._ready[0]
-                if taken.part is None:
-                    self._fetch()
-                    break
-                self._ready.popleft()
-                self._take(taken.record, taken.part)
-        except RecordError as error:
-            self._contradicted(error)
+            self.headReceived(head)
+            self.call.write(body)
+            self.finished([])
         except BadResponse as error:
-            self._contradicted(RecordError(str(error)))
-        finally:
-            self._advancing = False
-        if not self.over and self._spent_size >= CONSUME:
-            self._consume()
+            raise RecordError(str(error)) from error
 
-    def _fetch(self) -> None:
-        """Read what is ready but not in memory."""
-        if self._fetching:
-            return
-        self._fetching = True
-        missing = [taken.record for taken in self._ready if taken.part is None]
-        self.link.read(missing).addCallbacks(self._fetched, self._not_fetched)
-
-    def _fetched(self, payloads: list[bytes]) -> None:
-        self._fetching = False
-        if self.over:
-            return
-        found = iter(payloads)
-        try:
-            self._ready = deque(
-                taken if taken.part is not None else evolve(taken, part=decode_part(next(found)))
-                for taken in self._ready
-            )
-        except RecordError as error:
-            self._contradicted(error)
-        else:
-            self.advance()
-
-    def _not_fetched(self, failure: Failure) -> None:
-        self._fetching = False
-        if not self.over:
-            self._ingress.log.failure("A response could not be read from the journal", failure)
-            self.fail(internal_error("the response could not be read from the journal"))
-
-    def _take(self, record: int, part: Part) -> None:
-        self._spent.append(record)
-        self._spent_size += part.size
-        if part.kind is Kind.DATA:
-            self._data(part.body)
-        elif part.kind is Kind.HEAD:
-            self._pieces.append(part.body)
-            if not part.more:
-                head = decode_head(Side.EGRESS, b"".join(self._pieces))
-                assert isinstance(head, ResponseHead)
-                self._respond(head)
-        elif part.kind is Kind.TRAILERS:
-            self._trailers = trailers(decode_trailers(part))
-        elif decode_end(part).digest != self._digest.digest():
-            raise RecordError("a body that is not the one that was sent")
-        else:
-            self._call.write(self._last)
-            self._call.finish(self._trailers)
-            if self._begun and not self._requested:
-                self._cancel()
-            self._end(Outcome.ANSWERED)
-
-    def _respond(self, head: ResponseHead) -> None:
-        ingress, call = self._ingress, self._call
+    def headReceived(self, encoded: bytes) -> int | None:
+        ingress, call = self._ingress, self.call
+        head = decode_response(encoded)
         fields = returned(
             head, ingress.pseudonym, ingress.date(), self._mount, self._head.target, call.secure
         )
         call.respond(head.status, head.reason, fields, head.length)
-        self._left = head.length
+        return head.length
 
-    def _data(self, body: bytes) -> None:
-        self._digest.update(body)
-        self._taken += data_cost(len(body))
-        if self._left is not None:
-            self._left -= len(body)
-        if self._left == 0:
-            # With these bytes the caller would take the response for complete: END is to prove it first.
-            self._last = body
-        else:
-            self._call.write(body)
-        if self._taken + WINDOW - self._offered >= WINDOW // 4:
-            self._offered = self._taken + WINDOW
-            self._ingress.send(self.link, encode_credit(self.id, Side.INGRESS, self._offered))
+    def finished(self, fields: FieldList) -> None:
+        self.call.finish(fields)
+        if self._begun and not self._requested:
+            self._cancel()
+        self._end(Outcome.ANSWERED)
 
-    def _consume(self) -> None:
-        self._ingress.consume(self.link, self._spent)
-        self._spent, self._spent_size = [], 0
+    def send(self, payload: bytes) -> None:
+        self._ingress.send(self.link, payload)
+
+    def consume(self, records: list[int]) -> None:
+        self._ingress.consume(self.link, records)
+
+    def contradicted(self, error: RecordError) -> None:
+        self._ingress.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
+        self.fail(bad_response(f"what came from {self.link.name} is not a response: {error}"))
+
+    def unreadable(self, failure: Failure) -> None:
+        self._ingress.log.failure("A response could not be read from the journal", failure)
+        self.fail(internal_error("the response could not be read from the journal"))
 
     # --- ends ------------------------------------------------------------------
 
@@ -366,32 +291,26 @@ class Waiting:
     @property
     def responding(self) -> bool:
         """The caller has the head of the response already."""
-        return self._call.responding
-
-    def _contradicted(self, error: RecordError) -> None:
-        self._ingress.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
-        self.fail(bad_response(f"what came from {self.link.name} is not a response: {error}"))
+        return self.call.responding
 
     def _cancel(self) -> None:
         """Tell the egress, if it knows of the exchange, that nobody waits any more."""
         if self._begun:
-            self._ingress.send(self.link, encode_cancel(self.id))
+            self.send(encode_cancel(self.id))
 
     def _end_by(self, problem: Problem) -> None:
-        if self._call.responding:
-            self._call.abort()
+        if self.call.responding:
+            self.call.abort()
             self._end(Outcome.CUT)
         else:
-            self._ingress.answer(self._call, problem.during(self.id))
+            self._ingress.answer(self.call, problem.during(self.id))
             self._end(Outcome.PROBLEM)
 
     def _end(self, outcome: Outcome) -> None:
         self.over = True
-        self._spent += [taken.record for taken in self._ready]
-        self._spent += self._reassembler.drain()
-        # A part that contradicts others may be among those that were taken in.
-        self._spent = list(dict.fromkeys(self._spent))
-        self._ready.clear()
         self._pending.clear()
-        self._consume()
+        if self._stream is not None:
+            # A part that contradicts others may be among those that were taken in.
+            self._spent = list(dict.fromkeys(self._spent + self._stream.drain()))
+        self.consume(self._spent)
         self._ingress.ended(self, outcome)

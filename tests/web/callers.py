@@ -28,13 +28,13 @@ from hoft.web.exchange import (
     Side,
     decode_credit,
     decode_end,
-    decode_head,
+    decode_message,
     decode_part,
     decode_trailers,
     encode_abort,
     encode_credit,
 )
-from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
 from hoft.web.ingress import Ingress, Routing
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
@@ -147,12 +147,15 @@ class FarSide:
         for taken in request.reassembler.take():
             assert taken.part is not None
             part = taken.part
-            if part.kind is Kind.HEAD:
+            if part.kind is Kind.MESSAGE:
+                encoded, body = decode_message(part)
+                request.head = decode_request(encoded)
+                request.body.append(body)
+                request.complete = True
+            elif part.kind is Kind.HEAD:
                 request.pieces.append(part.body)
                 if not part.more:
-                    head = decode_head(Side.INGRESS, b"".join(request.pieces))
-                    assert isinstance(head, RequestHead)
-                    request.head = head
+                    request.head = decode_request(b"".join(request.pieces))
             elif part.kind is Kind.DATA:
                 request.body.append(part.body)
             elif part.kind is Kind.TRAILERS:

@@ -33,13 +33,13 @@ from hoft.web.exchange import (
     body_digest,
     decode_abort,
     decode_end,
-    decode_head,
+    decode_message,
     decode_part,
     decode_trailers,
     encode_cancel,
     encode_credit,
 )
-from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_response
 from hoft.web.policy import Policy, Rule
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
@@ -298,12 +298,16 @@ class Call:
                 self._part(taken.part)
 
     def _part(self, part: Part) -> None:
-        if part.kind is Kind.HEAD:
+        if part.kind is Kind.MESSAGE:
+            encoded, body = decode_message(part)
+            self.head = decode_response(encoded)
+            self.size = len(body)
+            self.body = body if self.near.keep else b""
+            self._finish()
+        elif part.kind is Kind.HEAD:
             self._head_bytes += part.body
             if not part.more:
-                head = decode_head(Side.EGRESS, self._head_bytes)
-                assert isinstance(head, ResponseHead)
-                self.head = head
+                self.head = decode_response(self._head_bytes)
         elif part.kind is Kind.DATA:
             self._digest.update(part.body)
             self.size += len(part.body)
@@ -344,9 +348,10 @@ class NearSide:
         trailers: Fields = (),
         id: bytes | None = None,
     ) -> Call:
-        """Send a whole request."""
+        """Send a whole request: as one MESSAGE, if it can be."""
         call = self.expect(id)
-        self.send(*self.parts(call.id, head, body, trailers))
+        writer = PartWriter(call.id, Side.INGRESS)
+        self.send(*writer.head(head), *writer.data(body), *writer.end(trailers))
         return call
 
     def expect(self, id: bytes | None = None) -> Call:
@@ -356,8 +361,9 @@ class NearSide:
         return call
 
     def parts(self, id: bytes, head: RequestHead, body: bytes = b"", trailers: Fields = ()) -> list[bytes]:
+        """A request in parts, however small it is."""
         writer = PartWriter(id, Side.INGRESS)
-        return [*writer.head(head), *writer.data(body), *writer.end(trailers)]
+        return [*writer.head(head, flush=True), *writer.data(body), *writer.end(trailers)]
 
     def send(self, *payloads: bytes) -> None:
         self.link.commit([Outgoing(payload, REQUESTS) for payload in payloads])

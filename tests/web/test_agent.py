@@ -1,5 +1,5 @@
 """
-The exact agent, beneath treq, against real sockets.
+The exact agent against real sockets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IPolicyForHTTPS
 from zope.interface import implementer
 
-from hoft.web.agent import ExactAgent, ExactClient, ExactRequest
+from hoft.web.agent import ExactAgent, ExactRequest
 from hoft.web.connection import ExactResponse
 from hoft.web.origins import Origin
 from hoft.web.responses import ServiceError
@@ -97,12 +97,11 @@ class AgentCase(TestCase):
         self.port = self.service.listen(self)
         self.names = Names()
         self.permitted: Callable[[str], bool] = lambda address: True
-        self.agent = self.make()
+        self.make()
 
     def make(self, **options: Any) -> ExactAgent:
         """An agent that the test's end cleans up after."""
-        agent = ExactAgent(NamingReactor(self.names), **({"connectTimeout": 3.0} | options))
-        self.client = ExactClient(agent, REACTOR)
+        agent = self.agent = ExactAgent(NamingReactor(self.names), **({"connectTimeout": 3.0} | options))
         self.addCleanup(until, lambda: not agent.counters()["connections_open"])
         self.addCleanup(agent.stop)
         return agent
@@ -119,7 +118,7 @@ class AgentCase(TestCase):
         **options: Any,
     ) -> Deferred[ExactResponse]:
         origin = Origin(scheme, host, port or self.port)
-        return self.client.request(
+        return self.agent.send(
             ExactRequest(method, origin, target, fields, lambda address: self.permitted(address), **options),
             body,
         )

@@ -251,6 +251,38 @@ class RefusalTests(RefusalCase):
         self.assertEqual((call.status, self.service.requests), (400, []))
 
     @inlineCallbacks
+    def test_a_whole_request_beside_parts_of_one_is_refused(self) -> Test:
+        call = self.near.expect()
+        head, *_ = self.near.parts(call.id, self.head(b"POST"), b"abc")
+        call.send(head)
+        yield until(lambda: self.egress.counters()["requests"])
+        self.near.call(self.head(b"POST"), b"abc", id=call.id)
+        call = self.near.calls[call.id]
+        yield call.done
+        self.assertEqual((call.status, self.service.requests), (400, []))
+
+    @inlineCallbacks
+    def test_parts_beside_a_whole_request_change_nothing(self) -> Test:
+        self.service.script = lambda service, request: None
+        call = self.near.call(self.head(b"POST"), b"abc")
+        yield until(lambda: self.service.requests)
+        call.send(*self.near.parts(call.id, self.head(b"POST"), b"abc"))
+        yield until(lambda: self.link.unconsumed() == 4)
+        self.service.connections[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        yield call.done
+        self.assertEqual((call.status, len(self.service.requests)), (200, 1))
+        yield until(lambda: not self.link.unconsumed())
+
+    @inlineCallbacks
+    def test_a_whole_request_whose_head_is_none_is_refused(self) -> Test:
+        for body in (b"\0\0\0\1\x80", b"\0\0\0\2\x80\x80abc", b"\0\0\0\1\xff"):
+            call = self.near.expect()
+            call.send(encode_part(Part(Kind.MESSAGE, Side.INGRESS, call.id, 0, body)))
+            yield call.done
+            self.assertEqual((call.status, self.service.requests), (400, []))
+        yield until(lambda: not self.link.unconsumed())
+
+    @inlineCallbacks
     def test_a_body_with_another_digest_never_arrives_as_a_whole(self) -> Test:
         call = self.near.expect()
         head, data, end = self.near.parts(call.id, self.head(b"POST"), b"abc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from hoft.web.exchange import (
     decode_credit,
     decode_end,
     decode_head,
+    decode_message,
     decode_part,
     decode_trailers,
     encode_abort,
@@ -69,6 +71,23 @@ RESPONSE = ResponseHead(
 )
 
 
+MEMBERS = (
+    "method",
+    "scheme",
+    "host",
+    "port",
+    "target",
+    "credentials",
+    "length",
+    "deadline",
+    "retry",
+    "urgency",
+    "caller",
+    "headers",
+)
+RESPONSE_MEMBERS = ("status", "reason", "length", "callee", "stages", "headers")
+
+
 class PartTests(SynchronousTestCase):
     def test_the_layout_is_the_documented_one(self) -> None:
         part = Part(Kind.DATA, Side.EGRESS, ID, 0x01020304, b"body")
@@ -84,6 +103,8 @@ class PartTests(SynchronousTestCase):
             Part(Kind.ABORT, Side.EGRESS, ID, 0, b"x"),
             Part(Kind.CREDIT, Side.EGRESS, ID, 0, bytes(8)),
             Part(Kind.CANCEL, Side.INGRESS, ID, 0, b""),
+            Part(Kind.MESSAGE, Side.INGRESS, ID, 0, b"\0\0\0\1h"),
+            Part(Kind.MESSAGE, Side.EGRESS, ID, 0, b"\0\0\0\2he" + b"x" * (MAX_BODY - 6)),
         ):
             self.assertEqual(decode_part(encode_part(part)), part)
             self.assertEqual(part.size, len(encode_part(part)))
@@ -100,7 +121,7 @@ class PartTests(SynchronousTestCase):
             "nothing": b"",
             "too short": b"\x02\x00" + ID + b"\0\0\0",
             "kind 0": b"\x00\x00" + ID + none,
-            "unknown kind": b"\x08\x00" + ID + none + b"x",
+            "unknown kind": b"\x09\x00" + ID + none + b"x",
             "unknown flag": b"\x02\x04" + ID + none + b"x",
             "more on DATA": b"\x02\x02" + ID + none + b"x",
             "empty HEAD": b"\x01\x00" + ID + none,
@@ -113,6 +134,16 @@ class PartTests(SynchronousTestCase):
             "short CREDIT": b"\x06\x00" + ID + none + bytes(7),
             "CANCEL from egress": b"\x07\x01" + ID + none,
             "CANCEL with a body": b"\x07\x00" + ID + none + b"x",
+            "MESSAGE with a number": b"\x08\x00" + ID + number + b"\0\0\0\1h",
+            "more on MESSAGE": b"\x08\x02" + ID + none + b"\0\0\0\1h",
+            "MESSAGE without a length": b"\x08\x00" + ID + none + b"\0\0\0",
+            "empty MESSAGE": b"\x08\x00" + ID + none,
+            "MESSAGE with an empty head": b"\x08\x00" + ID + none + b"\0\0\0\0body",
+            "MESSAGE with a length alone": b"\x08\x00" + ID + none + b"\0\0\0\0",
+            "MESSAGE shorter than its head": b"\x08\x00" + ID + none + b"\0\0\0\3he",
+            "MESSAGE with an endless head": b"\x08\x00" + ID + none + b"\xff\xff\xff\xffhead",
+            "empty TRAILERS": b"\x03\x00" + ID + none,
+            "empty ABORT": b"\x05\x01" + ID + none,
         }.items():
             try:
                 decode_part(payload)
@@ -121,7 +152,7 @@ class PartTests(SynchronousTestCase):
             self.fail(f"{what} passed")
 
     @settings(derandomize=True, deadline=None, max_examples=200, database=None)
-    @given(st.binary(max_size=80))
+    @given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda body: bytes((8, 1)) + bytes(20) + body))
     def test_any_bytes_are_a_part_or_a_record_error(self, payload: bytes) -> None:
         try:
             part = decode_part(payload)
@@ -148,16 +179,35 @@ class WriterTests(SynchronousTestCase):
         digest.update(b"body")
         self.assertEqual((end.total, end.digest), (4, digest.digest()))
 
-    def test_a_message_without_body_is_head_and_end(self) -> None:
+    def test_what_is_small_and_whole_is_one_part(self) -> None:
+        for body in (b"", b"body"):
+            writer = PartWriter(ID, Side.EGRESS)
+            self.assertEqual(writer.head(RESPONSE) + writer.data(body[:1]) + writer.data(body[1:]), [])
+            (payload,) = writer.end()
+            part = decode_part(payload, Side.EGRESS)
+            self.assertEqual((part.kind, part.number, part.exchange), (Kind.MESSAGE, 0, ID))
+            head, rest = decode_message(part)
+            self.assertEqual((decode_head(Side.EGRESS, head), rest), (RESPONSE, body))
+            self.assertEqual((writer.total, writer.spent), (len(body), 0))
+
+    def test_one_part_is_what_fits_a_record_and_no_more(self) -> None:
+        room = MAX_BODY - 4 - len(encode_head(RESPONSE))
+        for size, kinds in ((room, [Kind.MESSAGE]), (room + 1, [Kind.HEAD, Kind.DATA, Kind.END])):
+            writer = PartWriter(ID, Side.EGRESS)
+            payloads = writer.head(RESPONSE) + writer.data(bytes(size)) + writer.end()
+            self.assertEqual([decode_part(payload).kind for payload in payloads], kinds)
+
+    def test_what_was_begun_in_parts_ends_in_parts(self) -> None:
         writer = PartWriter(ID, Side.EGRESS)
-        parts = [decode_part(payload) for payload in writer.head(RESPONSE) + writer.end()]
+        payloads = writer.head(RESPONSE, flush=True) + writer.end()
+        parts = [decode_part(payload) for payload in payloads]
         self.assertEqual([part.kind for part in parts], [Kind.HEAD, Kind.END])
         self.assertEqual({part.side for part in parts}, {Side.EGRESS})
         self.assertEqual(decode_end(parts[1]).total, 0)
 
     def test_a_large_head_spans_parts(self) -> None:
         head = RequestHead(b"GET", "http", "h", b"/", [(b"X", b"y" * 200_000)])
-        payloads = PartWriter(ID, Side.INGRESS).head(head)
+        payloads = PartWriter(ID, Side.INGRESS).head(head, flush=True)
         parts = [decode_part(payload) for payload in payloads]
         self.assertEqual([part.more for part in parts], [True, True, True, False])
         self.assertEqual({len(payload) for payload in payloads[:-1]}, {MAX_RECORD})
@@ -234,10 +284,12 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(decode_request(encode_head(REQUEST)), REQUEST)
         self.assertEqual(decode_response(encode_head(RESPONSE)), RESPONSE)
 
-    def test_what_may_be_left_out_is(self) -> None:
+    def test_what_is_not_known_is_null(self) -> None:
         request = RequestHead(b"GET", "http", "h", b"*")
         self.assertEqual(decode_request(encode_head(request)), request)
-        self.assertNotIn(b"port", encode_head(request))
+        members = dict(zip(MEMBERS, cbor.decode_strict(encode_head(request), limit=MAX_HEAD), strict=True))
+        unknown = {name for name, value in members.items() if value is None}
+        self.assertEqual(unknown, {"port", "credentials", "length", "caller"})
         response = ResponseHead(200)
         self.assertEqual(decode_response(encode_head(response)), response)
 
@@ -268,15 +320,27 @@ class HeadTests(SynchronousTestCase):
             {"target": b""},
             {"target": "/"},
             {"headers": {}},
-            {"headers": [[b"a", b"b", b"c"]]},
-            {"headers": [[b"a"]]},
-            {"headers": [["a", b"b"]]},
-            {"headers": [b"ab"]},
-            {"headers": [[b"a", b"b"]] * (MAX_FIELDS + 1)},
+            {"headers": None},
+            {"headers": [b"a", b"b", b"c"]},
+            {"headers": [b"a"]},
+            {"headers": ["a", b"b"]},
+            {"headers": [b"a", None]},
+            {"headers": [[b"a", b"b"]]},
+            {"headers": [b"a", b"b"] * (MAX_FIELDS + 1)},
+            {"method": None},
+            {"scheme": None},
+            {"host": None},
+            {"target": None},
+            {"deadline": None},
+            {"retry": None},
+            {"urgency": None},
+            {"urgency": True},
+            {"length": True},
+            {"length": b"1"},
+            {"credentials": {}},
             {"port": 0},
             {"port": 65536},
             {"port": True},
-            {"port": None},
             {"credentials": "u:p"},
             {"length": -1},
             {"length": 1 << 63},
@@ -292,7 +356,6 @@ class HeadTests(SynchronousTestCase):
             {"caller": 5},
             {"caller": ""},
             {"another": 1},
-            {"status": 200},
         )
 
     def test_a_response_head_is_exactly_as_it_must_be(self) -> None:
@@ -307,33 +370,61 @@ class HeadTests(SynchronousTestCase):
             {"headers": None},
             {"length": -1},
             {"callee": b"h"},
-            {"stages": [["a", -1]]},
-            {"stages": [["a", 1 << 60]]},
-            {"stages": [["a"]]},
-            {"stages": [["a", 1]] * 17},
-            {"method": b"GET"},
+            {"status": None},
+            {"reason": None},
+            {"stages": None},
+            {"stages": ["a", -1]},
+            {"stages": ["a", 1 << 60]},
+            {"stages": ["a", True]},
+            {"stages": ["a", None]},
+            {"stages": [b"a", 1]},
+            {"stages": ["a"]},
+            {"stages": [["a", 1]]},
+            {"stages": ["a", 1] * 17},
+            {"another": 1},
         )
 
     def refuses(self, head: RequestHead | ResponseHead, *changes: dict[str, object]) -> None:
-        decode = decode_request if isinstance(head, RequestHead) else decode_response
-        good = cbor.decode_strict(encode_head(head), limit=MAX_HEAD)
-        self.assertEqual(decode(cbor.encode(good)), head)
-        required = {"method", "scheme", "host", "target", "headers", "deadline", "retry", "urgency"}
-        required |= {"status", "reason", "stages"}
-        for name in required & good.keys():
-            missing = {key: value for key, value in good.items() if key != name}
+        decode: Callable[[bytes], object] = (
+            decode_request if isinstance(head, RequestHead) else decode_response
+        )
+        names = MEMBERS if isinstance(head, RequestHead) else RESPONSE_MEMBERS
+        good = dict(zip(names, cbor.decode_strict(encode_head(head), limit=MAX_HEAD), strict=True))
+        self.assertEqual(decode(cbor.encode(list(good.values()))), head)
+        for name in names:
+            missing = [value for key, value in good.items() if key != name]
             self.assertRaises(RecordError, decode, cbor.encode(missing))
         for change in changes:
             try:
-                decode(cbor.encode(good | change))
+                decode(cbor.encode(list((good | change).values())))
             except RecordError:
                 continue
             self.fail(f"{change} passed")
 
-    def test_what_is_no_map_is_refused(self) -> None:
+    def test_what_is_no_array_is_refused(self) -> None:
         for data in (b"", b"\x80", b"\xa0", b"\xff", encode_head(REQUEST) + b"\0", encode_head(REQUEST)[:-1]):
             self.assertRaises(RecordError, decode_request, data)
             self.assertRaises(RecordError, decode_response, data)
+
+    def test_a_head_has_one_encoding(self) -> None:
+        """What says the same in another way is refused, although its values are as they must be."""
+        good = encode_head(REQUEST)
+        self.assertEqual(decode_request(good), REQUEST)
+        self.assertEqual(good[0], 0x8C)
+        method = good.index(b"\x45PATCH")
+        for other in (
+            b"\x98\x0c" + good[1:],
+            b"\x9f" + good[1:] + b"\xff",
+            b"\xd9\xd9\xf7" + good,
+            good[:method] + b"\x58\x05" + good[method + 1 :],
+            good[:method] + b"\x5f" + good[method : method + 6] + b"\xff" + good[method + 6 :],
+            good[:method] + b"\xd8\x25" + good[method:],
+            good.replace(b"\x1a\x00\xbe\xbc\x20", b"\xfb\x41\x67\xd7\x84\x00\x00\x00\x00"),
+            good.replace(b"\x1a\x00\xbe\xbc\x20", b"\x1b\x00\x00\x00\x00\x00\xbe\xbc\x20"),
+            good.replace(b"\x1a\x00\xbe\xbc\x20", b"\xc2\x44\x00\xbe\xbc\x20"),
+        ):
+            self.assertNotEqual(other, good)
+            self.assertRaises(RecordError, decode_request, other)
 
     def test_a_head_above_the_limit_is_a_mistake_here_and_refused_there(self) -> None:
         large = RequestHead(b"GET", "http", "h", b"/", [(b"X", bytes(MAX_HEAD))])

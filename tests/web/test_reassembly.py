@@ -48,6 +48,11 @@ def end(number: int, total: int) -> Part:
     return Part(Kind.END, Side.INGRESS, ID, number, total.to_bytes(8, "big") + bytes(32))
 
 
+def message_part(body: bytes) -> Part:
+    return Part(Kind.MESSAGE, Side.INGRESS, ID, 0, b"\0\0\0\1h" + body)
+
+
+HEAD_PART_MORE = Part(Kind.HEAD, Side.INGRESS, ID, 1, b"h", more=True)
 HEAD_PART = Part(Kind.HEAD, Side.INGRESS, ID, 0, b"h")
 
 
@@ -129,6 +134,15 @@ class OrderTests(SynchronousTestCase):
         assembler.add(50, HEAD_PART)
         assembler.add(51, data(1))
         self.assertEqual(assembler.take(), [Taken(50, 0, HEAD_PART), Taken(51, 1, None)])
+
+    def test_a_whole_message_is_complete_at_once(self) -> None:
+        assembler = Reassembler(Side.INGRESS, hold=0)
+        whole = message_part(b"body")
+        self.assertTrue(assembler.add(50, whole))
+        self.assertTrue(assembler.complete and assembler.head_complete)
+        self.assertEqual((assembler.received, assembler.accepted, assembler.waiting), (4, MIN_COST, 1))
+        self.assertEqual(assembler.take(0), [Taken(50, 0, whole)])
+        self.assertEqual((assembler.held, assembler.waiting, assembler.take()), (0, 0, []))
 
 
 class CreditTests(SynchronousTestCase):
@@ -236,8 +250,26 @@ class ContradictionTests(SynchronousTestCase):
         self.refuses(HEAD_PART, data(1, b"abc"), end(2, 2))
         self.refuses(HEAD_PART, end(2, 4), data(1, b"abc"))
 
+    def test_a_whole_message_stands_alone(self) -> None:
+        whole = message_part(b"body")
+        for part in (HEAD_PART, data(1), end(1, 4), data(5), HEAD_PART_MORE):
+            self.refuses(whole, part)
+            self.refuses(part, whole)
+        self.refuses(whole, data(0))
+        self.refuses(whole, end(0, 4))
+        self.refuses(HEAD_PART, end(1, 0), whole)
+
+    def test_a_whole_message_that_was_here_changes_nothing(self) -> None:
+        assembler = self.add(message_part(b"body"))
+        self.assertFalse(assembler.add(7, message_part(b"body")))
+        assembler.take()
+        self.assertFalse(assembler.add(8, message_part(b"body")))
+        self.assertEqual((assembler.take(), assembler.drain()), ([], []))
+        self.assertRaises(RecordError, assembler.add, 9, HEAD_PART)
+
     def test_parts_of_the_other_message_do_not_belong(self) -> None:
         self.refuses(Part(Kind.HEAD, Side.EGRESS, ID, 0, b"h"))
+        self.refuses(Part(Kind.MESSAGE, Side.EGRESS, ID, 0, b"\0\0\0\1h"))
 
     def test_unnumbered_parts_do_not_belong(self) -> None:
         self.refuses(decode_part(encode_credit(ID, Side.INGRESS, 1)))
