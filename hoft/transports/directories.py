@@ -60,7 +60,7 @@ class Root:
             self._check_mount(descriptor)
             yield descriptor
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def _check_mount(self, descriptor: int) -> None:
         """
@@ -84,12 +84,32 @@ def subfolder(root: int, name: str, listable: bool = False) -> Iterator[int]:
 
     @raise OSError: C{ENOENT}; C{ENOTDIR} or C{ELOOP} where it is no directory.
     """
-    flags = _LISTABLE if listable else _NAME_ONLY
-    descriptor = os.open(name, flags | os.O_NOFOLLOW, dir_fd=root)
+    descriptor = open_subfolder(root, name, listable)
     try:
         yield descriptor
     finally:
+        close(descriptor)
+
+
+def open_subfolder(root: int, name: str, listable: bool = False) -> int:
+    """
+    The same, for the caller to close.
+
+    @raise OSError: see L{subfolder}.
+    """
+    flags = _LISTABLE if listable else _NAME_ONLY
+    return os.open(name, flags | os.O_NOFOLLOW, dir_fd=root)
+
+
+def close(descriptor: int) -> None:
+    """
+    Close what was only read, or is not wanted any more: whatever the carrier
+    says to that, nothing is lost and the descriptor is free.
+    """
+    try:
         os.close(descriptor)
+    except OSError:
+        return
 
 
 def make_subfolder(root: int, name: str) -> None:
@@ -131,9 +151,12 @@ def open_regular(folder: int, name: str) -> int:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise NotAFile(f"{name!r} is not a regular file") from error
         raise
-    if not S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotAFile(f"{name!r} is not a regular file")
+    try:
+        if not S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAFile(f"{name!r} is not a regular file")
+    except BaseException:
+        close(descriptor)
+        raise
     return descriptor
 
 
@@ -141,7 +164,8 @@ def create_regular(folder: int, name: str, mode: int) -> int:
     """
     Create a file that did not exist, for writing, with exactly this mode.
 
-    @raise OSError: among others, something of that name exists.
+    @raise OSError: among others, something of that name exists; otherwise the
+        file may be there all the same.
     """
     descriptor = os.open(name, _CREATE, mode, dir_fd=folder)
     try:
@@ -150,8 +174,7 @@ def create_regular(folder: int, name: str, mode: int) -> int:
         if os.fstat(descriptor).st_gid != like.st_gid:
             _try(os.fchown, descriptor, -1, like.st_gid)
     except BaseException:
-        os.close(descriptor)
-        unlink(folder, name)
+        close(descriptor)
         raise
     return descriptor
 

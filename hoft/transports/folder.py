@@ -83,6 +83,7 @@ class FolderCarrier:
     then on the two alternate.
 
     @param watch: use inotify where the system has it.
+    @param workers: makes a worker of that name; L{None} makes threads.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class FolderCarrier:
         boot: int,
         clock: Callable[[], float],
         watch: bool = True,
+        workers: Callable[[str], IWorker] | None = None,
     ) -> None:
         self._reactor = reactor
         self._location = location
@@ -100,6 +102,7 @@ class FolderCarrier:
         self._clock = clock
         self._wants_watch = watch
         self._tally = Tally(*_COUNTERS)
+        self._make_worker = workers or (lambda name: Worker(reactor, f"folder {name}"))
         self._workers: dict[str, IWorker] = {}
         self._reads = Root(location.inbox, "inbox")
         self._writes = Root(location.outbox, "outbox")
@@ -213,7 +216,7 @@ class FolderCarrier:
     def _worker(self, job: str) -> IWorker:
         worker = self._workers.get(job)
         if worker is None:
-            worker = self._workers[job] = Worker(self._reactor, f"folder {job}")
+            worker = self._workers[job] = self._make_worker(job)
         return worker
 
     # -- is it there?

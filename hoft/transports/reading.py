@@ -15,7 +15,7 @@ from attrs import define, frozen
 
 from hoft.errors import CarrierError
 from hoft.interfaces import MAX_PIECE, PREFIX
-from hoft.transports.directories import Root, open_regular, subfolder
+from hoft.transports.directories import Root, close, open_regular, subfolder
 from hoft.transports.scanning import Condemned, Entry
 from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
 
@@ -161,7 +161,7 @@ class Inbox:
         try:
             return _look(file, entry.text, offset, prefix, whole)
         finally:
-            os.close(file)
+            close(file)
 
 
 def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool) -> Look:

@@ -22,6 +22,10 @@ _SHARE = 20
 """A directory that took t seconds to list is left alone for this many times t."""
 
 
+_GONE = (1.0, 60.0)
+"""Seconds for which a file that was gone is not looked for again, from the first to the longest."""
+
+
 @frozen
 class Entry:
     """
@@ -80,14 +84,45 @@ class Condemned:
     modified: int
 
 
+@frozen
+class _Gone:
+    """A file that is not there any more, though a listing may go on to show it for minutes."""
+
+    inode: int
+    wait: float
+    """Seconds for which such a listing was not believed."""
+    until: float
+
+
 class _Listing:
-    """One directory's names as last seen, and when it may be listed again."""
+    """
+    One directory as last seen.
+
+    @ivar inodes: names that were told of.
+    @ivar strange: names that are no packets'.
+    @ivar gone: names that were told of and turned out not to be there.
+    @ivar not_before: when it may be listed again.
+    """
 
     def __init__(self, flat: bool) -> None:
         self.flat = flat
         self.inodes: dict[str, int] = {}
         self.strange: dict[str, int] = {}
+        self.gone: dict[str, _Gone] = {}
         self.not_before = float("-inf")
+
+    def bury(self, name: str, now: float) -> None:
+        """Tell of it again if it is there, but run ever more slowly after what an old listing shows."""
+        inode = self.inodes.pop(name, None)
+        if inode is not None:
+            last = self.gone.get(name)
+            wait = _GONE[0] if last is None or last.inode != inode else min(2 * last.wait, _GONE[1])
+            self.gone[name] = _Gone(inode, wait, now + wait)
+
+    def is_gone(self, name: str, inode: int, now: float) -> bool:
+        """Whether this is only an old listing's word for it."""
+        gone = self.gone.get(name)
+        return gone is not None and gone.inode == inode and now < gone.until
 
 
 class Scanner:
@@ -118,7 +153,8 @@ class Scanner:
         @raise OSError: it cannot be listed.
         """
         for name in forget:
-            self._forget(name)
+            for listing in (self._subfolder, self._flat):
+                listing.bury(name, self._clock())
         found = Scan()
         with self._root.opened(listable=True) as root:
             places = [_place(root)]
@@ -148,10 +184,6 @@ class Scanner:
         with self._root.opened() as root:
             return [self._delete(root, each) for each in condemned]
 
-    def _forget(self, name: str) -> None:
-        self._subfolder.inodes.pop(name, None)
-        self._flat.inodes.pop(name, None)
-
     def _delete(self, root: int, condemned: Condemned) -> Fate:
         name = condemned.entry.text
         try:
@@ -165,8 +197,12 @@ class Scanner:
         except OSError:
             fate = Fate.KEPT
         if fate is Fate.GONE:
-            # Of both: what the other directory has under this name gets its turn now.
-            self._forget(name)
+            here, there = self._subfolder, self._flat
+            if condemned.entry.flat:
+                here, there = there, here
+            here.bury(name, self._clock())
+            # What the other directory has under this name gets its turn now.
+            there.inodes.pop(name, None)
         return fate
 
     def _list(self, folder: int, listing: _Listing, found: Scan, budget: int) -> None:
@@ -174,7 +210,7 @@ class Scanner:
         if began < listing.not_before:
             return
         before, now = listing.inodes, {}
-        strange_now = {}
+        strange_now, gone_now = {}, {}
         own = self._own
         room = MAX_ENTRIES
         with os.scandir(folder) as entries:
@@ -189,6 +225,8 @@ class Scanner:
                         found.replaced.append(name)
                 elif name in listing.strange and listing.strange[name] == entry.inode():
                     strange_now[name] = listing.strange[name]
+                elif listing.is_gone(name, entry.inode(), began):
+                    gone_now[name] = listing.gone[name]
                 elif room <= len(now) + len(strange_now):
                     continue
                 elif not name.startswith(".") and not (listing.flat and name == own):
@@ -200,17 +238,19 @@ class Scanner:
                     elif budget > 0:
                         budget -= 1
                         now[name] = entry.inode()
+                        if name in listing.gone:
+                            gone_now[name] = listing.gone[name]
                         found.added.append(Entry(parsed, listing.flat))
                     else:
                         found.more = True
         found.vanished.extend((name, listing.flat) for name in before.keys() - now.keys())
-        listing.inodes, listing.strange = now, strange_now
+        listing.inodes, listing.strange, listing.gone = now, strange_now, gone_now
         ended = self._clock()
         listing.not_before = ended + _SHARE * (ended - began) if ended - began > 0.002 else ended
 
     def _nothing(self, listing: _Listing, found: Scan) -> None:
         found.vanished.extend((name, listing.flat) for name in listing.inodes)
-        listing.inodes, listing.strange = {}, {}
+        listing.inodes, listing.strange, listing.gone = {}, {}, {}
 
 
 def _place(folder: int) -> tuple[int, int]:

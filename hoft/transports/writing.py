@@ -23,8 +23,10 @@ from hoft.errors import CarrierDown, CarrierError, WorkerStopped
 from hoft.interfaces import MAX_PIECE, IFileTransport, IFileWriter, IWorker
 from hoft.transports.directories import (
     Root,
+    close,
     create_regular,
     make_subfolder,
+    open_subfolder,
     packet_mode,
     publish,
     subfolder,
@@ -84,6 +86,7 @@ class Outbox:
         self._lock = Lock()
         self._recipients: set[UUID] = set()
         self._failing: set[UUID] = set()
+        self._stumps: dict[UUID, list[str]] = {}
         self._broken = False
         self._down = False
 
@@ -147,14 +150,35 @@ class Outbox:
             # Without a subfolder there is nothing to sweep, and who may only write there cannot look.
             return
 
+    def left_behind(self, recipient: UUID, hidden: str) -> None:
+        """A temporary file could not be deleted: that is tried again once something works."""
+        with self._lock:
+            stumps = self._stumps.setdefault(recipient, [])
+            if len(stumps) < MAX_WAITING:
+                stumps.append(hidden)
+
     def works(self, recipient: UUID) -> None:
         """Something was published."""
         with self._lock:
             self._failing.discard(recipient)
             self._broken = False
             was_down, self._down = self._down, False
+            stumps = self._stumps.pop(recipient, ())
         if was_down:
             self._reported(recipient, None)
+        if stumps:
+            self._clear(recipient, stumps)
+
+    def _clear(self, recipient: UUID, stumps: Iterable[str]) -> None:
+        try:
+            with self.root.opened() as root, subfolder(root, str(recipient)) as folder:
+                stumps = [hidden for hidden in stumps if not unlink(folder, hidden)]
+        except FileNotFoundError:
+            return
+        except (OSError, CarrierError):
+            log.debug("not cleared away yet: {stumps}", stumps=stumps)
+        for hidden in stumps:
+            self.left_behind(recipient, hidden)
 
     def fails(self, recipient: UUID, error: OSError | CarrierError) -> CarrierError:
         """Something could not be written; returns what to raise."""
@@ -211,15 +235,15 @@ class FolderWriter:
                 try:
                     self._begin_in(root, name)
                 except FileNotFoundError:
+                    self._close()
                     make_subfolder(root, name)
                     self._begin_in(root, name)
         except (OSError, CarrierDown) as error:
             raise outbox.fails(self._recipient, error) from error
 
     def _begin_in(self, root: int, name: str) -> None:
-        with subfolder(root, name) as folder:
-            self._file = create_regular(folder, self._hidden, self._outbox.mode_in(folder))
-            self._folder = os.dup(folder)
+        self._folder = open_subfolder(root, name)
+        self._file = create_regular(self._folder, self._hidden, self._outbox.mode_in(self._folder))
 
     def write(self, piece: bytes) -> None:
         """See L{IFileWriter.write}."""
@@ -252,17 +276,14 @@ class FolderWriter:
 
     def abandon(self) -> None:
         """See L{IFileWriter.abandon}.  What is published already stays."""
-        if self._folder >= 0:
-            unlink(self._folder, self._hidden)
+        if self._folder >= 0 and not unlink(self._folder, self._hidden):
+            self._outbox.left_behind(self._recipient, self._hidden)
         self._close()
 
     def _close(self) -> None:
         for descriptor in (self._file, self._folder):
             if descriptor >= 0:
-                try:
-                    os.close(descriptor)
-                except OSError:  # the data is lost or not wanted, the descriptor is free
-                    continue
+                close(descriptor)
         self._file = self._folder = -1
 
 

@@ -28,7 +28,7 @@ from twisted.trial.unittest import TestCase
 from hoft.errors import CarrierError, ConfigurationError
 from hoft.interfaces import MAX_PIECE, Verdict
 from hoft.testing.harness import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
-from hoft.transports import folder
+from hoft.transports import directories, folder, writing
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
@@ -567,13 +567,13 @@ class RootTests(FolderTestCase):
         answers.set()
         yield self.until(lambda: receiver.health == ["up", "down", "up"], "it is up again")
         answers.clear()
-        creating = os.dup  # what every file that is written takes
+        creating = directories.create_regular
 
-        def hung_dup(descriptor: int) -> int:
+        def hung_create(folder: int, name: str, mode: int) -> int:
             answers.wait(20)
-            return creating(descriptor)
+            return creating(folder, name, mode)
 
-        self.patch(os, "dup", hung_dup)
+        self.patch(writing, "create_regular", hung_create)
         transport.write(b"hangs")
         yield self.until(lambda: receiver.health[-1] == "down", "it is down")
         began = time.monotonic()

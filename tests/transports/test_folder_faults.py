@@ -1,0 +1,279 @@
+"""
+The folder carrier while its file system fails: each call, in each way, once and for good.
+
+In virtual time, over a file system in memory; what a real one can show is in
+L{tests.transports.test_folder}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from itertools import pairwise
+from random import Random
+
+from twisted.internet.defer import Deferred
+
+from hoft.errors import CarrierError
+from hoft.interfaces import MAX_PIECE, Verdict
+from hoft.testing.harness import ALICE, BOB, RecordingReceiver, pattern
+from hoft.transports.filenames import FileName
+from hoft.transports.folder import FolderCarrier
+from hoft.transports.writing import FolderTransport
+
+from .filesystem import VirtualFolderTestCase
+
+SOAK = int(os.environ.get("HOFT_SOAK", "0"))
+
+ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINTR,
+)
+
+LETTERS = (pattern(3000, 1), pattern(MAX_PIECE + 5000, 2), pattern(100, 3))
+
+
+class Post:
+    """
+    As a link does: writes each letter into one file after another until it has
+    arrived, and then removes them.
+
+    @ivar failed: how often a file could not be written.
+    """
+
+    def __init__(
+        self, case: VirtualFolderTestCase, transport: FolderTransport, at: RecordingReceiver
+    ) -> None:
+        self.failed = 0
+        self._clock = case.clock
+        self._transport = transport
+        self._at = at
+        self._names: dict[bytes, list[str]] = {}
+        self._wait = 0.5
+
+    def send(self, letter: bytes) -> None:
+        """See that it arrives."""
+        names = self._names.setdefault(letter, [])
+        if letter in self._at.consumed.values():
+            self._transport.remove(names)
+            return
+        pause = 3.0
+        try:
+            writer = self._transport.create()
+            try:
+                for start in range(0, len(letter), MAX_PIECE):
+                    writer.write(letter[start : start + MAX_PIECE])
+                writer.finish()
+                names.append(writer.name)
+                self._wait = 0.5
+            except CarrierError:
+                writer.abandon()
+                raise
+        except CarrierError:
+            self.failed += 1
+            pause, self._wait = self._wait, min(2 * self._wait, 60.0)
+        self._clock.callLater(pause, self.send, letter)
+
+
+def name(number: int) -> str:
+    """A packet's name."""
+    return str(FileName(ALICE, BOB, 7, number))
+
+
+class EveryCallTests(VirtualFolderTestCase):
+    """Whichever call fails, all letters arrive, and nothing is left behind."""
+
+    def live(self, fault: tuple[int, int, bool] | None = None) -> int:
+        """
+        Two nodes, three letters.
+
+        @param fault: which call fails, counted from the carriers' start; how; and
+            whether all that follow fail too, for ten minutes.
+        @return: how many calls it took.
+        """
+        self.begin()
+        calls = 0
+
+        def fails(_: str) -> int | None:
+            nonlocal calls
+            calls += 1
+            if fault is not None and (calls == fault[0] or (fault[2] and fault[0] <= calls < limit)):
+                return fault[1]
+            return None
+
+        limit = 1 << 62
+        alice, at_alice = self.node(ALICE)
+        bob, at_bob = self.node(BOB)
+        self.clock.advance(1)
+        self.files.fault = fails
+        at_bob.complete = lambda content: content in LETTERS
+        transport = alice.transport(BOB)
+        post = Post(self, transport, at_bob)
+        for letter in LETTERS:
+            post.send(letter)
+        if fault is not None and fault[2]:
+            self.clock.advance(300)
+            self.assertLess(calls, fault[0] + 4000, "calls that fail are not made in haste")
+            limit = 0
+        done = lambda: set(LETTERS) <= set(at_bob.consumed.values())  # noqa: E731  # shorter than a function
+        self.until(done, 130, "all letters arrive")
+        self.clock.advance(100)
+        self.assertEqual(self.files.folder(BOB), {})
+        self.assertEqual(self.files.open_files, {})
+        for carrier, receiver in ((alice, at_alice), (bob, at_bob)):
+            self.assertEqual(receiver.faults, [])
+            self.assertEqual(receiver.health, ["up", *["down", "up"] * (len(receiver.health) // 2)])
+            self.stop(carrier)
+        return calls
+
+    def stop(self, carrier: FolderCarrier) -> None:
+        """And nothing of it goes on."""
+        carrier.stop()
+        self.clock.advance(10)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def each(self, lasting: bool) -> None:
+        """A share of all, another with each C{HOFT_SOAK}; with a large one all of them."""
+        calls = self.live()
+        self.assertGreater(calls, 80)
+        share = max(1, 70 // (1 + SOAK))
+        cases = [(number, error) for number in range(1, 81) for error in ERRORS]
+        for number, error in cases[SOAK % share :: share]:
+            try:
+                self.live((number, error, lasting))
+            except BaseException as wrong:
+                wrong.add_note(
+                    f"call {number}: {errno.errorcode[error]}, {'for good' if lasting else 'once'}"
+                )
+                raise
+
+    def test_once(self) -> None:
+        """One call fails, in turn each call in each way."""
+        self.each(lasting=False)
+
+    def test_forGood(self) -> None:
+        """From some call on all fail, for minutes; then all goes on by itself."""
+        self.each(lasting=True)
+
+
+class FullTests(VirtualFolderTestCase):
+    """A folder without room."""
+
+    def test_full(self) -> None:
+        """
+        It is down and says why, keeps no stump, is tried at least once a
+        minute, and all goes on by itself once there is room.
+        """
+        alice, at_alice = self.node(ALICE)
+        _, at_bob = self.node(BOB)
+        at_bob.complete = lambda content: content in LETTERS
+        transport = alice.transport(BOB)
+        self.clock.advance(1)
+        self.files.room = 2000
+        post = Post(self, transport, at_bob)
+        post.send(LETTERS[0])
+        self.clock.advance(1200)
+        self.assertEqual(at_alice.health, ["up", "down"])
+        self.assertIn("No space left", at_alice.reasons[0])
+        self.assertEqual(self.files.folder(BOB), {})
+        tries = self.files.created
+        self.assertLess(max(later - sooner for sooner, later in pairwise(tries)), 61)
+        self.assertLess(len(tries), 70)
+        self.assertGreater(post.failed, 10)
+        self.files.room = 1 << 40
+        self.until(lambda: at_alice.health[-1] == "up", 61, "it is up again")
+        self.until(lambda: LETTERS[0] in at_bob.consumed.values(), 61, "the letter arrives")
+
+
+class ListingTests(VirtualFolderTestCase):
+    """Folders whose listings are old, as on NFS, SMB and rclone's mounts."""
+
+    def test_stale(self) -> None:
+        """Files arrive once each, and those that are only listed still are not run after."""
+        for stale in (10.0, 60.0):
+            self.begin()
+            self.files.stale = stale
+            bob, receiver = self.node(BOB)
+            for number in range(50):
+                self.files.put(BOB, name(number), b"%d" % number)
+            self.clock.advance(2 * stale)
+            for number in range(50, 100):
+                self.files.put(BOB, name(number), b"%d" % number)
+            before = self.files.calls["open"]
+            self.clock.advance(4 * stale)
+            self.assertEqual(len(receiver.pieces), 100)
+            self.assertEqual(len(receiver.consumed), 100)
+            self.assertEqual(self.files.folder(BOB), {})
+            scans = 2 * (4 * stale + 200)
+            self.assertLess(self.files.calls["open"] - before, scans + 50 * 30)
+            self.assertEqual(bob.counters()["read_errors"], 0)
+
+    def test_broughtBack(self) -> None:
+        """A file that the mirror brings back, even as the same inode, is handed over and deleted again."""
+        _, receiver = self.node(BOB)
+        node = self.files.put(BOB, name(1), b"once")
+        for times in range(1, 5):
+            self.until(partial(self.came, receiver, times), 70, "it arrives")
+            self.clock.advance(0.2)
+            self.assertEqual(self.files.folder(BOB), {})
+            entries = (self.files.root.entries or {})[str(BOB)].entries
+            assert entries is not None
+            entries[name(1)] = node
+        self.assertEqual(receiver.faults, [])
+
+    def came(self, receiver: RecordingReceiver, times: int) -> bool:
+        return len(receiver.pieces) == times
+
+
+class CrashTests(VirtualFolderTestCase):
+    """What is left when a process or a machine stops."""
+
+    def test_keptUntilAnswered(self) -> None:
+        """A file stays until its receiver has committed: whoever dies before reads it again."""
+        bob, receiver = self.node(BOB)
+        answer: Deferred[Verdict] = Deferred()
+        receiver.answer = lambda *_: answer
+        self.files.put(BOB, name(1), b"letter")
+        self.clock.advance(60)
+        self.assertEqual(len(receiver.pieces), 1)
+        self.assertEqual(list(self.files.folder(BOB)), [name(1)])
+        bob.stop()
+        answer.callback(Verdict.CONSUMED)
+        self.clock.advance(60)
+        _, again = self.node(BOB, boot=2)
+        self.until(lambda: again.consumed == {name(1): b"letter"}, 5, "it is read again")
+        self.until(lambda: not self.files.folder(BOB), 5, "and goes")
+
+    def test_powerCut(self) -> None:
+        """
+        Whatever a power cut leaves of files that nobody synced, each comes to
+        an end, what was being written is cleared away, and letters arrive.
+        """
+        for seed in range(20 * (1 + SOAK)):
+            self.begin()
+            random = Random(seed)
+            alice, _ = self.node(ALICE, boot=1)
+            transport = alice.transport(BOB)
+            self.clock.advance(1)
+            for _ in range(8):
+                transport.write(pattern(random.randrange(5000), random.randrange(100)))
+            self.clock.advance(0.1)
+            writer = transport.create()
+            writer.write(pattern(3000))
+            self.assertEqual(len(self.files.folder(BOB)), 9)
+            self.files.cut_power(random)
+            alice, _ = self.node(ALICE, boot=2)
+            _, at_bob = self.node(BOB)
+            at_bob.complete = lambda content: content in LETTERS
+            self.clock.advance(1)
+            Post(self, alice.transport(BOB), at_bob).send(LETTERS[0])
+            self.clock.advance(30)
+            self.assertIn(LETTERS[0], at_bob.consumed.values())
+            self.assertEqual(self.files.folder(BOB), {})
