@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +18,6 @@ from typing import NoReturn
 from hoft import commands
 from hoft.config import DEFAULT_LISTEN
 from hoft.errors import LocalError
-from hoft.operating.status import status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _operating(name: str) -> Callable[[argparse.Namespace], int]:
+    """The command of that name in L{hoft.operating}, imported when it is used: some bring much with them."""
+
+    def command(options: argparse.Namespace) -> int:
+        function: Callable[[argparse.Namespace], int] = getattr(import_module(f"hoft.operating.{name}"), name)
+        return function(options)
+
+    return command
 
 
 def _number(most: float, what: str) -> Callable[[str], float]:
@@ -187,7 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     one = add(
-        "status", status, "show what a node does and what is stuck, also of one that does not run",
+        "status", _operating("status"),
+        "show what a node does and what is stuck, also of one that does not run",
         "hoft status near", "hoft status near --watch", "hoft status near --json || echo look after it",
     )  # fmt: skip
     one.add_argument("--json", action="store_true", help="for programs")
@@ -231,3 +242,23 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(main())
+    one = add(
+        "packet", _operating("packet"),
+        "explain a packet file frame by frame: whole, cut, damaged or foreign",
+        "hoft packet /srv/exchange/*/*.hoft",
+        "hoft packet lost+found/#4711 --config near --json",
+        folder=False,
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE", type=Path, nargs="+", help="a file, whatever its name")
+    one.add_argument(
+        "--config", metavar="DIR", type=Path,
+        help="the node that sent it or was to get it: its keys open what is inside",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs: an object a line for each file")
+
+    add(
+        "restored", _operating("restored"),
+        "after its state was restored from a backup: begin every log anew",
+        "hoft restored near",
+    )  # fmt: skip
+

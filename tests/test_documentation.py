@@ -82,6 +82,10 @@ class Examples(SynchronousTestCase):
         """The careless mirror, by itself."""
         self.follow("docs/how-to-lossy-carrier.rst")
 
+    def test_run(self) -> None:
+        """A node that was restored."""
+        self.follow("docs/how-to-run.rst")
+
     def test_stuck(self) -> None:
         """A node whose peer is not there."""
         self.follow("docs/how-to-stuck.rst")

@@ -28,10 +28,10 @@ class Place:
         """
         Blocks on the disk.
 
-        @param folder: of a C{hoft.toml}, or a state folder.
-        @raise hoft.errors.ConfigurationError: it is neither, or the file has a mistake.
+        @param folder: of a C{hoft.toml}, or that file, or a state folder.
+        @raise hoft.errors.ConfigurationError: it is none of these, or the file has a mistake.
         """
-        file = folder / CONFIGURATION_FILE
+        file = folder if folder.is_file() else folder / CONFIGURATION_FILE
         if not file.exists() and (folder / IDENTITY_FILE).exists():
             return cls(Path(os.path.realpath(folder)), None)
         current = config.read(file)

@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
+def counted(count: int, noun: str) -> str:
+    """C{"1 record"}, C{"2 records"}."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """C{text} without anything that a terminal would obey: it may come from strangers."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

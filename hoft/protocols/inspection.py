@@ -17,7 +17,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from hoft.errors import JournalError
-from hoft.protocols.database import DATABASE
+from hoft.protocols.database import DATABASE, Transaction
 from hoft.protocols.log import ids_of
 
 _TRIES = 5
@@ -56,7 +56,7 @@ def holdings(state: Path) -> Holdings:
         before = _versions(path)
         try:
             with _readable(path, before) as connection:
-                peers = dict(_waiting(connection))
+                peers = waiting(connection)
         except (OSError, sqlite3.Error) as error:
             if _versions(path) != before:
                 continue
@@ -100,13 +100,16 @@ def _readable(path: Path, versions: list[tuple[int, int]]) -> Iterator[sqlite3.C
             yield connection
 
 
-def _waiting(connection: sqlite3.Connection) -> Iterator[tuple[bytes, Waiting]]:
-    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'link'").fetchone():
-        return  # a node that was never started
-    for link, peer in connection.execute("SELECT id, peer FROM link").fetchall():
-        within = "FROM {} WHERE id BETWEEN ? AND ?"
-        counts = connection.execute(
-            f"SELECT count(*), coalesce(sum(size), 0) {within.format('outbox')}", ids_of(link)
-        ).fetchone()
-        received = connection.execute(f"SELECT count(*) {within.format('inbox')}", ids_of(link)).fetchone()
-        yield peer, Waiting(*counts, *received)
+def waiting(journal: sqlite3.Connection | Transaction) -> dict[bytes, Waiting]:
+    """What waits in a journal that is open, by the peer's UUID."""
+    if not journal.execute("SELECT 1 FROM sqlite_schema WHERE name = 'link'").fetchone():
+        return {}  # a node that was never started
+    found = {}
+    for link, peer in journal.execute("SELECT id, peer FROM link").fetchall():
+        within = "WHERE id BETWEEN ? AND ?"
+        [sent] = journal.execute(
+            f"SELECT count(*), coalesce(sum(size), 0) FROM outbox {within}", ids_of(link)
+        )
+        [received] = journal.execute(f"SELECT count(*) FROM inbox {within}", ids_of(link))
+        found[peer] = Waiting(*sent, *received)
+    return found

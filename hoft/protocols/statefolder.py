@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from attrs import frozen
@@ -38,6 +39,10 @@ Bytes kept back.  Acknowledgements free room, but writing them down takes some
 first: at most one filling of SQLite's log, and as much again for copying it into
 the database, after which the log is used anew.
 """
+
+
+LOOKERS = 8
+"""How often in a row somebody may hold the lock to look, before it counts as held by a node."""
 
 
 @frozen
@@ -89,7 +94,7 @@ class StateFolder:
         except OSError as error:
             raise JournalError(f"cannot open {path}: {error.strerror}") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except OSError as error:
             holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
             os.close(lock)
@@ -139,6 +144,21 @@ class StateFolder:
         """The disk is full: give the room kept back to those who free more."""
         self._kept = False
         (self.path / "reserve").unlink(missing_ok=True)
+
+
+def _lock(lock: int) -> None:
+    """
+    Lock a file for this process alone.  Whoever only looks whether a node runs
+    (L{hoft.running}) holds the lock for a moment, and is waited for.
+    """
+    for tries_left in reversed(range(LOOKERS)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK or not tries_left:
+                raise
+        time.sleep(0.01)
 
 
 def footprint(state: Path) -> Footprint:

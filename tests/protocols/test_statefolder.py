@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, TestCase
@@ -125,6 +127,29 @@ class FolderTests(JournalCase):
         self.assertEqual(
             inline.result(inline.journal.load(list(places.values()))), [payload_of(n) for n in range(10)]
         )
+
+
+class LookerTests(TestCase):
+    """Somebody looks whether a node runs, just when it starts."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(mode=0o700)
+        self.looker = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self.looker, fcntl.LOCK_SH)
+
+    def test_a_look_is_waited_for(self) -> None:
+        self.patch(time, "sleep", lambda _: os.close(self.looker))
+        state = statefolder.StateFolder(self.folder, reserve=0)
+        state.lock()
+        state.unlock()
+
+    def test_a_stare_is_not(self) -> None:
+        self.addCleanup(os.close, self.looker)
+        naps: list[float] = []
+        self.patch(time, "sleep", naps.append)
+        self.assertRaises(JournalInUse, statefolder.StateFolder(self.folder, reserve=0).lock)
+        self.assertLess(sum(naps), 0.2)
 
 
 class FootprintTests(TestCase):
