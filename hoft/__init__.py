@@ -8,6 +8,8 @@ through them:
 ``hoft.web``
     Layer 2.  *Ingress* takes HTTP requests from callers and turns them into
     records; *egress* turns records back into requests and performs them.
+``hoft.messages``
+    Messages between programs, beside HTTP on the same links.
 ``hoft.protocols``
     Layer 1.  The replicated log: every record a program commits on one node
     is handed up exactly once on the other, sealed, across crashes of both.

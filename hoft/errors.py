@@ -74,7 +74,23 @@ class WorkerStopped(LocalError):
 
 
 class LinkClosed(LocalError):
-    """The link was closed before this was committed."""
+    """The link was closed before this was committed or, of a message, known to be delivered."""
+
+
+class UnknownPeer(LocalError):
+    """The running node has no link of that name."""
+
+
+class MessageTooLarge(LocalError):
+    """More than one message, or one commit, may have."""
+
+
+class MessageConsumed(LocalError):
+    """A message was to be consumed a second time."""
+
+
+class MessageUncertain(HoftError):
+    """The log began anew under a message: it may have been delivered, or not."""
 
 
 class PacketReason(StrEnum):

@@ -7,7 +7,7 @@ on the reactor thread and must not block there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -293,4 +293,155 @@ class IRecordReceiver(Interface):
 
         What the receiver asks to be committed within this call is in the journal
         before the report counts as made; else it is made again after a restart.
+        """
+
+
+# --- Messages of programs, on layer 1 --------------------------------------
+
+
+MAX_MESSAGE = 100_000_000
+"""The most bytes of one message."""
+
+MAX_WHOLE = 1 << 20
+"""Up to this size a message is handed up as one C{bytes}; a larger one is read in parts."""
+
+MAX_READ = 8 << 20
+"""The most bytes that L{IMessage.read} gives at once."""
+
+
+@frozen
+class OutgoingMessage:
+    """A message to send: what L{IMessageLink.commit} takes."""
+
+    payload: bytes
+    urgency: int = 3
+    """RFC 9218: 0 goes first, 7 last."""
+
+
+class IMessage(Interface):
+    """
+    A message from a peer, whole, intact, and in our journal.
+
+    It stays there, and is handed up again after a restart, until it is consumed.
+    """
+
+    id: UUID = Attribute("names it for good, the same each time it is handed up")
+    size: int = Attribute("bytes")
+    payload: bytes | None = Attribute("all of it; C{None} if it is larger than L{MAX_WHOLE}")
+
+    def read(offset: int = 0, size: int = MAX_READ) -> Deferred[bytes]:
+        """
+        Up to C{size} bytes from C{offset} on, fewer at the end.
+
+        @param size: at most L{MAX_READ}.
+        @raise PayloadLost: (as failure) it was consumed, or went with a journal
+            that was restored.
+        """
+
+    def pieces(size: int = MAX_PIECE) -> AsyncIterator[bytes]:
+        """All of it in order, C{size} bytes at a time; raises what L{read} fails with."""
+
+    def consume(
+        also: Callable[[ITransaction], T] | None = None, durable: bool = False
+    ) -> Deferred[CommittedMessages[T]]:
+        """L{IMessageLink.commit} of this message alone."""
+
+
+class IMessageLink(Interface):
+    """
+    Reliable messages to and from one peer; C{Node.link} makes it.
+
+    Messages may overtake each other.  How many bytes may wait at the peer, or on the
+    way there, is bounded: beyond that L{commit} and L{send} wait until the program
+    there has consumed some.
+    """
+
+    peer: UUID = Attribute("the other node")
+    name: str = Attribute("what our configuration calls it")
+    state: LinkState = Attribute("how well it is heard")
+
+    def send(payload: bytes, urgency: int = 3) -> Deferred[UUID]:
+        """
+        Send one message.
+
+        @return: fires with the message's id once it is delivered: the peer's journal
+            has all of it, on disk.  See L{ISentMessage.delivered} for failures.
+        """
+
+    def commit(
+        send: Sequence[OutgoingMessage] = (),
+        consume: Sequence[IMessage] = (),
+        also: Callable[[ITransaction], T] | None = None,
+        durable: bool = False,
+    ) -> Deferred[CommittedMessages[T]]:
+        """
+        Atomically: put messages into the journal to be sent, let go of received
+        ones, and whatever C{also} writes to the program's own tables there.  So what
+        is done within one commit is done once, whatever crashes.
+
+        @param also: called on the journal's thread inside the transaction.  It may be
+            called again if the transaction has to be, so it does nothing but write.
+        @param durable: fire only once it would survive a power cut; otherwise once
+            it would survive a crash of this process.
+        @raise MessageTooLarge: (as failure) one is larger than L{MAX_MESSAGE}, or
+            all together than a peer ever takes at once.
+        @raise MessageConsumed: (as failure) one of C{consume} was consumed before.
+        @raise MessageUncertain: (as failure) the log began anew in the midst of a large commit.
+        @raise JournalFull: (as failure) no room here.
+        @raise LinkClosed: (as failure) the link was closed before.
+
+        With any of these, nothing was done.
+        """
+
+
+class ISentMessage(Interface):
+    """A message that is committed here; it is sent until it is delivered, also after a restart."""
+
+    id: UUID = Attribute("as L{IMessage.id} at the peer")
+
+    def delivered() -> Deferred[UUID]:
+        """
+        Fires with C{id} once the peer's journal has all of it, on disk.
+
+        @raise MessageUncertain: (as failure) one side was restored or has lost its
+            state: it may have been delivered or not, and is not sent again.
+        @raise LinkClosed: (as failure) the link was closed first; the message is
+            sent when it is open again.
+        """
+
+
+@frozen
+class CommittedMessages(Generic[T]):
+    """What L{IMessageLink.commit} fires with."""
+
+    value: T | None
+    """What C{also} returned."""
+    sent: Sequence[ISentMessage]
+    """In the order of C{send}."""
+
+
+class IMessageReceiver(Interface):
+    """A program that messages are for; given to C{makeNode}."""
+
+    def messageReceived(link: IMessageLink, message: IMessage) -> None:
+        """
+        A message has come.  Consume it when it is dealt with: until then it counts
+        against what the peer may send, and is handed up again after a restart.
+        If this raises, it is logged, and the message stays.
+
+        Of the messages of one peer, so many are handed up at once as their payloads
+        fit into 16 MiB, 1024 at most; further ones when some were consumed.
+        """
+
+    def linkChanged(link: IMessageLink) -> None:
+        """C{link.state} has changed."""
+
+    def peerRolledBack(link: IMessageLink) -> None:
+        """
+        One side was restored from an older copy or lost its state.  Messages of
+        which it is not known whether they were delivered fail with
+        C{MessageUncertain}; those that an earlier process has sent are just as uncertain.
+
+        What is committed within this call is in the journal before the report
+        counts as made; else it is made again after a restart.
         """

@@ -2,7 +2,7 @@
 The layers put together: one running gateway.
 
 A node owns one journal, one carrier, one link for each peer, one ingress and
-one egress.  All methods are called on the reactor thread.
+one egress, and what carries messages between programs.  All methods are called on the reactor thread.
 """
 
 from __future__ import annotations
@@ -24,10 +24,21 @@ from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from hoft.config import Config, Peer
-from hoft.errors import ConfigurationError, IdentityError, LocalError
+from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
-from hoft.interfaces import CommitResult, ICarrier, ILink, Incoming, IRecordReceiver, LinkState
+from hoft.interfaces import (
+    CommitResult,
+    ICarrier,
+    ILink,
+    IMessageLink,
+    IMessageReceiver,
+    Incoming,
+    IRecordReceiver,
+    LinkState,
+)
 from hoft.local_server import LocalServer
+from hoft.messages.links import MessageLinks
+from hoft.messages.pieces import MESSAGES
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
@@ -35,6 +46,7 @@ from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
+from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import BoxSuite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
@@ -131,9 +143,19 @@ class Channels:
             receiver.peerRolledBack(link, resent)
 
 
-def makeNode(config: Config, reactor: Any) -> Node:
-    """The service that C{twistd hoft} runs."""
-    return Node(config, reactor)
+def makeNode(
+    config: Config, reactor: Any, program: IMessageReceiver | None = None, schemas: Sequence[Schema] = ()
+) -> Node:
+    """
+    The service that C{twistd hoft} runs, for any program: to be started and stopped
+    as any service of Twisted's.
+
+    @param config: L{hoft.config.read} makes one.
+    @param program: whom messages from peers are for; without one they wait.
+    @param schemas: the program's own tables in the journal, for what it writes in the
+        transactions in which it sends and consumes messages.
+    """
+    return Node(config, reactor, program, schemas)
 
 
 def policy_of(config: Config) -> Policy:
@@ -154,7 +176,14 @@ class Node(Service):
 
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        program: IMessageReceiver | None = None,
+        schemas: Sequence[Schema] = (),
+    ) -> None:
+        """See L{makeNode}."""
         self.links: dict[str, Link] = {}
         self._config = config
         self._reactor = reactor
@@ -164,7 +193,7 @@ class Node(Service):
             config.state,
             self._workers["journal"],
             self._workers["sync"],
-            [link_log.SCHEMA, Egress.SCHEMA],
+            [link_log.SCHEMA, Egress.SCHEMA, MessageLinks.SCHEMA, *schemas],
             entropy=os.urandom,
             read_worker=self._workers["load"],
         )
@@ -173,7 +202,10 @@ class Node(Service):
         self._ingress = Ingress(
             reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status
         )
-        self._channels = Channels({REQUESTS: self._egress, RESPONSES: self._ingress})
+        self._messages = MessageLinks(program, os.urandom)
+        self._channels = Channels(
+            {MESSAGES: self._messages, REQUESTS: self._egress, RESPONSES: self._ingress}
+        )
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
@@ -258,6 +290,7 @@ class Node(Service):
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
         await gatherResults([self._ingress.stop(), self._egress.stop()])
+        self._messages.stop()
         if self._ticker is not None:
             self._ticker.stop()
         for link in self.links.values():
@@ -279,6 +312,7 @@ class Node(Service):
         link = Link(self._parts, peer.card.uuid, peer.name, Keyring([suite]), self._channels)
         await link.open()
         await self._egress.attach(link)
+        await self._messages.attach(link)
         self.links[peer.name] = link
         self._unheard[peer.name] = time.monotonic()
         self._router.add(link)
@@ -300,6 +334,7 @@ class Node(Service):
         self._router.tick()
         self._ingress.tick()
         self._egress.tick()
+        self._messages.tick()
         self._miss_peers()
 
     def _miss_peers(self) -> None:
@@ -319,6 +354,19 @@ class Node(Service):
                 )
 
     # --- while it runs
+
+    def link(self, name: str) -> IMessageLink:
+        """
+        Messages to and from a peer.
+
+        @param name: what the configuration calls it.
+        @raise UnknownPeer: there is none of that name, or the node does not run.
+        """
+        link = self.links.get(name)
+        if link is None:
+            known = ", ".join(self.links) or "none"
+            raise UnknownPeer(f"{name!r} is no peer of {self._config.name}; there are: {known}")
+        return self._messages.of(link)
 
     def reload(self, config: Config) -> Deferred[None]:
         """
@@ -348,6 +396,7 @@ class Node(Service):
             link = self.links.pop(name)
             self._router.remove(link.peer)
             self._egress.detach(link)
+            self._messages.detach(link)
             link.close()
         for name, peer in new.items():
             if name not in self.links:
@@ -382,6 +431,7 @@ class Node(Service):
             "unknown_channel": self._channels.unknown,
             "ingress": self._ingress.counters(),
             "egress": self._egress.counters(),
+            "messages": self._messages.counters(),
         }
 
     def _answer(self, question: Mapping[str, Any]) -> Any:

@@ -32,6 +32,7 @@ from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
+from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import BoxSuite
 from hoft.protocols.timing import TimingSettings
 from hoft.testing.clock import HeapClock
@@ -106,6 +107,8 @@ class FailingTransport:
 class Node:
     """A node, across crashes."""
 
+    schemas: tuple[Schema, ...] = (log.SCHEMA,)
+
     def __init__(self, pair: Pair, name: str) -> None:
         self.pair = pair
         self.name = name
@@ -126,7 +129,7 @@ class Node:
             self.folder,
             worker,
             sync,
-            [log.SCHEMA],
+            self.schemas,
             entropy=pair.random.randbytes,
             reserve=0,
             segment_size=1 << 20,
@@ -154,12 +157,20 @@ class Node:
         """The link alone, as when a peer is added to a running node."""
         pair, peer = self.pair, self.peer
         suite = BoxSuite(bytes(self.key), bytes(peer.key.public_key))
-        self.link = Link(self.parts, peer.uuid, peer.name, Keyring([suite]), self.program)
+        self.link = Link(self.parts, peer.uuid, peer.name, Keyring([suite]), self.receiver())
         pair.result(self.link.open())
+        self.opened()
         self.router.add(self.link)
         self.transport = FailingTransport(self.carrier.transport(peer.uuid))
         self.transport.clock = pair.clock.seconds
         self.link.makeConnection(self.transport)
+
+    def receiver(self) -> IRecordReceiver:
+        """The layer above the link."""
+        return self.program
+
+    def opened(self) -> None:
+        """The link is open, and brings nothing yet."""
 
     def crash(self) -> None:
         """The process is gone, what is written and committed stays."""
@@ -190,7 +201,7 @@ class Pair:
     @ivar crossed: all files ever published: sender, name, content.
     """
 
-    def __init__(self, case: SynchronousTestCase, seed: int = 1) -> None:
+    def __init__(self, case: SynchronousTestCase, seed: int = 1, kind: type[Node] = Node) -> None:
         self.path = Path(case.mktemp())
         self.path.mkdir()
         self.random = Random(seed)
@@ -198,7 +209,7 @@ class Pair:
         self.deliver = unchanged
         self.crossed: list[tuple[UUID, str, bytes]] = []
         self.folder = MemoryFolder(self.clock, self._deliver)
-        self.near, self.far = Node(self, "near"), Node(self, "far")
+        self.near, self.far = kind(self, "near"), kind(self, "far")
         self.near.peer, self.far.peer = self.far, self.near
         case.addCleanup(self.stop)
 

@@ -1,0 +1,1 @@
+"""Messages between programs, beside HTTP on the same links; see L{hoft.interfaces.IMessageLink}."""
