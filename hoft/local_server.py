@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
@@ -26,7 +26,8 @@ from hoft.local_socket import LONGEST_ANSWER, LONGEST_QUESTION, SocketAddress
 
 Answerer = Callable[[Mapping[str, Any]], Any]
 """
-From a question to its answer, ready for JSON, or a Deferred of it.
+From a question to its answer, ready for JSON, or a Deferred of it, which is
+cancelled if nobody waits for it any more.
 
 @raise LocalError: (also as failure) there is none; the message is for the asker.
 """
@@ -49,6 +50,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def __init__(self, conversations: _Conversations) -> None:
         self._conversations = conversations
         self._asked = False
+        self._answer: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
         self._conversations.open.add(self)
@@ -69,7 +71,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
         if not isinstance(question, dict):
             self._send({"error": "a question is a JSON object on one line"})
             return
-        answer = maybeDeferred(self._conversations.answer, question)
+        answer = self._answer = maybeDeferred(self._conversations.answer, question)
         answer.addCallback(lambda value: {"answer": value}).addErrback(self._failed)
         answer.addCallback(self._send)
 
@@ -78,7 +80,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
         self._send({"error": f"a question has at most {LONGEST_QUESTION} bytes"})
 
     def _failed(self, failure: Failure) -> dict[str, Any]:
-        if failure.check(LocalError) is None:
+        if failure.check(LocalError, CancelledError) is None:
             self._log.failure("A question could not be answered", failure)
         return {"error": failure.getErrorMessage()}
 
@@ -94,6 +96,8 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._conversations.open.discard(self)
         self.setTimeout(None)
+        if self._answer is not None:
+            self._answer.cancel()
 
 
 class _Conversations(Factory):

@@ -40,6 +40,7 @@ from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
 from hoft.protocols import log as link_log
+from hoft.probing import probe
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
@@ -436,8 +437,11 @@ class Node(Service):
 
     def _answer(self, question: Mapping[str, Any]) -> Any:
         """See L{hoft.local_socket}."""
-        if question.get("ask") == "status":
-            return self.status()
+        match question.get("ask"):
+            case "status":
+                return self.status()
+            case "probe":
+                return probe(self._reactor, time.monotonic, dict(self.links), question.get("patience"))
         raise LocalError("this node does not know that question: it is of another version")
 
 

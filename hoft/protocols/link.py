@@ -556,6 +556,11 @@ class Link:
         self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)
 
 
+    def ask(self) -> None:
+        """Ask the peer for a sign of life at once; C{engine.last_heard} tells when it came."""
+        self.engine.ask(self._now())
+        self.pump()
+
 def _also(result: T, waiting: Deferred[T]) -> T:
     """Tell C{waiting} as well."""
     waiting.callback(result)
