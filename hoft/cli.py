@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from hoft import commands
-from hoft.config import DEFAULT_LISTEN
+from hoft import commands, trusting
+from hoft.config import DEFAULT_LISTEN, SUITES
 from hoft.errors import LocalError
 
 
@@ -138,14 +138,51 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     one = add(
-        "trust", commands.trust, "exchange files with the node whose card this is",
+        "trust", trusting.trust, "exchange files with the node whose card this is",
         "hoft trust near far.card", "hoft trust near hoft-card:far:... --name plant",
+        "hoft trust near far.card --suite authenticated --psk-file far.psk",
+        "hoft trust near new.card --new-key",
     )  # fmt: skip
     one.add_argument("card", metavar="CARD", help="a card, or a file with one")
     one.add_argument("--name", metavar="NAME", help="what to call the peer here (default: as its card does)")
+    one.add_argument(
+        "--new-key",
+        action="store_true",
+        help="the card may be of a further key of a known peer: that one is used from then on, and the"
+        " old one accepted beside it until 'hoft untrust --old'; without this, both fingerprints are shown"
+        " and nothing is changed",
+    )
+    one.add_argument(
+        "--suite",
+        choices=SUITES,
+        help="how packets are sealed, the same on both sides (default: what it is, box at first)",
+    )
+    one.add_argument(
+        "--psk-file",
+        metavar="FILE",
+        help="a secret beside the keys, the same on both sides: 32 bytes in base64",
+    )
 
-    one = add("untrust", commands.untrust, "forget a peer, and what names it", "hoft untrust near far")
+    one = add(
+        "untrust", trusting.untrust, "forget a peer, and what names it; or its older key only",
+        "hoft untrust near far", "hoft untrust near far --old",
+    )  # fmt: skip
     one.add_argument("name", metavar="NAME", help="what 'hoft list' calls it")
+    one.add_argument("--old", action="store_true", help="accept its newest key only, and forget nothing else")
+
+    one = add(
+        "key", trusting.key, "show the node's keys, make a new one, retire the old one",
+        "hoft key near", "hoft key near rotate > near.card", "hoft key near retire",
+    )  # fmt: skip
+    one.add_argument(
+        "action",
+        nargs="?",
+        choices=("rotate", "retire"),
+        help="rotate: make a new key beside the old one, and print its card; retire: delete the old one",
+    )
+    one.add_argument(
+        "--anyway", action="store_true", help="retire it although peers may not have the new one yet"
+    )
 
     one = add(
         "route", commands.route, "lead /svc/NAME/... to a service behind a peer",

@@ -17,7 +17,7 @@ from typing import Any
 
 from hoft import config, editing
 from hoft.addresses import check_endpoint, check_url
-from hoft.errors import ConfigurationError, IdentityError, LocalError
+from hoft.errors import ConfigurationError, LocalError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
 from hoft.mirror import Faults, Mirror, carry
 from hoft.running import ask_to_reload
@@ -97,76 +97,50 @@ def init(options: Namespace) -> int:
 
 def card(options: Namespace) -> int:
     """C{hoft card}: print the node's card."""
-    print(_own_card(_read(options.folder)))
+    print(own_card(read_node(options.folder)))
     return 0
-
-
-def trust(options: Namespace) -> int:
-    """C{hoft trust}: add a peer."""
-    current = _read(options.folder)
-    own = _own_card(current)
-    peer = config.read_card(options.card)
-    if peer.uuid == own.uuid:
-        raise IdentityError("this is the node's own card; wanted: that of the other node")
-    name = options.name or peer.name
-    news = editing.trust(options.folder / CONFIGURATION_FILE, name, peer)
-    return _taken_up(
-        current,
-        f"{name} is trusted{'' if news else ' already'}; both sides should read the same of both:",
-        f"  {name:<20} {peer.fingerprint}",
-        f"  {own.name + ' (this node)':<20} {own.fingerprint}",
-    )
-
-
-def untrust(options: Namespace) -> int:
-    """C{hoft untrust}: take a peer away."""
-    current = _read(options.folder)
-    gone = editing.untrust(options.folder / CONFIGURATION_FILE, options.name)
-    return _taken_up(
-        current, f"{options.name} is not trusted any more", *(f"  went with it: {one}" for one in gone)
-    )
 
 
 def route(options: Namespace) -> int:
     """C{hoft route}: add or change a route."""
-    current = _read(options.folder)
+    current = read_node(options.folder)
     check_url(config.COMMAND_LINE, "--url", options.url)
     _check_peer(options.peer, current)
     editing.route(options.folder / CONFIGURATION_FILE, options.name, options.peer, options.url)
-    return _taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
+    return taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
 
 
 def unroute(options: Namespace) -> int:
     """C{hoft unroute}: take a route away."""
-    current = _read(options.folder)
+    current = read_node(options.folder)
     editing.unroute(options.folder / CONFIGURATION_FILE, options.name)
-    return _taken_up(current, f"/svc/{options.name}/ leads nowhere now")
+    return taken_up(current, f"/svc/{options.name}/ leads nowhere now")
 
 
 def allow(options: Namespace) -> int:
     """C{hoft allow}: let peers reach a service."""
-    current = _read(options.folder)
+    current = read_node(options.folder)
     check_url(config.COMMAND_LINE, "URL-PREFIX", options.url)
     if options.peer is not None:
         _check_peer(options.peer, current)
     editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
     also = ", also at private addresses" if options.private else ""
-    return _taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}{also}")
+    return taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}{also}")
 
 
 def disallow(options: Namespace) -> int:
     """C{hoft disallow}: take that back."""
-    current = _read(options.folder)
+    current = read_node(options.folder)
     editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
-    return _taken_up(
+    return taken_up(
         current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
     )
 
 
 def list_all(options: Namespace) -> int:
     """C{hoft list}: peers, routes, allowed."""
-    current = _read(options.folder)
-    own = _own_card(current)
+    current = read_node(options.folder)
+    own = own_card(current)
     if options.json:
         print(json.dumps(_as_json(current, own), indent=2))
         return 0
@@ -174,7 +148,7 @@ def list_all(options: Namespace) -> int:
     print(f"transport  {current.transport or '(not given)'}")
     for endpoint in current.listen:
         print(f"listens    {endpoint}")
-    _section("peers", [(peer.name, str(peer.card.uuid), peer.card.fingerprint) for peer in current.peers])
+    _section("peers", [row for peer in current.peers for row in _peer_rows(peer)])
     _section("routes", [(f"/svc/{one.name}/", one.peer, one.url) for one in current.routes])
     _section(
         "allowed",
@@ -188,7 +162,7 @@ def list_all(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """C{hoft run}: be the node, in the foreground."""
-    config.check_runnable(_read(options.folder))
+    config.check_runnable(read_node(options.folder))
     # In this process: signals, exit code and process id are the node's own.
     file = os.path.realpath(options.folder / CONFIGURATION_FILE)
     sys.argv = ["twistd", "-n", "--pidfile=", "hoft", "--config", file]
@@ -200,7 +174,7 @@ def run(options: Namespace) -> int:
 
 def reload(options: Namespace) -> int:
     """C{hoft reload}: have a running node re-read its file."""
-    current = _read(options.folder)
+    current = read_node(options.folder)
     config.check_runnable(current)
     if not ask_to_reload(current.state):
         raise LocalError(f"no node runs on {current.state}; 'hoft run {options.folder}' starts one")
@@ -220,11 +194,17 @@ def mirror(options: Namespace) -> int:
 # --- What they share -----------------------------------------------------------
 
 
-def _read(folder: Path) -> config.Config:
+def read_node(folder: Path) -> config.Config:
+    """@raise ConfigurationError: the folder's configuration is not there, or has a mistake."""
     return config.read(folder / CONFIGURATION_FILE)
 
 
-def _own_card(current: config.Config) -> Card:
+def own_card(current: config.Config) -> Card:
+    """
+    Of the node's newest key.
+
+    @raise IdentityError: its key cannot be read.
+    """
     return Identity.load(current.state / IDENTITY_FILE).card(current.name)
 
 
@@ -232,7 +212,7 @@ def _check_peer(name: str, current: config.Config) -> None:
     check_reference(config.COMMAND_LINE, "--peer", name, [peer.name for peer in current.peers])
 
 
-def _taken_up(current: config.Config, *lines: str) -> int:
+def taken_up(current: config.Config, *lines: str) -> int:
     """Tell the running node first, then the person: whoever reads that may go away."""
     running = ask_to_reload(current.state)
     print(*lines, *(["the running node takes it up"] if running else []), sep="\n")
@@ -285,6 +265,17 @@ def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:
         print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def _peer_rows(peer: config.Peer) -> list[tuple[str, ...]]:
+    how = [] if peer.suite == config.SUITES[0] else [peer.suite]
+    how += [] if peer.psk_file is None else ["psk"]
+    rows: list[tuple[str, ...]] = [
+        (peer.name, str(peer.card.uuid), peer.card.fingerprint, f"({', '.join(how)})" if how else "")
+    ]
+    if peer.older_card is not None:
+        rows.append(("", "by its older key, too:", peer.older_card.fingerprint, ""))
+    return rows
+
+
 def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
     return {
         "name": own.name,
@@ -300,6 +291,9 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
                 "uuid": str(peer.card.uuid),
                 "fingerprint": peer.card.fingerprint,
                 "card": str(peer.card),
+                "older_fingerprint": peer.older_card and peer.older_card.fingerprint,
+                "suite": peer.suite,
+                "psk": peer.psk_file is not None,
             }
             for peer in current.peers
         ],

@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 
 from hoft.addresses import check_endpoint, check_host_pattern, check_url
 from hoft.errors import ConfigurationError, IdentityError
-from hoft.identity import NAME, NAME_WANTED, Card
+from hoft.identity import NAME, NAME_WANTED, Card, psk_path
 from hoft.tables import Table, check_reference
 
 COMMAND_LINE = "command line"
@@ -40,6 +40,12 @@ class Peer:
     name: str
     """What we call it; the name in its card does not matter."""
     card: Card
+    """Of its newest key."""
+    older_card: Card | None = None
+    """Of the key before that, by which it may still seal."""
+    suite: str = SUITES[0]
+    psk_file: Path | None = None
+    """Where the secret is that it shares with us; see L{hoft.identity.load_psk}."""
 
 
 @frozen
@@ -128,7 +134,7 @@ def parse(text: str, path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(str(path), "", str(error), "TOML, https://toml.io") from None
     top = Table(str(path), "", values)
-    peers = top.named("peers", _peer)
+    peers = top.named("peers", lambda table: _peer(table, path.absolute().parent))
     _check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
@@ -320,12 +326,31 @@ def _command_line_peers(texts: Iterable[str]) -> tuple[Peer, ...]:
     return tuple(peers)
 
 
-def _peer(table: Table) -> Peer:
-    where, key, text = table.located("card")
+def _peer(table: Table, folder: Path) -> Peer:
+    card = _card(table, "card")
+    older = _card(table, "older_card") if table.text("older_card", "") else None
+    if older is not None and (older.uuid != card.uuid or older.public_key == card.public_key):
+        given = "of another node" if older.uuid != card.uuid else "of the same key as 'card'"
+        raise ConfigurationError(*table.located("older_card")[:2], given, "the peer's card of before")
+    suite = table.choice("suite", SUITES)
+    psk_file = None
+    if table.text("psk_file", ""):
+        where, key, text = table.located("psk_file")
+        if suite == "checksum":
+            raise ConfigurationError(where, key, "given beside suite 'checksum'", "a suite that uses secrets")
+        try:
+            psk_file = folder / psk_path(text)
+        except IdentityError as error:
+            raise ConfigurationError(where, key, str(error), "a path") from None
+    return Peer(table.own_name, card, older, suite, psk_file)
+
+
+def _card(table: Table, key: str) -> Card:
+    where, dotted, text = table.located(key)
     try:
-        return Peer(table.own_name, Card.parse(text))
+        return Card.parse(text)
     except IdentityError as error:
-        raise ConfigurationError(where, key, str(error), "what 'hoft card' prints at the peer") from None
+        raise ConfigurationError(where, dotted, str(error), "what 'hoft card' prints at the peer") from None
 
 
 def _check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:

@@ -27,34 +27,90 @@ from hoft.identity import Card, check_name
 Document = MutableMapping[str, Any]
 
 
-def trust(path: Path, name: str, card: Card) -> bool:
+def trust(
+    path: Path,
+    name: str,
+    card: Card,
+    *,
+    new_key: bool = False,
+    suite: str | None = None,
+    psk_file: str | None = None,
+) -> bool:
     """
-    Add a peer.
+    Add a peer, or what is new of one.
 
+    @param new_key: the card may be of a further key of a peer, which is put beside
+        the present one.
+    @param suite: what to seal with; C{None} to leave that as it is.
+    @param psk_file: where the shared secret is; C{None} to leave that as it is.
     @return: whether anything changed: the same card under the same name is no news.
     @raise LocalError: the name or the node is already there, with another card or name.
     """
     check_name(name)
 
     def edit(document: Document, current: config.Config) -> None:
+        given = {"suite": suite, "psk_file": psk_file}
+        values = {key: value for key, value in given.items() if value is not None}
         for peer in current.peers:
-            if peer.name == name and peer.card.uuid == card.uuid and peer.card.public_key == card.public_key:
-                return
             if peer.card.uuid == card.uuid:
-                what = "with another key" if peer.card.public_key != card.public_key else "already"
-                raise ConfigurationError(
-                    str(path),
-                    f"peers.{peer.name}",
-                    f"this node is there {what}",
-                    f"'hoft untrust' of {peer.name} first, if the new card is the right one",
-                )
+                _check_known(path, peer, name, card, new_key)
+                if peer.card.public_key != card.public_key:
+                    values |= {"card": str(card), "older_card": str(peer.card)}
+                document["peers"][name].update(values)
+                return
             if peer.name == name:
                 raise ConfigurationError(
                     str(path), f"peers.{name}", "another node has this name", "another with --name"
                 )
-        _put_named(document, "peers", name, card=str(card))
+        _put_named(document, "peers", name, card=str(card), **values)
 
     return _change(path, edit)
+
+
+def _check_known(path: Path, peer: config.Peer, name: str, card: Card, new_key: bool) -> None:
+    """
+    @raise ConfigurationError: C{peer}, whose node the card is of, cannot be given that name or key.
+    """
+    key = f"peers.{peer.name}"
+    if peer.name != name:
+        raise ConfigurationError(
+            str(path), key, "this node is there already", f"'hoft untrust' of {peer.name} first"
+        )
+    if peer.card.public_key == card.public_key:
+        return
+    if peer.older_card is not None:
+        again = peer.older_card.public_key == card.public_key
+        raise ConfigurationError(
+            str(path),
+            key,
+            "the card is of this node's older key" if again else "two keys of this node are there already",
+            f"'hoft untrust DIR {name} --old' first",
+        )
+    if not new_key:
+        raise ConfigurationError(
+            str(path),
+            key,
+            f"this node is there with another key, of fingerprint {peer.card.fingerprint}",
+            f"--new-key, if its people tell you that {card.fingerprint} is the fingerprint of a new one",
+        )
+
+
+def forget_older_key(path: Path, name: str) -> None:
+    """
+    Accept a peer's newest key only.
+
+    @raise ConfigurationError: no peer has this name, or it has one key.
+    """
+
+    def edit(document: Document, current: config.Config) -> None:
+        table = _named(document, path, "peers", name, [peer.name for peer in current.peers])
+        if "older_card" not in table:
+            raise ConfigurationError(
+                str(path), f"peers.{name}", "has no older key", "a peer that has, or no --old"
+            )
+        del table["older_card"]
+
+    _change(path, edit)
 
 
 def untrust(path: Path, name: str) -> list[str]:
@@ -191,7 +247,7 @@ def create(path: Path, text: str) -> None:
 def _change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool:
     # Through a link, not in its place.
     path = Path(os.path.realpath(path))
-    with _alone(path.parent):
+    with alone(path.parent):
         current = config.read(path)
         text = path.read_text("utf-8")
         try:
@@ -238,8 +294,12 @@ def _replace(path: Path, text: str, mode: int) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While others that edit the same file wait."""
+def alone(folder: Path) -> Iterator[None]:
+    """
+    While others that change files in this folder wait.
+
+    @raise ConfigurationError: it cannot be opened.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -270,10 +330,16 @@ def _filled(table: Table | InlineTable, values: Mapping[str, Any]) -> Table | In
     return table
 
 
-def _remove_named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> None:
+def _named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> Document:
     if name not in names:
         known = f"one of {', '.join(sorted(names))}" if names else "(there is none)"
         raise ConfigurationError(str(path), key, f"none is called {name!r}", known)
+    table: Document = document[key][name]
+    return table
+
+
+def _remove_named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> None:
+    _named(document, path, key, name, names)
     del document[key][name]
     if not document[key]:
         del document[key]

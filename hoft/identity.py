@@ -33,6 +33,8 @@ NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 NAME_WANTED = "up to 63 letters, digits, '.', '-' and '_', the first and the last a letter or digit"
 
 KEY_SIZE = bindings.crypto_box_PUBLICKEYBYTES
+_PSK = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
+_URL_SAFE = str.maketrans("+/", "-_")
 IDENTITY_FILE = "identity"
 """The name of the key file within a state folder."""
 
@@ -110,11 +112,13 @@ class Card:
 
 @frozen
 class Identity:
-    """A node's UUID and secret key."""
+    """A node's UUID and secret key, and for a while the key before that."""
 
     uuid: UUID
     secret_key: bytes = field(repr=False)
     """X25519, 32 bytes."""
+    older_key: bytes | None = field(default=None, repr=False)
+    """The one that was replaced, while it is not retired."""
 
     @classmethod
     def generate(cls, entropy: Callable[[int], bytes]) -> Identity:
@@ -128,31 +132,21 @@ class Identity:
         """
         @raise IdentityError: it is missing, damaged, or others may read it.
         """
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise IdentityError(f"{path}: no key there; 'hoft init' makes one") from None
-        except OSError as error:
-            raise IdentityError(f"{path}: cannot be read: {error.strerror}") from error
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise IdentityError(f"{path}: is not a regular file")
-            if status.st_mode & 0o077:
-                raise IdentityError(
-                    f"{path}: others may read this key (mode {stat.S_IMODE(status.st_mode):04o}); "
-                    f"'chmod 600 {path}', and make a new one if others did"
-                )
-            text = os.read(handle, _LONGEST_FILE).decode("ascii", "replace").strip()
-        finally:
-            os.close(handle)
-        fields = text.split(":")
-        if len(fields) != 4 or fields[0] != _IDENTITY or fields[3] != _check(*fields[:3]):
-            raise IdentityError(f"{path}: key file is damaged; restore it from a backup")
-        secret_key = _decoded(fields[2])
-        if secret_key is None or not _is_canonical_uuid(fields[1]):
-            raise IdentityError(f"{path}: key file is damaged; restore it from a backup")
-        return cls(UUID(fields[1]), secret_key)
+        text = _read_private(path, "'hoft init' makes one")
+        keys: list[bytes] = []
+        uuids: set[str] = set()
+        for line in text.split("\n"):
+            fields = line.split(":")
+            if len(fields) != 4 or fields[0] != _IDENTITY or fields[3] != _check(*fields[:3]):
+                raise _damaged(path)
+            secret_key = _decoded(fields[2])
+            if secret_key is None or not _is_canonical_uuid(fields[1]):
+                raise _damaged(path)
+            keys.append(secret_key)
+            uuids.add(fields[1])
+        if len(uuids) != 1 or len(keys) > 2:
+            raise _damaged(path)
+        return cls(UUID(uuids.pop()), *keys)
 
     def save(self, path: Path) -> None:
         """
@@ -160,8 +154,10 @@ class Identity:
 
         @raise IdentityError: there is one already, or it cannot be written.
         """
-        parts = (_IDENTITY, str(self.uuid), _encoded(self.secret_key))
-        line = ":".join((*parts, _check(*parts))) + "\n"
+        text = ""
+        for key in self.secret_keys:
+            parts = (_IDENTITY, str(self.uuid), _encoded(key))
+            text += ":".join((*parts, _check(*parts))) + "\n"
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -169,9 +165,56 @@ class Identity:
         except OSError as error:
             raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(line)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+    def replace(self, path: Path) -> None:
+        """
+        Write the key file in the place of the one that is there, at once or not at
+        all.  Whoever made this of that one must have kept others from doing the same.
+
+        @raise IdentityError: it cannot be written.
+        """
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        self.save(temporary)
+        try:
+            os.rename(temporary, path)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
+
+    @property
+    def secret_keys(self) -> tuple[bytes, ...]:
+        """The newest first."""
+        return (self.secret_key,) if self.older_key is None else (self.secret_key, self.older_key)
+
+    def rotated(self, entropy: Callable[[int], bytes]) -> Identity:
+        """
+        The same node with a new key beside the present one.
+
+        @raise IdentityError: there is an older one still.
+        """
+        if self.older_key is not None:
+            raise IdentityError("there are two keys already; 'hoft key DIR retire' the older one first")
+        while True:
+            made = Identity(self.uuid, entropy(KEY_SIZE), self.secret_key)
+            if key_id(made.public_key) != key_id(self.public_key):
+                return made
+
+    def retired(self) -> Identity:
+        """
+        The same node without its older key.
+
+        @raise IdentityError: there is none.
+        """
+        if self.older_key is None:
+            raise IdentityError("there is one key only; 'hoft key DIR rotate' makes a new one")
+        return Identity(self.uuid, self.secret_key)
 
     @property
     def public_key(self) -> bytes:
@@ -186,6 +229,61 @@ class Identity:
         @raise IdentityError: C{name} is none.
         """
         return Card(check_name(name), self.uuid, self.public_key)
+
+
+def psk_path(text: str) -> Path:
+    """
+    Where a shared secret is.
+
+    @raise IdentityError: C{text} is the secret itself, which paths in messages would show.
+    """
+    if _PSK.fullmatch(text):
+        raise IdentityError("a secret in place of its file's name; wanted: a file with it, of mode 0600")
+    return Path(text).expanduser()
+
+
+def load_psk(path: Path) -> bytes:
+    """
+    The secret that two nodes share beside their keys: 32 bytes in base64, such as
+    C{head -c 32 /dev/urandom | base64} makes.
+
+    @raise IdentityError: the file is missing, others may read it, or there is
+        something else in it.
+    """
+    text = _read_private(path, "'head -c 32 /dev/urandom | base64' makes one")
+    psk = _decoded(text.translate(_URL_SAFE).rstrip("=")) if _PSK.fullmatch(text) else None
+    if psk is None:
+        raise IdentityError(f"{path}: is not 32 bytes in base64, as 'head -c 32 /dev/urandom | base64' makes")
+    return psk
+
+
+def _read_private(path: Path, advice: str) -> str:
+    """
+    @param advice: how one comes by what should be there.
+    @raise IdentityError: it is missing, cannot be read, or others may read it.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise IdentityError(f"{path}: no key there; {advice}") from None
+    except OSError as error:
+        raise IdentityError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise IdentityError(f"{path}: is not a regular file")
+        if status.st_mode & 0o077:
+            raise IdentityError(
+                f"{path}: others may read this key (mode {stat.S_IMODE(status.st_mode):04o}); "
+                f"'chmod 600 {path}', and make a new one if others did"
+            )
+        return os.read(handle, _LONGEST_FILE).decode("ascii", "replace").strip()
+    finally:
+        os.close(handle)
+
+
+def _damaged(path: Path) -> IdentityError:
+    return IdentityError(f"{path}: key file is damaged; restore it from a backup")
 
 
 def _check(*parts: str) -> str:

@@ -40,7 +40,6 @@ from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
 from hoft.protocols import log as link_log
-from hoft.probing import probe
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
@@ -48,9 +47,10 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
-from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.sealing import ChecksumSuite, Suite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
+from hoft.suites import suites_of
 from hoft.transports.schemes import maker_for
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
@@ -255,7 +255,9 @@ class Node(Service):
             await self._router.begin_anew(
                 f"{self._journal.lost} payloads are missing from the journal, as after a power cut"
             )
-        links = [await self._open(peer) for peer in config.peers]
+        suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
+        links = [await self._open(peer, suites[peer.name]) for peer in config.peers]
+        self._warn_of_forgeries(config)
         # Before what may take its time: a folder that hangs is something to be asked about.
         try:
             self._server.start()
@@ -304,13 +306,9 @@ class Node(Service):
             "{name} has stopped; what its journal holds goes on at the next start", name=self._config.name
         )
 
-    async def _open(self, peer: Peer) -> Link:
+    async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
         """A link that is known to the router, but does not write yet."""
-        try:
-            suite = BoxSuite(self._identity.secret_key, peer.card.public_key)
-        except IdentityError as error:
-            raise IdentityError(f"the card of {peer.name}: {error}") from error
-        link = Link(self._parts, peer.card.uuid, peer.name, Keyring([suite]), self._channels)
+        link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels)
         await link.open()
         await self._egress.attach(link)
         await self._messages.attach(link)
@@ -318,6 +316,15 @@ class Node(Service):
         self._unheard[peer.name] = time.monotonic()
         self._router.add(link)
         return link
+
+    def _warn_of_forgeries(self, config: Config) -> None:
+        for peer in config.peers:
+            if peer.suite == ChecksumSuite.name:
+                self._log.warn(
+                    "Packets of {peer} have a checksum only (suite = 'checksum'): whoever can write to the"
+                    " folder can make them up, and calls with them.",
+                    peer=peer.name,
+                )
 
     async def _listen(self, description: str) -> None:
         endpoint = serverFromString(self._reactor, description)
@@ -386,24 +393,33 @@ class Node(Service):
                     str(config.path), key, "cannot change while the node runs", "a restart of the node"
                 )
         policy, routing = policy_of(config), Routing.of(config)
-        old = {peer.name: peer for peer in self._config.peers}
-        new = {peer.name: peer for peer in config.peers}
+        identity = Identity.load(config.state / IDENTITY_FILE)
+        if identity.uuid != self._identity.uuid:
+            raise IdentityError("the key file is now another node's; wanted: a restart, or the former file")
+        suites = await self._workers["open"].call(suites_of, config.peers, identity)
+        old = {peer.name: peer.card.uuid for peer in self._config.peers}
+        new = {peer.name: peer.card.uuid for peer in config.peers}
         for description in config.listen:
             if description not in self._ports:
                 await self._listen(description)
         for description in [known for known in self._ports if known not in config.listen]:
             await maybeDeferred(self._ports.pop(description).stopListening)
-        for name in [name for name, peer in old.items() if new.get(name) != peer]:
+        for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
             link = self.links.pop(name)
             self._router.remove(link.peer)
             self._egress.detach(link)
             self._messages.detach(link)
             link.close()
-        for name, peer in new.items():
-            if name not in self.links:
-                link = await self._open(peer)
-                assert self._carrier is not None
-                link.makeConnection(self._carrier.transport(link.peer))
+        self._identity = identity
+        for peer in config.peers:
+            if peer.name in self.links:
+                # Calls under way do not notice, as long as both sides have a key in common.
+                self.links[peer.name].rekey(suites[peer.name])
+                continue
+            link = await self._open(peer, suites[peer.name])
+            assert self._carrier is not None
+            link.makeConnection(self._carrier.transport(link.peer))
+        self._warn_of_forgeries(config)
         self._egress.reconfigure(policy)
         self._ingress.reconfigure(routing)
         self._config = config
@@ -437,11 +453,8 @@ class Node(Service):
 
     def _answer(self, question: Mapping[str, Any]) -> Any:
         """See L{hoft.local_socket}."""
-        match question.get("ask"):
-            case "status":
-                return self.status()
-            case "probe":
-                return probe(self._reactor, time.monotonic, dict(self.links), question.get("patience"))
+        if question.get("ask") == "status":
+            return self.status()
         raise LocalError("this node does not know that question: it is of another version")
 
 

@@ -108,6 +108,13 @@ class Table:
         """Where, key and text: the arguments of a check."""
         return self.where, self._key(key), self.text(key)
 
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """One of these texts; the first if nothing is said."""
+        value = self.text(key, choices[0])
+        if value not in choices:
+            raise self._wrong(key, value, f"one of {', '.join(choices)}{_nearest(value, choices)}")
+        return value
+
     def name(self, key: str) -> str:
         value = self.text(key)
         if not NAME.fullmatch(value):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import SkipTest
@@ -249,7 +250,15 @@ class NodeTests(Command):
                 "listen": ["tcp:8080:interface=127.0.0.1"],
                 "default_peer": None,
                 "peers": [
-                    {"name": "far", "uuid": str(far.uuid), "fingerprint": far.fingerprint, "card": str(far)}
+                    {
+                        "name": "far",
+                        "uuid": str(far.uuid),
+                        "fingerprint": far.fingerprint,
+                        "card": str(far),
+                        "older_fingerprint": None,
+                        "suite": "box",
+                        "psk": False,
+                    }
                 ],
                 "routes": [{"name": "stock", "peer": "far", "url": "https://stock.example/api"}],
                 "allowed": [
@@ -259,6 +268,80 @@ class NodeTests(Command):
                 "forwards": [],
             },
         )
+
+    def test_what_was_agreed_on_with_a_peer_is_listed_and_its_secret_is_not(self) -> None:
+        secret = b64encode(os.urandom(32)).decode()
+        path = self.folder / "far.psk"
+        card = self.well("card", self.far).strip()
+        self.refused("far.psk: no key there; 'head", "trust", self.near, card, "--psk-file", path)
+        path.write_text(secret)
+        path.chmod(0o644)
+        self.refused("others may read this key", "trust", self.near, card, "--psk-file", path)
+        path.chmod(0o600)
+        self.refused("a secret in place of its file's name", "trust", self.near, card, "--psk-file", secret)
+        self.well("trust", self.near, card, "--suite", "authenticated", "--psk-file", path)
+        [peer] = self.read().peers
+        self.assertEqual((peer.suite, peer.psk_file), ("authenticated", path))
+        shown = self.well("list", self.near)
+        self.assertIn("(authenticated, psk)", shown)
+        listed = self.well("list", self.near, "--json")
+        self.assertEqual(
+            [json.loads(listed)["peers"][0][key] for key in ("suite", "psk")], ["authenticated", True]
+        )
+        self.assertNotIn(secret, shown + listed + repr(self.read()))
+        self.refused("invalid choice: 'none'", "trust", self.near, card, "--suite", "none")
+
+    def test_a_secret_in_the_nodes_folder_moves_with_it(self) -> None:
+        path = self.near / "far.psk"
+        path.write_text(b64encode(os.urandom(32)).decode())
+        path.chmod(0o600)
+        self.well("trust", self.near, self.well("card", self.far).strip(), "--psk-file", path)
+        self.assertIn('psk_file = "far.psk"', (self.near / "hoft.toml").read_text())
+
+    def test_a_checksum_is_agreed_on_with_a_warning(self) -> None:
+        card = self.well("card", self.far).strip()
+        self.assertRegex(
+            self.well("trust", self.near, card, "--suite", "checksum"), "take care: .* can make up packets"
+        )
+
+    def test_a_key_is_rotated_step_by_step(self) -> None:
+        old = Card.parse(self.well("card", self.near))
+        self.well("trust", self.far, str(old))
+        self.assertRegex(
+            self.well("key", self.near), rf"the +key +id [0-9a-f]{{4}} +fingerprint {old.fingerprint}"
+        )
+        self.refused("one key only; 'hoft key DIR rotate'", "key", self.near, "retire")
+        said = self.well("key", self.near, "rotate")
+        new = Card.parse(said)
+        self.assertEqual((new.uuid, Card.parse(self.well("card", self.near))), (old.uuid, new))
+        self.assertIn(f"fingerprint {new.fingerprint}", said)
+        self.assertIn("'hoft trust' this card with --new-key", said)
+        self.refused("two keys already; 'hoft key DIR retire'", "key", self.near, "rotate")
+        shown = self.well("key", self.near)
+        self.assertIn(old.fingerprint, shown)
+        self.assertIn(new.fingerprint, shown)
+        self.refused(f"{old.fingerprint}.*--new-key.*{new.fingerprint}", "trust", self.far, str(new))
+        said = self.well("trust", self.far, str(new), "--new-key")
+        for words in (old.fingerprint, new.fingerprint, f"hoft untrust {self.far} near --old"):
+            self.assertIn(words, said)
+        [peer] = config.read(self.far / "hoft.toml").peers
+        self.assertEqual((peer.name, peer.card, peer.older_card), ("near", new, old))
+        self.assertIn(old.fingerprint, self.well("list", self.far))
+        self.refused("only the running node can tell.*--anyway", "key", self.near, "retire")
+        self.assertEqual(len(Identity.load(self.near / "identity").secret_keys), 2)
+        self.assertIn("'hoft untrust' near with --old", self.well("key", self.near, "retire", "--anyway"))
+        self.assertEqual(len(Identity.load(self.near / "identity").secret_keys), 1)
+        self.assertEqual(Card.parse(self.well("card", self.near)), new)
+        self.assertIn("by its newest key only", self.well("untrust", self.far, "near", "--old"))
+        [peer] = config.read(self.far / "hoft.toml").peers
+        self.assertEqual((peer.card, peer.older_card), (new, None))
+        self.refused("near: has no older key", "untrust", self.far, "near", "--old")
+
+    def test_a_new_key_of_a_peer_is_taken_under_the_name_that_it_has_here(self) -> None:
+        self.well("trust", self.far, self.well("card", self.near).strip(), "--name", "office")
+        new = str(Card.parse(self.well("key", self.near, "rotate")))
+        self.well("trust", self.far, new, "--new-key")
+        self.assertEqual([peer.name for peer in config.read(self.far / "hoft.toml").peers], ["office"])
 
     def test_reload_without_a_running_node_says_so(self) -> None:
         self.refused("no node runs on", "reload", self.near)

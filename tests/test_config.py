@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from pathlib import Path
 from random import Random
 
@@ -14,8 +15,11 @@ from hoft.errors import ConfigurationError
 from hoft.identity import Identity
 
 FAR = Identity.generate(Random(1).randbytes).card("far")
-THIRD = Identity.generate(Random(2).randbytes).card("third")
+_third = Identity.generate(Random(2).randbytes)
+THIRD = _third.card("third")
+THIRD_ANEW = _third.rotated(Random(3).randbytes).card("third")
 FILE = Path("/srv/near/hoft.toml")
+SECRET = b64encode(Random(4).randbytes(32)).decode()
 
 WHOLE = f"""
 name = "near"
@@ -32,7 +36,10 @@ heartbeat = 0
 card = "{FAR}"
 
 [peers.plant]
-card = "{THIRD}"
+card = "{THIRD_ANEW}"
+older_card = "{THIRD}"
+suite = "authenticated"
+psk_file = "secrets/plant.psk"
 
 [routes.stock]
 peer = "plant"
@@ -70,7 +77,10 @@ class FileTests(SynchronousTestCase):
                 max_request_body=2 << 30,
                 spool=1000,
                 heartbeat=0.0,
-                peers=(Peer("far", FAR), Peer("plant", THIRD)),
+                peers=(
+                    Peer("far", FAR),
+                    Peer("plant", THIRD_ANEW, THIRD, "authenticated", Path("/srv/near/secrets/plant.psk")),
+                ),
                 routes=(Route("stock", "plant", "https://stock.example:8443/api"),),
                 allowed=(
                     Allow("http://127.0.0.1:8000/v1", "far"),
@@ -127,6 +137,30 @@ class FileTests(SynchronousTestCase):
                 "peers.far.card", "card is damaged", "hoft card",
             ),
             (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\nsuite = "boxed"',
+                "peers.far.suite", "'boxed'", "one of box, authenticated, checksum (did you mean box?)",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\nsuite = "checksum"\npsk_file = "x"',
+                "peers.far.psk_file", "beside suite 'checksum'", "a suite that uses secrets",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\npsk_file = "{SECRET}"',
+                "peers.far.psk_file", "a secret in place", "a path",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\npsk = "{SECRET}"',
+                "peers.far.psk", "no such key", "psk_file",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\nolder_card = "{THIRD}"',
+                "peers.far.older_card", "of another node", "the peer's card of before",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\nolder_card = "{FAR}"',
+                "peers.far.older_card", "of the same key", "the peer's card of before",
+            ),
+            (
                 f'name = "n"\n[peers.a]\ncard = "{FAR}"\n[peers.b]\ncard = "{FAR}"',
                 "peers", "a and b are the same node", "once",
             ),
@@ -159,6 +193,7 @@ class FileTests(SynchronousTestCase):
             self.assertIn(wanted, error.wanted)
             line = str(error)
             self.assertNotIn("\n", line)
+            self.assertNotIn(SECRET, line)
             self.assertTrue(line.startswith(f"{FILE}: {key}"), line)
 
     def test_a_file_that_cannot_be_read_or_is_not_text_is_named(self) -> None:

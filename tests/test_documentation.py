@@ -94,6 +94,19 @@ class Examples(SynchronousTestCase):
         """A route to a service with TLS."""
         self.follow("docs/how-to-tls.rst")
 
+    def test_keys(self) -> None:
+        """A key is replaced while both nodes run."""
+        self.follow("docs/how-to-keys.rst")
+
+    def test_psk(self) -> None:
+        """A secret is agreed on."""
+        self.follow("docs/how-to-psk.rst")
+
+    def test_scanner(self) -> None:
+        """What ClamAV finds in a packet."""
+        need("clamscan")
+        self.follow("docs/how-to-scanner.rst")
+
     def test_transport(self) -> None:
         """The conformance suite, for a carrier of one's own."""
         self.follow("docs/how-to-transport.rst")

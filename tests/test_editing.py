@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from random import Random
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import config, editing
@@ -14,7 +15,9 @@ from hoft.config import Allow, Peer, Route
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Identity
 
-FAR = Identity.generate(Random(1).randbytes).card("far")
+_far = Identity.generate(Random(1).randbytes)
+FAR = _far.card("far")
+FAR_ANEW, FAR_AGAIN = (_far.rotated(Random(seed).randbytes).card("far") for seed in (3, 4))
 OTHER = Identity.generate(Random(2).randbytes).card("other")
 
 HANDMADE = """\
@@ -71,6 +74,34 @@ class EditingTests(SynchronousTestCase):
         editing.disallow(self.path, "http://a", "plant")
         editing.untrust(self.path, "plant")
         self.assertEqual(self.path.read_text().strip(), '# mine\nname = "near"')
+
+    def test_a_new_key_of_a_peer_stands_beside_the_old_one_until_that_is_forgotten(self) -> None:
+        editing.trust(self.path, "far", FAR)
+        self.assertTrue(editing.trust(self.path, "far", FAR_ANEW, new_key=True))
+        self.assertEqual(self.read().peers, (Peer("far", FAR_ANEW, FAR),))
+        self.assertFalse(editing.trust(self.path, "far", FAR_ANEW, new_key=True))
+        for pattern, card in (("of this node's older key", FAR), ("two keys of this node", FAR_AGAIN)):
+            with self.assertRaisesRegex(ConfigurationError, f"{pattern}.*'hoft untrust DIR far --old' first"):
+                editing.trust(self.path, "far", card, new_key=True)
+        editing.forget_older_key(self.path, "far")
+        self.assertEqual(self.read().peers, (Peer("far", FAR_ANEW),))
+
+    def test_a_known_peer_is_given_no_other_name_by_the_way(self) -> None:
+        editing.trust(self.path, "far", FAR)
+        with self.assertRaisesRegex(ConfigurationError, "this node is there already"):
+            editing.trust(self.path, "again", FAR_ANEW, new_key=True)
+
+    def test_what_was_agreed_on_stays_unless_something_else_is_said(self) -> None:
+        editing.trust(self.path, "plant", OTHER)
+        editing.trust(self.path, "far", FAR, suite="authenticated", psk_file="far.psk")
+        agreed = Peer("far", FAR, None, "authenticated", self.path.absolute().parent / "far.psk")
+        self.assertEqual(self.read().peers[1], agreed)
+        self.assertFalse(editing.trust(self.path, "far", FAR))
+        self.assertEqual(self.read().peers[1], agreed)
+        self.assertTrue(editing.trust(self.path, "far", FAR, suite="box"))
+        self.assertEqual(self.read().peers[1], evolve(agreed, suite="box"))
+        with self.assertRaisesRegex(ConfigurationError, "psk_file: given beside suite 'checksum'"):
+            editing.trust(self.path, "far", FAR, suite="checksum")
 
     def test_a_persons_text_stays_as_it_is(self) -> None:
         text = HANDMADE.format(card=FAR)
@@ -151,14 +182,16 @@ class EditingTests(SynchronousTestCase):
     def test_refused_changes_leave_the_file_alone(self) -> None:
         editing.trust(self.path, "far", FAR)
         before = self.path.read_bytes()
-        replaced = Identity(FAR.uuid, OTHER.public_key).card("far")
         for pattern, change in (
             ("another node has this name", lambda: editing.trust(self.path, "far", OTHER)),
             ("peers.far: this node is there already", lambda: editing.trust(self.path, "again", FAR)),
             (
-                "peers.far: this node is there with another key",
-                lambda: editing.trust(self.path, "far", replaced),
+                f"peers.far: this node is there with another key.*{FAR.fingerprint}.*--new-key.*"
+                f"{FAR_ANEW.fingerprint}",
+                lambda: editing.trust(self.path, "far", FAR_ANEW),
             ),
+            ("peers.far: has no older key", lambda: editing.forget_older_key(self.path, "far")),
+            ("none is called 'x'; wanted: one of far", lambda: editing.forget_older_key(self.path, "x")),
             ("no peer is called 'x'", lambda: editing.route(self.path, "stock", "x", "http://h")),
             ("is not http", lambda: editing.route(self.path, "stock", "far", "ftp://h")),
             ("is not http", lambda: editing.allow(self.path, "ftp://h")),

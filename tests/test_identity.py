@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -13,7 +13,7 @@ from nacl import bindings
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import IdentityError
-from hoft.identity import Card, Identity, _check, check_name
+from hoft.identity import Card, Identity, _check, check_name, key_id, load_psk
 
 
 class CardTests(SynchronousTestCase):
@@ -171,3 +171,101 @@ class IdentityTests(SynchronousTestCase):
         ours = bindings.crypto_box_beforenm(other.public_key, self.identity.secret_key)
         theirs = bindings.crypto_box_beforenm(self.identity.card("x").public_key, other.secret_key)
         self.assertEqual(ours, theirs)
+
+
+class TwoKeysTests(SynchronousTestCase):
+    """A new key beside the old one, for as long as peers need both."""
+
+    def setUp(self) -> None:
+        self.first = Identity.generate(Random(1).randbytes)
+        self.path = Path(self.mktemp())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def test_the_new_key_is_on_the_card_and_the_old_one_stays(self) -> None:
+        both = self.first.rotated(Random(2).randbytes)
+        self.assertEqual(both.uuid, self.first.uuid)
+        self.assertEqual(both.secret_keys, (both.secret_key, self.first.secret_key))
+        self.assertNotEqual(both.card("a").public_key, self.first.card("a").public_key)
+        self.assertEqual(both.retired().secret_keys, (both.secret_key,))
+
+    def test_two_keys_are_the_most(self) -> None:
+        both = self.first.rotated(Random(2).randbytes)
+        with self.assertRaisesRegex(IdentityError, "two keys already"):
+            both.rotated(Random(3).randbytes)
+        with self.assertRaisesRegex(IdentityError, "one key only"):
+            self.first.retired()
+
+    def test_packets_can_tell_the_two_apart(self) -> None:
+        # What the generator gives first has the id of the present key; it is not taken.
+        given = iter([self.first.secret_key, Random(2).randbytes(32)])
+        both = self.first.rotated(lambda count: next(given))
+        self.assertNotEqual(key_id(both.public_key), key_id(self.first.public_key))
+
+    def test_both_are_in_the_file_and_replaced_at_once(self) -> None:
+        self.first.save(self.path)
+        both = self.first.rotated(os.urandom)
+        both.replace(self.path)
+        self.assertEqual(Identity.load(self.path), both)
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        both.retired().replace(self.path)
+        self.assertEqual(Identity.load(self.path), both.retired())
+        self.assertEqual(os.listdir(self.path.parent), [self.path.name])
+
+    def test_a_file_of_two_nodes_or_of_three_keys_is_damaged(self) -> None:
+        self.first.save(self.path)
+        line = self.path.read_text()
+        self.path.unlink()
+        Identity.generate(Random(3).randbytes).save(self.path)
+        for text in (line + self.path.read_text(), 3 * line, line + "\n" + line):
+            self.path.write_text(text)
+            with self.assertRaisesRegex(IdentityError, "damaged"):
+                Identity.load(self.path)
+
+    def test_neither_secret_is_in_any_representation(self) -> None:
+        both = self.first.rotated(os.urandom)
+        for key in both.secret_keys:
+            self.assertNotIn(repr(key), repr(both))
+
+
+class PskTests(SynchronousTestCase):
+    """A secret that two nodes share."""
+
+    def setUp(self) -> None:
+        self.psk = Random(1).randbytes(32)
+        self.path = Path(self.mktemp())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, text: str, mode: int = 0o600) -> None:
+        self.path.write_text(text)
+        self.path.chmod(mode)
+
+    def test_it_is_32_bytes_in_base64_of_either_alphabet(self) -> None:
+        for text in (b64encode(self.psk).decode(), urlsafe_b64encode(self.psk).decode()):
+            for written in (text, text + "\n", text.rstrip("=")):
+                self.write(written)
+                self.assertEqual(load_psk(self.path), self.psk)
+
+    def test_anything_else_is_refused_without_being_shown(self) -> None:
+        secret = b64encode(self.psk).decode()
+        for text in (
+            "",
+            secret[:-5],
+            secret + "AAAA",
+            self.psk.hex(),
+            "correct horse battery staple 123",
+            "!" * 44,
+        ):
+            self.write(text)
+            with self.assertRaises(IdentityError) as caught:
+                load_psk(self.path)
+            self.assertIn("32 bytes in base64", str(caught.exception))
+            self.assertNotIn(text or "?", str(caught.exception))
+
+    def test_a_secret_that_others_may_read_is_refused(self) -> None:
+        self.write(b64encode(self.psk).decode(), 0o640)
+        with self.assertRaisesRegex(IdentityError, "others may read this key"):
+            load_psk(self.path)
+
+    def test_a_missing_one_says_how_to_make_it(self) -> None:
+        with self.assertRaisesRegex(IdentityError, "head -c 32 /dev/urandom | base64"):
+            load_psk(self.path)

@@ -34,11 +34,16 @@ class Keyring:
         """The one that is sealed with at present."""
         return self._current
 
-    def replace(self, suites: Sequence[Suite]) -> None:
-        """Our keys, the peer's, or what is agreed on have changed."""
-        wanted = self._current.own_key_id
+    def replace(self, suites: Sequence[Suite]) -> bool:
+        """
+        Our keys, the peer's, or what is agreed on may have changed.
+
+        @return: whether they have.
+        """
+        wanted, before = self._current.own_key_id, self._suites
         self._suites = tuple(suites)
         self._current = next((one for one in self._suites if one.own_key_id == wanted), self._suites[-1])
+        return self._suites != before
 
     def for_sealing(self, asking: bool) -> Suite:
         """

@@ -45,6 +45,7 @@ from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.replication import LogState, Replication
 from hoft.protocols.sending import OutgoingRecord
+from hoft.protocols.sealing import Suite
 from hoft.protocols.synchronisation import Judgement, Sighting
 
 T = TypeVar("T")
@@ -143,6 +144,16 @@ class Link:
         """Begin to write files."""
         self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
         self.pump()
+
+    def rekey(self, suites: Sequence[Suite]) -> None:
+        """
+        Seal and open with these from now on; the peer soon sees a packet that is sealed so.
+
+        @param suites: as L{Keyring} takes them.
+        """
+        if self.keys.replace(suites) and self.engine.synchronised:
+            self.engine.receiver.owe(self._now())
+            self.pump()
 
     def close(self) -> None:
         """Stop at once; what is committed goes on when the link is opened again."""

@@ -136,6 +136,15 @@ class _BoxedKeys:
         self.key_id = key_id(peer_public)
         self.own_key_id = key_id(crypto_scalarmult_base(own_secret))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same suite with the same keys and psk."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._shared == other._shared
+
+    def __hash__(self) -> int:
+        return hash(self._shared)
+
     def seal_key(self, key: bytes, salt: bytes) -> bytes:
         """See L{Suite.seal_key}; the salt is the nonce, and precedes the box."""
         return salt + crypto_box_afternm(key, salt, self._shared[0])
@@ -197,7 +206,7 @@ class AuthenticatedSuite(_BoxedKeys):
 
 class ChecksumSuite:
     """
-    Finds accidents only: 16 bytes of BLAKE2b after the content of each frame, by
+    The one L{CHECKSUM_SUITE}.  Finds accidents only: 16 bytes of BLAKE2b after the content of each frame, by
     no key.  Anyone can make up such a packet.
     """
 
@@ -223,6 +232,10 @@ class ChecksumSuite:
     def open_frame(self, key: bytes, index: int, bound: bytes, sealed: bytes) -> bytes:
         """See L{Suite.open_frame}; C{key} does not matter."""
         return _checked(b"", index, bound, sealed)
+
+
+CHECKSUM_SUITE: Final = ChecksumSuite()
+"""It has no keys, so there is but one."""
 
 
 def _tag(key: bytes, bound: bytes, content: bytes) -> bytes:

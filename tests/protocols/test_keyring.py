@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import PacketError, PacketReason
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.packets import Header
-from hoft.protocols.sealing import AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
+from hoft.protocols.sealing import CHECKSUM_SUITE, AuthenticatedSuite, BoxSuite, Suite
 from tests.protocols.samples import FAR, Node, writer
 
 OLD, NEW = Node("old key"), Node("new key")
@@ -80,7 +78,7 @@ class Keyrings(SynchronousTestCase):
 
     def test_another_suite(self) -> None:
         """It is refused as that, by whoever reads on, whatever key it names."""
-        for other in (AuthenticatedSuite(OLD.secret, FAR.public), ChecksumSuite()):
+        for other in (AuthenticatedSuite(OLD.secret, FAR.public), CHECKSUM_SUITE):
             self.keys = Keyring([other])
             self.assertIdentical(self.keys.for_opening(heard(NEW)), other)
 
@@ -88,18 +86,29 @@ class Keyrings(SynchronousTestCase):
         """Made, taken up and retired while the link runs: the key in use stays in use while it is there."""
         self.keys = Keyring(by(OLD))
         self.keys.heard(heard(OLD))
-        self.replace(NEW, OLD)
+        self.assertFalse(self.replace(OLD))
+        self.assertTrue(self.replace(NEW, OLD))
         self.assertSealsBy(OLD)
         self.keys.heard(heard(NEW, 2))
-        self.replace(NEW)
+        self.assertTrue(self.replace(NEW))
         self.assertSealsBy(NEW, NEW, asking=True)
         self.assertRaises(PacketError, self.keys.for_opening, heard(OLD))
+
+    def test_something_else_is_agreed_on(self) -> None:
+        """With the same keys, it is a change."""
+        shared = [BoxSuite(OLD.secret, FAR.public, psk=bytes(32))]
+        self.keys = Keyring(by(OLD))
+        self.assertTrue(self.keys.replace(shared))
+        self.assertFalse(self.keys.replace([BoxSuite(OLD.secret, FAR.public, psk=bytes(32))]))
+        self.assertTrue(self.keys.replace([AuthenticatedSuite(OLD.secret, FAR.public, psk=bytes(32))]))
+        self.assertTrue(self.keys.replace([CHECKSUM_SUITE]))
+        self.assertFalse(self.keys.replace([CHECKSUM_SUITE]))
+        self.assertEqual(self.keys.for_sealing(asking=True).number, CHECKSUM_SUITE.number)
 
     def test_retired_early(self) -> None:
         """Without the older key the newer one is used, though the peer was not seen to have it."""
         self.replace(NEW)
         self.assertSealsBy(NEW)
 
-    def replace(self, *keys: Node) -> None:
-        suites: Sequence[Suite] = by(*keys)
-        self.keys.replace(suites)
+    def replace(self, *keys: Node) -> bool:
+        return self.keys.replace(by(*keys))
