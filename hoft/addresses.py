@@ -62,8 +62,12 @@ def check_host_pattern(where: str, key: str, pattern: str) -> str:
     return pattern
 
 
-def check_endpoint(where: str, key: str, description: str) -> str:
-    """A Twisted server endpoint that only this machine can reach."""
+def check_endpoint(where: str, key: str, description: str, authenticated: bool = False) -> str:
+    """
+    A Twisted server endpoint that only this machine can reach.
+
+    @param authenticated: callers are asked who they are, so others may reach it, too.
+    """
 
     def wrong(what: str, wanted: str = _ENDPOINT_WANTED) -> ConfigurationError:
         return ConfigurationError(where, key, f"{description!r} {what}", wanted)
@@ -72,6 +76,8 @@ def check_endpoint(where: str, key: str, description: str) -> str:
     if kind == "unix":
         if not arguments or not arguments[0]:
             raise wrong("names no path")
+        return description
+    if kind == "ssl" and authenticated:
         return description
     if kind not in ("tcp", "tcp6"):
         raise wrong("is of a kind that hoft cannot tell to be reached from this machine alone")
@@ -90,10 +96,10 @@ def check_endpoint(where: str, key: str, description: str) -> str:
     if not named.get("backlog", "50").isdecimal():
         raise wrong("has a backlog that is no number")
     interface = named.get("interface", "")
-    if not _is_loopback(interface):
+    if not authenticated and not _is_loopback(interface):
         raise wrong(
             f"listens on {interface or 'every interface'}, not a loopback address, "
-            "and callers are not asked who they are"
+            "and callers are not asked who they are ('hoft caller' makes it so)"
         )
     return description
 

@@ -214,6 +214,26 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     one = add(
+        "caller", commands.caller, "name who may call, and make or renew its token",
+        "hoft caller near add billing > billing.token", "hoft caller near add shop --per-second 5",
+        "hoft caller near renew billing", "hoft caller near remove billing",
+        "curl -H \"Authorization: Bearer $(cat billing.token)\" http://127.0.0.1:8080/svc/stock/",
+    )  # fmt: skip
+    one.add_argument(
+        "action",
+        choices=("add", "renew", "remove"),
+        help="add: print a new caller's token; renew: print another one, and accept the last beside it",
+    )
+    one.add_argument("name", metavar="NAME", help="what to call the caller")
+    for option, kind, what in (
+        ("in-flight", int, "calls at once"),
+        ("per-second", float, "calls a second"),
+        ("per-day", int, "calls a day"),
+        ("bytes-per-day", str, 'bytes of bodies a day, as "10 GiB"'),
+    ):
+        one.add_argument(f"--{option}", metavar="N", type=kind, help=f"(add) at most so many {what}")
+
+    one = add(
         "list",
         commands.list_all,
         "show peers, routes and what is allowed",
@@ -242,6 +262,26 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--watch", metavar="S", type=_seconds, nargs="?", const=2.0,
         help="show it again and again, so many seconds apart (2), until ^C",
+    )  # fmt: skip
+
+    one = add(
+        "packet", _operating("packet"),
+        "explain a packet file frame by frame: whole, cut, damaged or foreign",
+        "hoft packet /srv/exchange/*/*.hoft",
+        "hoft packet lost+found/#4711 --config near --json",
+        folder=False,
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE", type=Path, nargs="+", help="a file, whatever its name")
+    one.add_argument(
+        "--config", metavar="DIR", type=Path,
+        help="the node that sent it or was to get it: its keys open what is inside",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs: an object a line for each file")
+
+    add(
+        "restored", _operating("restored"),
+        "after its state was restored from a backup: begin every log anew",
+        "hoft restored near",
     )  # fmt: skip
 
     one = add(
@@ -279,23 +319,3 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(main())
-    one = add(
-        "packet", _operating("packet"),
-        "explain a packet file frame by frame: whole, cut, damaged or foreign",
-        "hoft packet /srv/exchange/*/*.hoft",
-        "hoft packet lost+found/#4711 --config near --json",
-        folder=False,
-    )  # fmt: skip
-    one.add_argument("file", metavar="FILE", type=Path, nargs="+", help="a file, whatever its name")
-    one.add_argument(
-        "--config", metavar="DIR", type=Path,
-        help="the node that sent it or was to get it: its keys open what is inside",
-    )  # fmt: skip
-    one.add_argument("--json", action="store_true", help="for programs: an object a line for each file")
-
-    add(
-        "restored", _operating("restored"),
-        "after its state was restored from a backup: begin every log anew",
-        "hoft restored near",
-    )  # fmt: skip
-

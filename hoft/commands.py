@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
+
 from hoft import config, editing
 from hoft.addresses import check_endpoint, check_url
 from hoft.errors import ConfigurationError, LocalError
@@ -22,8 +24,12 @@ from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
 from hoft.mirror import Faults, Mirror, carry
 from hoft.running import ask_to_reload
 from hoft.tables import check_reference
+from hoft.tokens import hash_token, make_token
 
 CONFIGURATION_FILE = "hoft.toml"
+
+LIMITS = ("in_flight", "per_second", "per_day", "bytes_per_day")
+"""What a caller or a route can be held to, by the names of keys in the file."""
 
 _TEMPLATE = """\
 # A hoft node.  'hoft trust', 'hoft route' and 'hoft allow' add to this file and
@@ -137,6 +143,35 @@ def disallow(options: Namespace) -> int:
     )
 
 
+def caller(options: Namespace) -> int:
+    """C{hoft caller}: who may call."""
+    current = read_node(options.folder)
+    path, name = options.folder / CONFIGURATION_FILE, options.name
+    if options.action == "remove":
+        left = editing.remove_caller(path, name)
+        said = f"{name} may not call any more"
+        return taken_up(
+            current, said if left else f"{said}; no caller is left, so anybody may on this machine"
+        )
+    limits = {key: getattr(options, key) for key in LIMITS if getattr(options, key) is not None}
+    if limits and options.action != "add":
+        raise ConfigurationError(
+            config.COMMAND_LINE, "", "limits are given", f"a change of [callers.{name}] in {path} instead"
+        )
+    token = make_token(os.urandom)
+    editing.caller(path, name, hash_token(token.encode()), limits, renew=options.action == "renew")
+    print(token, flush=True)
+    first = options.action == "add" and not current.callers
+    print(
+        f"this is the token of {name}: it is not kept here, and not shown again",
+        *(["from now on every call must bring the token of a caller"] if first else []),
+        *(["the running node takes it up"] if ask_to_reload(current.state) else []),
+        sep="\n",
+        file=sys.stderr,
+    )
+    return 0
+
+
 def list_all(options: Namespace) -> int:
     """C{hoft list}: peers, routes, allowed."""
     current = read_node(options.folder)
@@ -149,7 +184,12 @@ def list_all(options: Namespace) -> int:
     for endpoint in current.listen:
         print(f"listens    {endpoint}")
     _section("peers", [row for peer in current.peers for row in _peer_rows(peer)])
-    _section("routes", [(f"/svc/{one.name}/", one.peer, one.url) for one in current.routes])
+    _section(
+        "routes",
+        [(f"/svc/{one.name}/", one.peer, one.url, _limits(one.allowance)) for one in current.routes],
+    )
+    if current.callers:
+        _section("callers", [(one.name, _limits(one.allowance)) for one in current.callers])
     _section(
         "allowed",
         [
@@ -276,6 +316,15 @@ def _peer_rows(peer: config.Peer) -> list[tuple[str, ...]]:
     return rows
 
 
+def _given(allowance: config.Allowance) -> dict[str, float]:
+    return {key: value for key, value in asdict(allowance).items() if value is not None}
+
+
+def _limits(allowance: config.Allowance) -> str:
+    given = ", ".join(f"{key} {value:g}" for key, value in _given(allowance).items())
+    return f"({given})" if given else ""
+
+
 def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
     return {
         "name": own.name,
@@ -297,7 +346,14 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
             }
             for peer in current.peers
         ],
-        "routes": [{"name": one.name, "peer": one.peer, "url": one.url} for one in current.routes],
+        "routes": [
+            {"name": one.name, "peer": one.peer, "url": one.url, "limits": _given(one.allowance)}
+            for one in current.routes
+        ],
+        "callers": [
+            {"name": one.name, "tokens": len(one.tokens), "limits": _given(one.allowance)}
+            for one in current.callers
+        ],
         "allowed": [{"url": one.url, "peer": one.peer, "private": one.private} for one in current.allowed],
         "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],
     }

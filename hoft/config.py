@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from hoft.addresses import check_endpoint, check_host_pattern, check_url
 from hoft.errors import ConfigurationError, IdentityError
@@ -26,6 +26,9 @@ from hoft.tables import Table, check_reference
 
 COMMAND_LINE = "command line"
 """What L{ConfigurationError.where} says of options."""
+
+TOKEN_HASH = "sha256:"
+"""What stands before the hash of a caller's token."""
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 
@@ -49,12 +52,34 @@ class Peer:
 
 
 @frozen
+class Allowance:
+    """How much may be asked for; C{None} is any amount."""
+
+    in_flight: int | None = None
+    per_second: float | None = None
+    per_day: int | None = None
+    bytes_per_day: int | None = None
+    """Of the bodies of requests and responses together."""
+
+
+@frozen
+class Caller:
+    """Ingress: who may call, if anybody is named at all."""
+
+    name: str
+    tokens: tuple[str, ...] = field(repr=False)
+    """L{TOKEN_HASH} and the SHA-256 of each in hexadecimal: two while a caller changes its token."""
+    allowance: Allowance = Allowance()
+
+
+@frozen
 class Route:
     """Ingress: C{/svc/<name>/...} leads to C{url/...} behind C{peer}."""
 
     name: str
     peer: str
     url: str
+    allowance: Allowance = Allowance()
 
 
 @frozen
@@ -87,10 +112,12 @@ class Config:
     path: Path | None = None
     """The file all this is from."""
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
-    """Twisted server endpoint descriptions, loopback or a UNIX socket each."""
+    """Twisted server endpoint descriptions; without callers, loopback or a UNIX socket each."""
     peers: tuple[Peer, ...] = ()
     routes: tuple[Route, ...] = ()
     allowed: tuple[Allow, ...] = ()
+    callers: tuple[Caller, ...] = ()
+    """If there are any, nobody else may call."""
     forwards: tuple[Forward, ...] = ()
     """In the order of the file; the first that fits decides."""
     default_peer: str | None = None
@@ -138,19 +165,24 @@ def parse(text: str, path: Path) -> Config:
     _check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
+    callers = top.named("callers", _caller)
     config = Config(
         path=path.absolute(),
         name=top.name("name"),
         state=Path(os.path.realpath(path.parent / Path(state).expanduser())),
         transport=_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
-            check_endpoint(top.where, "listen", value) for value in top.texts("listen", (DEFAULT_LISTEN,))
+            check_endpoint(top.where, "listen", value, authenticated=bool(callers))
+            for value in top.texts("listen", (DEFAULT_LISTEN,))
         ),
         peers=peers,
         routes=top.named(
             "routes",
             lambda table: Route(
-                table.own_name, table.reference("peer", names), check_url(*table.located("url"))
+                table.own_name,
+                table.reference("peer", names),
+                check_url(*table.located("url")),
+                _allowance(table),
             ),
         ),
         allowed=top.array(
@@ -161,6 +193,7 @@ def parse(text: str, path: Path) -> Config:
                 table.truth("private"),
             ),
         ),
+        callers=callers,
         forwards=top.array(
             "forward",
             lambda table: Forward(
@@ -343,6 +376,24 @@ def _peer(table: Table, folder: Path) -> Peer:
         except IdentityError as error:
             raise ConfigurationError(where, key, str(error), "a path") from None
     return Peer(table.own_name, card, older, suite, psk_file)
+
+
+def _caller(table: Table) -> Caller:
+    tokens = table.texts("token", ())
+    if not tokens or not all(re.fullmatch(TOKEN_HASH + "[0-9a-f]{64}", token) for token in tokens):
+        given = "is missing" if not tokens else "is no hash of a token"
+        wanted = f"what 'hoft caller' writes, {TOKEN_HASH} and 64 hexadecimal digits"
+        raise ConfigurationError(table.where, f"{table.prefix}.token", given, wanted)
+    return Caller(table.own_name, tokens, _allowance(table))
+
+
+def _allowance(table: Table) -> Allowance:
+    return Allowance(
+        table.count("in_flight"),
+        table.limit("per_second"),
+        table.count("per_day"),
+        table.size("bytes_per_day", 0) or None,
+    )
 
 
 def _card(table: Table, key: str) -> Card:

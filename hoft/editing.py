@@ -232,6 +232,52 @@ def _as_options(entry: config.Allow) -> str:
     return f"{entry.url}{peer}{' --private' if entry.private else ''}"
 
 
+def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: bool = False) -> None:
+    """
+    Let somebody call: from then on nobody may who is not named.
+
+    @param token: its hash.
+    @param limits: keys of its table, as L{config.Allowance} has them.
+    @param renew: it is a further token of a known caller; the one of before is
+        accepted beside it, and any older one no more.
+    @raise ConfigurationError: the name is taken, or, to renew, not known.
+    """
+    check_name(name)
+
+    def edit(document: Document, current: config.Config) -> None:
+        names = [one.name for one in current.callers]
+        if renew:
+            table = _named(document, path, "callers", name, names)
+            known = table["token"]
+            table["token"] = [token, known if isinstance(known, str) else known[0]]
+        elif name in names:
+            raise ConfigurationError(
+                str(path), f"callers.{name}", "is there already", "another name, or 'renew' for a new token"
+            )
+        else:
+            _put_named(document, "callers", name, token=token, **limits)
+
+    _change(path, edit)
+
+
+def remove_caller(path: Path, name: str) -> bool:
+    """
+    Take a caller away.
+
+    @return: whether any are left: if not, nobody is asked any more.
+    @raise ConfigurationError: there is none of that name, or the node could not do without.
+    """
+    left = False
+
+    def edit(document: Document, current: config.Config) -> None:
+        nonlocal left
+        _remove_named(document, path, "callers", name, [one.name for one in current.callers])
+        left = len(current.callers) > 1
+
+    _change(path, edit)
+    return left
+
+
 def create(path: Path, text: str) -> None:
     """
     Write a new file with that text, readable by its owner alone.
@@ -316,7 +362,7 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _put_named(document: Document, key: str, name: str, **values: str) -> None:
+def _put_named(document: Document, key: str, name: str, **values: Any) -> None:
     tables = document.setdefault(key, tomlkit.table(is_super_table=True))
     inline = isinstance(tables, InlineTable)
     tables[name] = _filled(tomlkit.inline_table() if inline else tomlkit.table(), values)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +40,7 @@ from hoft.interfaces import (
 from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
+from hoft.probing import probe
 from hoft.protocols import log as link_log
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
@@ -52,9 +54,11 @@ from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
 from hoft.suites import suites_of
 from hoft.transports.schemes import maker_for
+from hoft.web import limiting
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
 from hoft.web.ingress import Ingress, Routing
+from hoft.web.limiting import Meters
 from hoft.web.policy import Policy, Rule
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
@@ -64,6 +68,9 @@ TICK = 0.5
 
 UNHEARD = 30.0
 """Seconds after which the log says of a peer that nothing was heard of it yet."""
+
+SAVE_USAGE = 5.0
+"""Seconds between writes of what callers and routes have used of their day."""
 
 _SAID = {
     LinkState.UNKNOWN: (
@@ -194,14 +201,16 @@ class Node(Service):
             config.state,
             self._workers["journal"],
             self._workers["sync"],
-            [link_log.SCHEMA, Egress.SCHEMA, MessageLinks.SCHEMA, *schemas],
+            [link_log.SCHEMA, Egress.SCHEMA, limiting.SCHEMA, MessageLinks.SCHEMA, *schemas],
             entropy=os.urandom,
             read_worker=self._workers["load"],
         )
         clock = time.monotonic
         self._egress = Egress(reactor, clock, policy_of(config), config.name, _limits(config))
+        self._meters = Meters(time.time, clock)
+        self._saved_at = clock()
         self._ingress = Ingress(
-            reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status
+            reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status, self._meters
         )
         self._messages = MessageLinks(program, os.urandom)
         self._channels = Channels(
@@ -234,6 +243,7 @@ class Node(Service):
         config = self._config
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open()
+        self._meters.load(await self._journal.transact(limiting.load))
         self._parts = NodeParts(
             node=self._identity.uuid,
             boot=self._boot,
@@ -300,6 +310,7 @@ class Node(Service):
             link.close()
         if self._carrier is not None:
             await self._carrier.stop()
+        self._save_usage()
         await self._journal.close()
         await gatherResults([worker.stop() for worker in self._workers.values()])
         self._log.info(
@@ -344,6 +355,16 @@ class Node(Service):
         self._egress.tick()
         self._messages.tick()
         self._miss_peers()
+        if time.monotonic() - self._saved_at >= SAVE_USAGE:
+            self._save_usage()
+
+    def _save_usage(self) -> None:
+        """What callers and routes have used of their day."""
+        self._saved_at = time.monotonic()
+        usages = self._meters.unsaved()
+        if usages:
+            saving = self._journal.transact(partial(limiting.save, usages=usages))
+            saving.addErrback(lambda failure: self._log.failure("Usage was not kept", failure))
 
     def _miss_peers(self) -> None:
         """Say once of each peer that it has been silent from the start."""
@@ -453,8 +474,11 @@ class Node(Service):
 
     def _answer(self, question: Mapping[str, Any]) -> Any:
         """See L{hoft.local_socket}."""
-        if question.get("ask") == "status":
-            return self.status()
+        match question.get("ask"):
+            case "status":
+                return self.status()
+            case "probe":
+                return probe(self._reactor, time.monotonic, dict(self.links), question.get("patience"))
         raise LocalError("this node does not know that question: it is of another version")
 
 

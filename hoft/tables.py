@@ -149,6 +149,22 @@ class Table:
             raise self._wrong(key, value, f"seconds, from {least:g} to 31536000")
         return float(value)
 
+    def limit(self, key: str) -> float | None:
+        """A number above 0; no limit if nothing is said."""
+        value = self._take(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e15:
+            raise self._wrong(key, value, "a number above 0, or nothing for no limit")
+        return value
+
+    def count(self, key: str) -> int | None:
+        """A whole number above 0; no limit if nothing is said."""
+        value = self.limit(key)
+        if isinstance(value, float):
+            raise self._wrong(key, value, "a whole number above 0, or nothing for no limit")
+        return value
+
     def size(self, key: str, default: int) -> int:
         """Bytes: a number, or a text such as C{"512 MiB"}."""
         value = self._take(key)

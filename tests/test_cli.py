@@ -20,9 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import config
 from hoft.cli import main
-from hoft.config import Allow, Route
+from hoft.config import Allow, Allowance, Route
 from hoft.identity import Card, Identity
 from hoft.running import ask_to_reload, running_process
+from hoft.tokens import hash_token
 
 from .processes import PATIENCE, command, end_if_late, environment, hoft
 
@@ -62,6 +63,63 @@ class Command(SynchronousTestCase):
         self.well("init", self.near, "--folder", self.folder / "exchange")
         self.well("init", self.far, "--folder", self.folder / "exchange")
         self.well("trust", self.near, self.well("card", self.far).strip())
+
+
+class CallerTests(Command):
+    """C{hoft caller}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.well("init", self.near, "--folder", self.folder)
+
+    def tokens(self) -> tuple[str, ...]:
+        [caller] = config.read(self.near / "hoft.toml").callers
+        return caller.tokens
+
+    def add(self, *arguments: object) -> str:
+        code, out, err = self.run_in("caller", self.near, *arguments)
+        self.assertEqual(code, 0, err)
+        self.assertIn("not shown again", err)
+        return out.strip()
+
+    def test_a_token_is_shown_once_and_its_hash_kept(self) -> None:
+        token = self.add("add", "billing", "--per-second", "2.5", "--bytes-per-day", "10 GiB")
+        self.assertEqual(self.tokens(), (hash_token(token.encode()),))
+        self.assertNotIn(token, (self.near / "hoft.toml").read_text())
+        [caller] = config.read(self.near / "hoft.toml").callers
+        self.assertEqual(caller.allowance, Allowance(per_second=2.5, bytes_per_day=10 << 30))
+        self.assertRegex(
+            self.well("list", self.near), r"billing +\(per_second 2.5, bytes_per_day 1.07374e\+10\)"
+        )
+        listed = json.loads(self.well("list", self.near, "--json"))["callers"]
+        self.assertEqual(
+            listed,
+            [{"name": "billing", "tokens": 1, "limits": {"per_second": 2.5, "bytes_per_day": 10 << 30}}],
+        )
+
+    def test_a_renewed_token_is_accepted_beside_the_last_one(self) -> None:
+        made = [hash_token(self.add(*words, "billing").encode()) for words in (["add"], ["renew"], ["renew"])]
+        self.assertEqual(self.tokens(), (made[2], made[1]))
+
+    def test_the_last_to_go_opens_the_node_again_unless_others_could_reach_it(self) -> None:
+        self.add("add", "billing")
+        self.assertIn("anybody may", self.well("caller", self.near, "remove", "billing"))
+        self.add("add", "billing")
+        file = self.near / "hoft.toml"
+        file.write_text(file.read_text().replace("tcp:8080:interface=127.0.0.1", "tcp:8080"))
+        self.assertEqual(config.read(file).listen, ("tcp:8080",))
+        self.refused("not a loopback address", "caller", self.near, "remove", "billing")
+        self.assertEqual(len(self.tokens()), 1)
+
+    def test_mistakes(self) -> None:
+        self.add("add", "billing")
+        self.refused("is there already.*renew", "caller", self.near, "add", "billing")
+        self.refused("none is called 'shop'.*billing", "caller", self.near, "renew", "shop")
+        self.refused("none is called 'shop'", "caller", self.near, "remove", "shop")
+        self.refused("limits are given", "caller", self.near, "renew", "billing", "--per-day", "3")
+        self.refused("per_second.*above 0", "caller", self.near, "add", "shop", "--per-second", "0")
+        self.refused("bytes_per_day.*bytes", "caller", self.near, "add", "shop", "--bytes-per-day", "much")
+        self.assertEqual(len(self.tokens()), 1)
 
 
 class InitTests(Command):

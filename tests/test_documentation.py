@@ -98,6 +98,10 @@ class Examples(SynchronousTestCase):
         """A key is replaced while both nodes run."""
         self.follow("docs/how-to-keys.rst")
 
+    def test_callers(self) -> None:
+        """Two callers, one with little to spend."""
+        self.follow("docs/how-to-callers.rst")
+
     def test_psk(self) -> None:
         """A secret is agreed on."""
         self.follow("docs/how-to-psk.rst")
@@ -202,6 +206,7 @@ class ConfigurationReference(SynchronousTestCase):
         """Keys of the file and of each kind of table."""
         keys = self._keys("", "zzz = 1\n")
         keys |= self._keys("peers", f'[peers.far]\ncard = "{CARD}"\nzzz = 1\n')
+        keys |= self._keys("callers", f'[callers.a]\ntoken = "sha256:{64 * "0"}"\nzzz = 1\n')
         keys |= self._keys("routes", f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\nzzz = 1\n')
         keys |= self._keys("allow", 'allow = [{ url = "http://a/", zzz = 1 }]\n')
         keys |= self._keys("forward", f'{PEERS}[[forward]]\nmatch = "*"\npeer = "far"\nzzz = 1\n')

@@ -182,7 +182,8 @@ class Segments:
                 with open(self._path(segment.number), "rb") as file:
                     while file.tell() < segment.length:
                         size, checksum = _FRAME.unpack(file.read(_FRAME.size))
-                        if file.tell() + size > segment.length or checksum_of(file.read(size), _SEED) != checksum:
+                        fits = file.tell() + size <= segment.length
+                        if not fits or checksum_of(file.read(size), _SEED) != checksum:
                             raise ValueError("damaged")
             except (OSError, ValueError, StructError):
                 bad += 1

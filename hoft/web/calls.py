@@ -46,15 +46,17 @@ class Call:
     @ivar secure: the caller speaks TLS.
     @ivar writable: C{False} between C{pauseResponse} and C{resumeResponse}.
     @ivar responding: the head of the response was given.
+    @ivar written: bytes of the response's body that were given.
     """
 
-    __slots__ = ("_connection", "peer", "request", "responding", "secure")
+    __slots__ = ("_connection", "peer", "request", "responding", "secure", "written")
 
     def __init__(self, connection: Connection, request: Request, peer: str, secure: bool) -> None:
         self.request = request
         self.secure = secure
         self.peer = peer
         self.responding = False
+        self.written = 0
         self._connection: Connection | None = connection
 
     @property
@@ -101,6 +103,7 @@ class Call:
         @raise BadResponse: more than C{length}; the connection was aborted.
         """
         if self._connection is not None:
+            self.written += len(data)
             self._connection.write(data)
 
     def finish(self, trailers: Iterable[Field] = ()) -> None:

@@ -24,13 +24,15 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
-from hoft.config import Config, Forward, Route
+from hoft.config import Allowance, Caller, Config, Forward, Route
 from hoft.errors import HoftError, JournalFull, RecordError
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState, Outgoing
+from hoft.web.callers import Callers, Unauthenticated
 from hoft.web.calls import Call
 from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
+from hoft.web.limiting import Meter, Meters
 from hoft.web.policy import choose_peer
 from hoft.web.problems import (
     Problem,
@@ -80,12 +82,23 @@ class Routing:
     default_peer: str | None = None
     deadline: float = 60.0
     max_request_body: int = 4 << 30
+    callers: Sequence[Caller] = ()
     mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
     """Routes by their name, each with its peer."""
+    known_callers: Callers = field(init=False, repr=False)
 
     @mounts.default
     def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
         return {route.name: (Mount.parse(route.name, route.url), route.peer) for route in self.routes}
+
+    @known_callers.default
+    def _callers(self) -> Callers:
+        return Callers(self.callers)
+
+    def allowances(self) -> dict[str, Allowance]:
+        """What callers and routes may be asked for, as L{Meters.configure} takes it."""
+        callers = {_meter_of_caller(caller.name): caller.allowance for caller in self.callers}
+        return callers | {_meter_of_route(route.name): route.allowance for route in self.routes}
 
     @classmethod
     def of(cls, config: Config) -> Routing:
@@ -95,7 +108,12 @@ class Routing:
         @raise Refused: the URL of a route is none.
         """
         return cls(
-            config.routes, config.forwards, config.default_peer, config.deadline, config.max_request_body
+            config.routes,
+            config.forwards,
+            config.default_peer,
+            config.deadline,
+            config.max_request_body,
+            config.callers,
         )
 
 
@@ -118,12 +136,14 @@ class Ingress:
         routing: Routing,
         pseudonym: str,
         status: Callable[[], Mapping[str, Any]],
+        meters: Meters | None = None,
     ) -> None:
         """
         @param clock: monotonic seconds.
         @param entropy: so many random bytes.
         @param links: by the names of the peers; looked into anew for each call.
         @param status: what C{GET /_hoft/status} shows, ready for JSON.
+        @param meters: hold callers and routes to what they may.
         """
         self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
         self.routing = routing
@@ -133,6 +153,9 @@ class Ingress:
         self._entropy = entropy
         self._links = links
         self._status = status
+        self._meters = meters or Meters(time.time, clock)
+        self._meters.configure(routing.allowances())
+        self._metered: dict[bytes, Sequence[Meter]] = {}
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
@@ -145,6 +168,7 @@ class Ingress:
     def reconfigure(self, routing: Routing) -> None:
         """Let C{routing} be in force from now on; calls under way go on as they began."""
         self.routing = routing
+        self._meters.configure(routing.allowances())
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
@@ -175,20 +199,25 @@ class Ingress:
 
     def _serve(self, call: Call) -> Waiting | None:
         self._counts["requests"] += 1
+        request = call.request
         try:
-            target = parse_target(call.request.method, call.request.target)
-            goes_on, call.request.fields = max_forwards(call.request.method, call.request.fields)
+            target = parse_target(request.method, request.target)
+            proxied = isinstance(target, Service) and target.absolute
+            caller, request.fields = self.routing.known_callers.identify(request.fields, proxied)
+            goes_on, request.fields = max_forwards(request.method, request.fields)
             if isinstance(target, Own):
                 self._own(call, target.path.partition(b"?")[0])
             elif not goes_on:
                 self._last(call)
             else:
-                return self._begin(call, target)
+                return self._begin(call, caller, target)
+        except Unauthenticated as unknown:
+            self.answer(call, unknown.problem, unknown.challenges)
         except Refused as refused:
             self.answer(call, refused.problem)
         return None
 
-    def _begin(self, call: Call, target: RouteTarget | Service) -> Waiting:
+    def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Waiting:
         routing, request = self.routing, call.request
         mount, service, link = self._resolve(target)
         seconds = deadline(request, routing.deadline)
@@ -202,6 +231,12 @@ class Ingress:
             waiting = Waiting(self, link, call, self._entropy(16), head, mount, self._clock() + seconds)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
+        metered = self._meters.admit(
+            None if caller is None else _meter_of_caller(caller),
+            None if isinstance(target, Service) else _meter_of_route(target.name),
+        )
+        if metered:
+            self._metered[waiting.id] = metered
         self._waiting[waiting.id] = waiting
         self._tick_later()
         call.continueBody()
@@ -285,6 +320,8 @@ class Ingress:
     def ended(self, waiting: Waiting, outcome: Outcome) -> None:
         """Nothing more will come of it."""
         del self._waiting[waiting.id]
+        for meter in self._metered.pop(waiting.id, ()):
+            meter.end(waiting.transferred)
         self._counts[outcome.value] += 1
         self._remember(waiting.id)
 
@@ -435,6 +472,14 @@ class Ingress:
 
     def _of(self, link: ILink) -> list[Waiting]:
         return [waiting for waiting in self._waiting.values() if waiting.link is link]
+
+
+def _meter_of_caller(name: str) -> str:
+    return f"caller {name}"
+
+
+def _meter_of_route(name: str) -> str:
+    return f"route {name}"
 
 
 class _Batch:

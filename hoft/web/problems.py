@@ -195,6 +195,22 @@ def expectation_failed(detail: str) -> Problem:
     return Problem(417, "expectation-failed", "The expectation cannot be met", detail, "http_request_error")
 
 
+def unauthenticated(status: int, detail: str) -> Problem:
+    """
+    The caller must say who it is (RFC 9110 section 11).
+
+    @param status: 401, or 407 for a call to a proxy.
+    """
+    return Problem(status, "unauthenticated", "The caller is not known", detail, "http_request_denied")
+
+
+def too_many_requests(detail: str, retry_after: int) -> Problem:
+    """A caller or a route has used up what it may (RFC 6585 section 4)."""
+    return Problem(
+        429, "too-many-requests", "Too many requests", detail, "http_request_denied", retry_after=retry_after
+    )
+
+
 def not_found(detail: str) -> Problem:
     """A path on the gateway itself that leads nowhere."""
     return Problem(404, "not-found", "There is nothing here", detail, "destination_not_found")

@@ -289,6 +289,11 @@ class Waiting:
             self._end_by(problem)
 
     @property
+    def transferred(self) -> int:
+        """Bytes of both bodies, so far."""
+        return self._writer.total + self.call.written
+
+    @property
     def responding(self) -> bool:
         """The caller has the head of the response already."""
         return self.call.responding
