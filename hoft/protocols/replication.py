@@ -265,8 +265,8 @@ class Replication:
         self.sender.lose_overdue(now)
         records = self.sender.take(self._settings.packet_size)
         probe = False
-        if not frames and self._probe_due:
-            frames = sender.probe(PROBE_BYTES, now, self._settings.stride).frames
+        if not records and self._probe_due:
+            records = self.sender.probe(PROBE_BYTES, now)
             probe = True
         self._probe_due = False
         heartbeat = self._next_heartbeat()
@@ -275,20 +275,16 @@ class Replication:
             self._unanswered_heartbeats += 1
             probe = True
         answer = self.receiver.next_answer()
-        answer_due = (
-            not paced and answer is not None and now >= answer and not self.receiver.wants_sync(now)
-        )
-        if not frames and not probe and not answer_due and not self._may_answer_stranger(now):
+        answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
+        if not records and not probe and not answer_due and not self._may_answer_stranger(now):
             return None
-        return self._plan(frames, probe, clock, now)
+        return self._plan(records, probe, clock, now)
 
     def _may_answer_stranger(self, now: float) -> bool:
         # Replayed files cannot make us write faster than this.
         return self.synchronisation.owes_answer() and now >= self._stranger_at
 
-    def _plan(
-        self, frames: Sequence[Sequence[OutgoingRecord]], probe: bool, clock: int, now: float
-    ) -> PacketPlan:
+    def _plan(self, records: Sequence[OutgoingRecord], probe: bool, clock: int, now: float) -> PacketPlan:
         sync = self.synchronisation
         if sync.owes_answer():
             self._stranger_at = now + self.round_trips.ack_delay()
@@ -324,8 +320,8 @@ class Replication:
 
     def sending(self, plan: PacketPlan, size: int, now: float) -> None:
         """C{plan} is about to be written as a file of C{size} bytes."""
-        self.sender.pace.sent(size, now, self.round_trips.smoothed)
-        self.sender.sent(plan.number, plan.frames, size, now, plan.control.probe)
+        frames = [[record.number for record in frame] for frame in plan.frames]
+        self.sender.sent(plan.number, frames, size, now, plan.control.probe)
         if not self.synchronised and self._greeted_at is None:
             self._greeted_at = now
 
@@ -338,10 +334,7 @@ class Replication:
         stranger = self._stranger_at if self.synchronisation.owes_answer() else None
         if not self.synchronised:
             return self._hello_at if stranger is None else min(stranger, self._hello_at)
-        answer = self.receiver.next_answer()
-        if answer is not None:
-            answer = max(answer, self.sender.pace.not_before)
-        times = [stranger, answer, *self._own_deadlines()]
+        times = [stranger, self.receiver.next_answer(), *self._own_deadlines()]
         return min((time for time in times if time is not None), default=None)
 
     def deadline_without_answer(self) -> float | None:
@@ -349,9 +342,7 @@ class Replication:
         return min((time for time in self._own_deadlines() if time is not None), default=None)
 
     def _own_deadlines(self) -> list[float | None]:
-        sender = self.sender
-        paced = sender.pace.not_before if sender.may_send() else None
-        return [paced, sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
+        return [self.sender.next_probe(), self.sender.next_loss(), self._next_heartbeat()]
 
     def wants_sync(self, now: float) -> bool:
         """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""
@@ -366,6 +357,13 @@ class Replication:
         if probe is not None and now >= probe:
             self._probe_due = True
 
+    def ask(self, now: float) -> None:
+        """Ask the peer for a sign of life with the next packet; call L{next_packet} afterwards."""
+        if self.synchronised:
+            self._probe_due = True
+        else:
+            self._hello_at = min(self._hello_at, now)
+
     def not_written(self, now: float) -> None:
         """A packet could not be written: whatever it was to answer is owed again."""
         if self.synchronised:
@@ -374,13 +372,6 @@ class Replication:
     def suspend(self, now: float) -> None:
         """The carrier is down: nothing counts as lost, and nobody as silent."""
         self.sender.suspend(now)
-
-    def ask(self, now: float) -> None:
-        """Ask the peer for a sign of life with the next packet; call L{next_packet} afterwards."""
-        if self.synchronised:
-            self._probe_due = True
-        else:
-            self._hello_at = min(self._hello_at, now)
 
     def resume(self, now: float) -> None:
         """The carrier works again after it was down."""
