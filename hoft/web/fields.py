@@ -10,13 +10,14 @@ L{hoft.web.problems.bad_response}.  Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.heads import Fields
 from hoft.web.problems import (
     Blame,
     Refused,
@@ -51,7 +52,8 @@ HOP_BY_HOP = frozenset(
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
-_NOT_IN_HEADS = HOP_BY_HOP | FRAMING | {b"host"}
+_NEVER_FORWARDED = HOP_BY_HOP | FRAMING
+_CONNECTION = b"connection"
 
 _NOT_IN_TRAILERS = (
     HOP_BY_HOP
@@ -132,33 +134,6 @@ def check_fields(fields: Fields, blame: Blame = malformed_request) -> None:
 def _shown(text: bytes) -> str:
     """C{text} in a message, short and in ASCII."""
     return repr(text[:60])[1:]
-
-
-def check_head(head: RequestHead | ResponseHead, blame: Blame = malformed_request) -> None:
-    """
-    A head may be written as HTTP/1.1: tokens and values are what they must be, and no
-    field says anything about the connection.  For what a peer sent, before it is used.
-
-    @raise Refused:
-    """
-    check_fields(head.headers, blame)
-    for name, _ in head.headers:
-        if name.lower() in _NOT_IN_HEADS:
-            raise Refused(blame(f"{_shown(name)} does not cross"))
-    if isinstance(head, ResponseHead):
-        if _CONTROLS.search(head.reason):
-            raise Refused(blame("the reason has a control character"))
-        return
-    if not is_token(head.method) or head.method == b"CONNECT":
-        raise Refused(blame(f"{_shown(head.method)} is not a method that is carried"))
-    if head.target == b"*":
-        if head.method != b"OPTIONS":
-            raise Refused(blame("only OPTIONS has the target *"))
-    elif not re.fullmatch(rb"/[!-~]*", head.target) or b"#" in head.target:
-        raise Refused(blame("the target is not a path"))
-    where = authority(head.authority, blame=blame)
-    if where != Authority(head.host, head.port):
-        raise Refused(blame(f"{_shown(head.authority)} is not a host"))
 
 
 # --- Framing ------------------------------------------------------------------------
@@ -286,12 +261,18 @@ def authority(text: bytes, credentials: bool = False, blame: Blame = malformed_r
     @raise Refused:
     """
     before, at, rest = text.rpartition(b"@")
-    if at and not credentials:
+    if not at:
+        return _host_and_port(rest, blame)
+    if not credentials:
         raise Refused(blame("credentials where only a host may be"))
-    if b"@" in before or (
-        at and not re.fullmatch(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*", before)
-    ):
+    if not re.fullmatch(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*", before):
         raise Refused(blame("credentials with characters that must be percent-encoded"))
+    return evolve(_host_and_port(rest, blame), credentials=before)
+
+
+@lru_cache(1024)
+def _host_and_port(rest: bytes, blame: Blame) -> Authority:
+    """Few are named again and again; none that passes is longer than its name may be."""
     if rest.startswith(b"["):
         literal, bracket, port = rest[1:].partition(b"]")
         try:
@@ -308,7 +289,7 @@ def authority(text: bytes, credentials: bool = False, blame: Blame = malformed_r
         host = name.decode("ascii").lower()
     if not _PORT.fullmatch(port) or (port and not 0 < int(port) < 65536):
         raise Refused(blame(f"{_shown(rest)} has an impossible port"))
-    return Authority(host, int(port) if port else None, before if at else None)
+    return Authority(host, int(port) if port else None)
 
 
 def host(version: tuple[int, int], fields: Fields) -> Authority | None:
@@ -329,13 +310,24 @@ def host(version: tuple[int, int], fields: Fields) -> Authority | None:
 # --- Forwarding -----------------------------------------------------------------------
 
 
-def end_to_end(fields: Fields) -> FieldList:
+def end_to_end(fields: Fields, also: Collection[bytes] = ()) -> FieldList:
     """
     What is forwarded: all but the hop-by-hop fields, those that Connection names
     (RFC 9110 section 7.6.1), and Content-Length, which crosses as a number.
+
+    @param also: names (lower-case) of others that are not.
     """
-    named = {option.lower() for option in elements(fields, b"connection")}
-    return without(fields, HOP_BY_HOP | FRAMING | named)
+    kept: FieldList = []
+    named: list[bytes] = []
+    for pair in fields:
+        name = pair[0].lower()
+        if name == _CONNECTION:
+            named.append(pair[1])
+        elif name not in _NEVER_FORWARDED and name not in also:
+            kept.append(pair)
+    if named:
+        return without(kept, (option.strip(b" \t").lower() for option in b",".join(named).split(b",")))
+    return kept
 
 
 def with_via(fields: Fields, protocol: str, pseudonym: str) -> FieldList:
@@ -345,7 +337,12 @@ def with_via(fields: Fields, protocol: str, pseudonym: str) -> FieldList:
     @param protocol: in which we received the message: C{"1.1"}, C{"1.0"}, C{"hoft/1"}.
     @param pseudonym: a token that no other node has.
     """
-    return [*fields, (b"Via", f"{protocol} {pseudonym}".encode("ascii"))]
+    return [*fields, _via_field(protocol, pseudonym)]
+
+
+@lru_cache(16)
+def _via_field(protocol: str, pseudonym: str) -> tuple[bytes, bytes]:
+    return b"Via", f"{protocol} {pseudonym}".encode("ascii")
 
 
 def via(fields: Fields) -> list[str]:
@@ -392,8 +389,7 @@ def max_forwards(method: bytes, fields: Fields) -> tuple[bool, FieldList]:
         the fields to forward, counted down.
     @raise Refused: it is not a number.
     """
-    found = values(fields, b"max-forwards")
-    if method not in (b"TRACE", b"OPTIONS") or not found:
+    if method not in (b"TRACE", b"OPTIONS") or not (found := values(fields, b"max-forwards")):
         return True, list(fields)
     if len(found) > 1 or not _DIGITS.fullmatch(found[0]):
         raise Refused(malformed_request("Max-Forwards is not one number"))
@@ -412,17 +408,23 @@ def with_forwarded(fields: Fields, caller: str, scheme: str, host: str | None) -
     @param scheme: in which the caller spoke to us.
     @param host: the Host that the caller gave us.
     """
+    return [*fields, *_forwarded(caller, scheme, host)]
+
+
+@lru_cache(1024)
+def _forwarded(caller: str, scheme: str, host: str | None) -> Fields:
     try:
-        node = f'"[{IPv6Address(caller)}]"'
+        node = f'"[{IPv6Address(caller)}]"' if ":" in caller else ""
     except AddressValueError:
-        node = caller if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", caller) else "unknown"
+        node = ""
+    node = node or (caller if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", caller) else "unknown")
     member = f"for={node};proto={scheme}"
     if host is not None and re.fullmatch(r"[!-~]+", host) and '"' not in host and "\\" not in host:
         member += f';host="{host}"'
     added = [(b"Forwarded", member.encode("ascii"))]
     if node != "unknown":
         added.append((b"X-Forwarded-For", caller.encode("ascii")))
-    return [*fields, *added]
+    return tuple(added)
 
 
 def expects_continue(version: tuple[int, int], fields: Fields) -> bool:

@@ -17,7 +17,6 @@ from hoft.web.fields import (
     values,
     with_forwarded,
     with_via,
-    without,
 )
 from hoft.web.heads import RequestHead, ResponseHead
 from hoft.web.problems import Refused, bad_response, malformed_request
@@ -75,7 +74,7 @@ def crossing(
     @raise Refused: it has been here before.
     """
     check_loop(request.fields, pseudonym)
-    fields = without(end_to_end(request.fields), _NOT_FORWARDED)
+    fields = end_to_end(request.fields, _NOT_FORWARDED)
     host = None if request.host is None or service.absolute else str(request.host)
     fields = with_forwarded(fields, caller, scheme, host)
     where = service.authority
@@ -113,11 +112,15 @@ def returned(
     except Refused as refused:
         raise RecordError(refused.problem.detail) from refused
     fields = end_to_end(head.headers)
-    if mount is not None:
+    names = {name.lower() for name, _ in fields}
+    if mount is not None and not names.isdisjoint(_REFERRING):
         fields = [(name, _moved(mount, name, value, target, secure)) for name, value in fields]
-    if not values(fields, b"date"):
+    if b"date" not in names:
         fields.append((b"Date", date))
     return with_via(fields, "hoft/1", pseudonym)
+
+
+_REFERRING = frozenset((b"location", b"content-location", b"set-cookie"))
 
 
 def _moved(mount: Mount, name: bytes, value: bytes, target: bytes, secure: bool) -> bytes:

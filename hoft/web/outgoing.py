@@ -18,7 +18,7 @@ from zope.interface import implementer
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
 from hoft.web.exchange import Kind, Part, body_digest, decode_end, decode_part
-from hoft.web.fields import check_fields, check_loop, end_to_end, with_via, without
+from hoft.web.fields import check_fields, check_loop, end_to_end, with_via
 from hoft.web.heads import Fields, RequestHead, Retry
 from hoft.web.reassembly import Reassembler
 
@@ -27,6 +27,9 @@ READ = 1 << 19
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 section 9.2.2."""
+
+
+_REPLACED = frozenset((b"host", b"expect"))
 
 
 def repeatable(head: RequestHead) -> bool:
@@ -47,7 +50,7 @@ def outgoing_fields(head: RequestHead, pseudonym: str) -> Fields:
     check_fields(head.headers)
     check_loop(head.headers, pseudonym)
     # Expect was between the caller and its ingress; here the whole request is at hand.
-    fields = without(end_to_end(head.headers), (b"host", b"expect"))
+    fields = end_to_end(head.headers, _REPLACED)
     if head.credentials is not None and not any(name.lower() == b"authorization" for name, _ in fields):
         basic = b64encode(unquote_to_bytes(head.credentials))
         fields.append((b"Authorization", b"Basic " + basic))

@@ -190,6 +190,8 @@ class Exchange:
             raise Refused(malformed_request("the method is none"))
         if head.method == b"CONNECT":
             raise Refused(not_implemented("this gateway makes no tunnels"))
+        if b"#" in head.target or (head.target == b"*" and head.method != b"OPTIONS"):
+            raise Refused(malformed_request("the target is not one for this method"))
         where = Authority(head.host, head.port)
         self._fields = outgoing_fields(head, self._around.pseudonym)
         self._grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)

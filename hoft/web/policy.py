@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
@@ -42,6 +43,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _LIKE_IPV4 = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
+@lru_cache(1024)
 def normal_host(host: str) -> str:
     """
     The one form of a host in which hosts are compared: lower case, without a final
@@ -114,12 +116,13 @@ def path_segments(target: bytes) -> tuple[bytes, ...]:
     path = target.partition(b"?")[0]
     if not path.startswith(b"/"):
         raise Refused(not_allowed("a path begins with a slash"))
-    if b"\\" in path or _BAD_ESCAPE.search(path) or _hides(path):
+    escaped = b"%" in path
+    if b"\\" in path or (escaped and (_BAD_ESCAPE.search(path) or _hides(path))):
         raise Refused(not_allowed("an encoded dot, slash, backslash or control character in the path"))
     segments = path[1:].split(b"/")
-    if any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
+    if b"/." in path and any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
         raise Refused(not_allowed("the path has a segment . or .."))
-    return tuple(_ESCAPE.sub(_plain, segment) for segment in segments)
+    return tuple([_ESCAPE.sub(_plain, segment) for segment in segments] if escaped else segments)
 
 
 def _hides(path: bytes) -> bool:
@@ -135,6 +138,9 @@ def _plain(escape: re.Match[bytes]) -> bytes:
     value = int(escape[1], 16)
     return bytes((value,)) if value in _UNRESERVED else escape[0].upper()
 
+
+REMEMBERED = 1024
+"""How many places are remembered that some rule allows something of: spellings of one host count apart."""
 
 # --- Rules ---------------------------------------------------------------------------------
 
@@ -211,23 +217,41 @@ class Grant:
 
         @param address: an IP address; IPv6 without brackets or zone.
         """
-        try:
-            found = ip_address(address)
-        except ValueError:
-            return False
-        try:
-            return found == ip_address(self.host)
-        except ValueError:
-            pass
-        if self.host == "localhost":
-            return found in _LOOPBACK_4 or found == _LOOPBACK_6
-        if is_global(found):
-            return True
-        return self.private and found not in _METADATA and any(found in network for network in _PRIVATE)
+        return _permitted(self.host, self.private, address)
+
+
+@lru_cache(4096)
+def _permitted(host: str, private: bool, address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    try:
+        return found == ip_address(host)
+    except ValueError:
+        pass
+    if host == "localhost":
+        return found in _LOOPBACK_4 or found == _LOOPBACK_6
+    if is_global(found):
+        return True
+    return private and found not in _METADATA and any(found in network for network in _PRIVATE)
 
 
 _LOOPBACK_4 = ip_network("127.0.0.0/8")
 _LOOPBACK_6 = ip_address("::1")
+
+
+@frozen
+class _Place:
+    """
+    What the rules say of one scheme, host and port for one peer.
+
+    @ivar rules: those that allow some of it.
+    @ivar grants: leave to go there, to private addresses or not.
+    """
+
+    rules: Sequence[Rule]
+    grants: tuple[Grant, Grant]
 
 
 class Policy:
@@ -237,6 +261,8 @@ class Policy:
         self._rules: dict[tuple[str, str, int], list[Rule]] = {}
         for rule in rules:
             self._rules.setdefault((rule.scheme, rule.host, rule.port), []).append(rule)
+        self._places: dict[tuple[str, str, Authority], _Place] = {}
+        """What was looked up already."""
 
     def check(self, peer: str, scheme: str, where: Authority, target: bytes) -> Grant:
         """
@@ -246,25 +272,32 @@ class Policy:
         @param target: path and query, or C{*}.
         @raise Refused: 403 no, with what would allow it; 400 the host is none.
         """
-        if scheme not in DEFAULT_PORTS:
-            raise Refused(not_allowed(f"{scheme[:20]!r} is not http or https"))
-        host = normal_host(where.host)
-        port = DEFAULT_PORTS[scheme] if where.port is None else where.port
+        place = self._places.get((peer, scheme, where)) or self._look_up(peer, scheme, where)
         segments = () if target == b"*" else path_segments(target)
-        matching = [
-            rule
-            for rule in self._rules.get((scheme, host, port), ())
-            if rule.peer in (None, peer) and segments[: len(rule.path)] == rule.path
-        ]
+        matching = [rule for rule in place.rules if segments[: len(rule.path)] == rule.path]
+        grant = place.grants[0]
         if not matching:
-            default = port == DEFAULT_PORTS[scheme]
-            origin = f"{scheme}://{Authority(host, None if default else port)}"
+            default = grant.port == DEFAULT_PORTS[scheme]
+            origin = f"{scheme}://{Authority(grant.host, None if default else grant.port)}"
             raise Refused(
                 not_allowed(
                     f"the far node does not allow {peer} to call this at {origin}; see 'hoft allow' there"
                 )
             )
-        return Grant(scheme, host, port, any(rule.private for rule in matching))
+        return place.grants[any(rule.private for rule in matching)]
+
+    def _look_up(self, peer: str, scheme: str, where: Authority) -> _Place:
+        if scheme not in DEFAULT_PORTS:
+            raise Refused(not_allowed(f"{scheme[:20]!r} is not http or https"))
+        host = normal_host(where.host)
+        port = DEFAULT_PORTS[scheme] if where.port is None else where.port
+        rules = [rule for rule in self._rules.get((scheme, host, port), ()) if rule.peer in (None, peer)]
+        place = _Place(rules, (Grant(scheme, host, port), Grant(scheme, host, port, private=True)))
+        if rules:
+            if len(self._places) >= REMEMBERED:
+                self._places.clear()
+            self._places[peer, scheme, where] = place
+        return place
 
 
 # --- Which peer ----------------------------------------------------------------------------

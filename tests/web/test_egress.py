@@ -242,6 +242,37 @@ class RefusalTests(RefusalCase):
         self.assertEqual(self.service.requests, [])
 
     @inlineCallbacks
+    def test_nothing_is_smuggled_in(self) -> Test:
+        for change in (
+            {"method": b"GET / HTTP/1.1\r\nX:"},
+            {"target": b"/ HTTP/1.1\r\nX: y"},
+            {"target": b"/\r\n"},
+            {"target": b"a"},
+            {"target": b"http://other/"},
+            {"target": b"*"},
+            {"target": b"/#x"},
+            {"host": "127.0.0.1\r\nX: y"},
+            {"host": "a@127.0.0.1"},
+            {"host": "127.0.0.1:80"},
+            {"host": "127.0.0.1/x"},
+            {"headers": [(b"A\r\nB", b"")]},
+            {"headers": [(b"A", b"\r\n\r\nGET /")]},
+        ):
+            call = self.near.call(self.head(**change))
+            yield call.done
+            self.assertIn(call.status, (400, 403), change)
+        self.assertEqual(self.service.requests, [])
+
+    @inlineCallbacks
+    def test_what_belongs_to_a_connection_does_not_cross(self) -> Test:
+        names = (b"Host", b"content-LENGTH", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect")
+        call = self.near.call(self.head(headers=[(name, b"other") for name in names]))
+        yield call.done
+        request = self.service.requests[0]
+        self.assertEqual(request.values(b"host"), [b"127.0.0.1:%d" % self.port])
+        self.assertEqual([request.values(name.lower()) for name in names[1:]], [[]] * 5)
+
+    @inlineCallbacks
     def test_parts_that_contradict_each_other_are_refused(self) -> Test:
         call = self.near.expect()
         head, data, _ = self.near.parts(call.id, self.head(b"POST"), b"abc")

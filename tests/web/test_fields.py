@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.web.fields import (
@@ -12,7 +11,6 @@ from hoft.web.fields import (
     Framing,
     authority,
     check_fields,
-    check_head,
     check_loop,
     content_length,
     elements,
@@ -31,7 +29,7 @@ from hoft.web.fields import (
     with_via,
     without,
 )
-from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.heads import Fields
 from hoft.web.problems import Refused, bad_response
 
 
@@ -79,53 +77,6 @@ class SyntaxTests(FieldsCase):
         self.assertFalse(is_token(b"GET "))
         self.assertFalse(is_token(b""))
         self.assertFalse(is_token(b"GET\n"))
-
-
-class HeadTests(FieldsCase):
-    """What a peer sends is written as HTTP/1.1 only if nothing in it is read otherwise."""
-
-    GOOD = RequestHead(b"GET", "http", "h", b"/a?b", [(b"A", b"b")], port=80)
-
-    def test_a_proper_head_passes(self) -> None:
-        check_head(self.GOOD)
-        check_head(evolve(self.GOOD, method=b"OPTIONS", target=b"*"))
-        check_head(evolve(self.GOOD, host="2001:db8::1", port=None))
-        check_head(ResponseHead(200, b"\xc9a va", [(b"Set-Cookie", b"a")]), bad_response)
-
-    def test_nothing_else_can_be_smuggled_in(self) -> None:
-        for change in (
-            {"method": b"GET / HTTP/1.1\r\nX:"},
-            {"method": b""},
-            {"method": b"CONNECT"},
-            {"target": b"/ HTTP/1.1\r\nX: y"},
-            {"target": b"/\r\n"},
-            {"target": b"a"},
-            {"target": b"http://other/"},
-            {"target": b"*"},
-            {"target": b"/#x"},
-            {"host": "h\r\nX: y"},
-            {"host": "a@b"},
-            {"host": "h:80"},
-            {"host": "H"},
-            {"host": "h/x"},
-            {"host": "0::1"},
-            {"headers": [(b"A\r\nB", b"")]},
-            {"headers": [(b"A", b"\r\n\r\nGET /")]},
-            {"headers": [(b"Host", b"other")]},
-            {"headers": [(b"content-LENGTH", b"5")]},
-            {"headers": [(b"Transfer-Encoding", b"chunked")]},
-            {"headers": [(b"Connection", b"close")]},
-            {"headers": [(b"Upgrade", b"h2c")]},
-        ):
-            self.assertEqual(self.status(check_head, evolve(self.GOOD, **change)), 400, change)
-
-    def test_nor_into_a_response(self) -> None:
-        for head in (
-            ResponseHead(200, b"OK\r\nX: y"),
-            ResponseHead(200, b"OK", [(b"A", b"\n")]),
-            ResponseHead(200, b"OK", [(b"Content-Length", b"5")]),
-        ):
-            self.assertEqual(self.status(check_head, head, bad_response), 502)
 
 
 class HopByHopTests(FieldsCase):
