@@ -174,6 +174,8 @@ class Control:
     """The link's clock at the sender."""
     peer_clock: int = field(default=0, validator=_u64)
     """The highest clock heard of the peer."""
+    peer_boot: int = field(default=0, validator=_u64)
+    """The peer's boot that the sender adopted last, in this process or one before; 0: none."""
     retired: int = field(default=0, validator=_u64)
     """An incarnation of the peer that was superseded and must not be used again; 0: none."""
     probe: bool = False
@@ -198,6 +200,7 @@ class Control:
             "limit": self.limit,
             "clock": self.clock,
             "peer": self.peer_clock,
+            "boot": self.peer_boot,
             "retired": self.retired,
             "probe": self.probe,
         }
@@ -222,7 +225,7 @@ class Control:
         if type(fields) is not dict:
             raise ValueError("not a map")
         values = dict(fields)
-        numbers = {name: _take(values, name, int, 0) for name in ("ack", "limit", "clock", "peer", "retired")}
+        numbers = {name: _take(values, name, int, 0) for name in _NUMBERS}
         sack = _take(values, "sack", list, [])
         receipts = _take(values, "receipts", list, [])
         if len(receipts) == 1:
@@ -237,9 +240,13 @@ class Control:
             receipts=tuple(_receipt(receipts[0], each) for each in receipts[1:]),
             clock=numbers["clock"],
             peer_clock=numbers["peer"],
+            peer_boot=numbers["boot"],
             retired=numbers["retired"],
             probe=probe,
         )
+
+
+_NUMBERS = ("ack", "limit", "clock", "peer", "boot", "retired")
 
 
 def _take(values: dict[str, Any], name: str, kind: type, default: Any) -> Any:

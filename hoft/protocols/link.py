@@ -114,7 +114,7 @@ class Link:
 
     def open(self) -> Deferred[None]:
         """Load the log from the journal."""
-        operation = partial(log.open_log, peer=self.peer.bytes)
+        operation = partial(log.open_log, peer=self.peer.bytes, boot=self._parts.boot)
         # Durable, because all that it finds as received is acknowledged from now on.
         return self._journal.transact(operation, durable=True).addCallback(self._opened)
 
@@ -131,7 +131,13 @@ class Link:
             incarnation=self._journal.incarnation,
             boot=parts.boot,
             log=LogState(
-                opened.clock, opened.peer_incarnation, opened.peer_clock, opened.retired, opened.received
+                clock=opened.clock,
+                peer_incarnation=opened.peer_incarnation,
+                peer_clock=opened.peer_clock,
+                peer_boot=opened.peer_boot,
+                retired=opened.retired,
+                boots=opened.boots,
+                received=opened.received,
             ),
             entropy=parts.entropy,
             packet_numbers=parts.packet_numbers[self.peer],
@@ -283,10 +289,15 @@ class Link:
             )
         if heard.judgement is Judgement.CLONE:
             self._log.critical(
-                "A copy of {peer} runs beside it: the link is stopped. Stop one of the two,"
-                " make a new node of it or remove it, then restart this one.",
+                "A copy of {peer} runs beside it: the link is stopped. Stop one of the two for good,"
+                " then restart this node: the log begins anew with the other one, and calls that"
+                " were under way are reported as uncertain.",
                 peer=self.name,
             )
+            # Neither can go on with this log, in which both have written.
+            both = [header.incarnation, self.engine.synchronisation.peer_incarnation]
+            retired = self._journal.transact(partial(log.retire, link=self._link, incarnations=both))
+            retired.addErrback(self._lost, "that the log with this peer must begin anew was not noted")
         if heard.acknowledged is not None:
             self._acknowledged(heard.acknowledged.records, heard.acknowledged.files, control.clock)
         self.pump()
@@ -375,6 +386,7 @@ class Link:
             link=self._link,
             boot=self._parts.boot,
             incarnation=sighting.incarnation,
+            peer_boot=sighting.boot,
             clock=sighting.clock,
         )
         done = self._journal.transact(operation).addCallback(self._adopted, sighting)

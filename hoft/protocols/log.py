@@ -42,6 +42,7 @@ SCHEMA = Schema(
                 clock INTEGER NOT NULL DEFAULT 0,
                 peer_incarnation BLOB,
                 peer_clock INTEGER NOT NULL DEFAULT 0,
+                peer_boot BLOB,
                 next_number INTEGER NOT NULL DEFAULT 1,
                 received BLOB NOT NULL DEFAULT x'',
                 rolled_back INTEGER NOT NULL DEFAULT 0,
@@ -53,6 +54,7 @@ SCHEMA = Schema(
                 incarnation BLOB NOT NULL,
                 PRIMARY KEY (link, incarnation)
             ) WITHOUT ROWID""",
+            "CREATE TABLE boot (number INTEGER PRIMARY KEY, boot BLOB NOT NULL UNIQUE)",
             # Ids begin with the link (see ids_of): the rows of a link lie together, without an index.
             """CREATE TABLE outbox (
                 id INTEGER PRIMARY KEY,
@@ -71,6 +73,12 @@ SCHEMA = Schema(
         ),
     ),
 )
+
+BOOTS = 64
+"""
+So many of our latest boots are kept.  If the peer has adopted none of them, because
+it heard nothing of us for so long, we begin anew without need.
+"""
 
 _LINK_BITS = 44
 """The lower bits of an id count a link's records, the upper ones are the link's."""
@@ -115,7 +123,9 @@ class Opened:
     """The layer above may not have been told yet that the log began anew."""
     peer_incarnation: int
     peer_clock: int
+    peer_boot: int
     retired: Sequence[int]
+    boots: Sequence[int]
     received: RangeSet
     outbox: Sequence[Queued]
     inbox: Sequence[Held]
@@ -161,11 +171,13 @@ def _queued(row: Sequence[Any]) -> Queued:
     return Queued(id, number, channel, urgency, size, Location.parse(location))
 
 
-def open_log(transaction: Transaction, peer: bytes) -> Opened:
-    """Load what there is of the link to C{peer}, or begin it."""
+def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
+    """Load what there is of the link to C{peer}, or begin it; C{boot} is ours from now on."""
+    transaction.execute("INSERT INTO boot (boot) VALUES (?) ON CONFLICT DO NOTHING", (word(boot),))
+    transaction.execute("DELETE FROM boot WHERE number <= (SELECT max(number) FROM boot) - ?", (BOOTS,))
     transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
-    link, generation, clock, incarnation, peer_clock, received, rolled_back = transaction.execute(
-        "SELECT id, generation, clock, peer_incarnation, peer_clock, received, rolled_back"
+    link, generation, clock, incarnation, peer_clock, peer_boot, received, rolled_back = transaction.execute(
+        "SELECT id, generation, clock, peer_incarnation, peer_clock, peer_boot, received, rolled_back"
         " FROM link WHERE peer = ?",
         (peer,),
     ).fetchone()
@@ -180,6 +192,8 @@ def open_log(transaction: Transaction, peer: bytes) -> Opened:
         rolled_back=bool(rolled_back),
         peer_incarnation=_number(incarnation),
         peer_clock=peer_clock,
+        peer_boot=_number(peer_boot),
+        boots=[_number(one) for (one,) in transaction.execute("SELECT boot FROM boot").fetchall()],
         retired=[_number(word) for (word,) in retired],
         received=decode_received(received),
         outbox=_outbox(transaction, link),
@@ -196,10 +210,12 @@ def _outbox(transaction: Transaction, link: int) -> list[Queued]:
     return [_queued(row) for row in rows.fetchall()]
 
 
-def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, clock: int) -> Adopted:
+def adopt(
+    transaction: Transaction, link: int, boot: int, incarnation: int, peer_boot: int, clock: int
+) -> Adopted:
     """
-    The peer has proven C{incarnation} in this boot: from now on records get
-    numbers.  If it is a new incarnation, a new log begins.
+    The peer has proven C{incarnation} and C{peer_boot} in our C{boot}: from now on
+    records get numbers.  If it is a new incarnation, a new log begins.
 
     @param clock: the peer's.
     """
@@ -214,8 +230,9 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
             "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (word(incarnation), link)
         )
     transaction.execute(
-        "UPDATE link SET boot = ?, clock = clock + 1, peer_clock = max(peer_clock, ?) WHERE id = ?",
-        (word(boot), clock, link),
+        "UPDATE link SET boot = ?, peer_boot = ?, clock = clock + 1, peer_clock = max(peer_clock, ?)"
+        " WHERE id = ?",
+        (word(boot), word(peer_boot), clock, link),
     )
     generation, own_clock, number, last = transaction.execute(
         "SELECT generation, clock, next_number, last_outbox FROM link WHERE id = ?", (link,)
@@ -229,6 +246,13 @@ def adopt(transaction: Transaction, link: int, boot: int, incarnation: int, cloc
     )
     transaction.execute("UPDATE link SET next_number = ? WHERE id = ?", (number + len(waiting), link))
     return Adopted(generation, own_clock, dropped, _outbox(transaction, link), last)
+
+
+def retire(transaction: Transaction, link: int, incarnations: Sequence[int]) -> None:
+    """The peer is to use none of these any more: two processes of it have written to the log."""
+    transaction.executemany(
+        "INSERT OR IGNORE INTO retired VALUES (?, ?)", [(link, word(one)) for one in incarnations]
+    )
 
 
 def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[int]:

@@ -51,7 +51,10 @@ class LogState:
     clock: int
     peer_incarnation: int
     peer_clock: int
+    peer_boot: int
     retired: Sequence[int]
+    boots: Sequence[int]
+    """This node's, so far."""
     received: RangeSet
 
 
@@ -111,7 +114,9 @@ class Replication:
             clock=log.clock,
             peer_incarnation=log.peer_incarnation,
             peer_clock=log.peer_clock,
+            peer_boot=log.peer_boot,
             retired=log.retired,
+            boots=log.boots,
             entropy=entropy,
         )
         self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
@@ -149,6 +154,7 @@ class Replication:
             number=header.number,
             clock=control.clock,
             peer_clock=control.peer_clock,
+            recipient_boot=control.peer_boot,
             retired=control.retired,
         )
         was_in_doubt = self.synchronisation.in_doubt
@@ -298,6 +304,7 @@ class Replication:
             receipts=receipts,
             clock=clock,
             peer_clock=sync.peer_clock,
+            peer_boot=sync.peer_boot,
             retired=retired,
             probe=probe,
         )

@@ -251,7 +251,7 @@ class LinkRouter:
         @param why: for the operator.
         """
         self._log.warn(
-            "The journal was restored from an older copy or lost a part: {why}."
+            "The journal was restored from an older copy, is one of two copies, or lost a part: {why}."
             " Beginning anew; calls that were under way are reported as uncertain.",
             why=why,
         )

@@ -11,6 +11,8 @@ reasons and the faults that each row was found by):
 ====================================================  ==============================
 an authenticated packet ...                           means
 ====================================================  ==============================
+says our incarnation's last boot was one that our     our journal is a copy, or was
+journal has not had                                   copied: mint
 echoes our challenge and says our incarnation is      we were restored: mint
 ``retired``
 echoes our challenge and knows a clock of ours above  we were restored: mint
@@ -31,6 +33,10 @@ Doubt: what a further boot hears when its challenge is echoed is all that we kno
 of its incarnation.  From then on nothing may count that an earlier boot has left
 behind: if the peer was restored, what is in late files has the numbers that it
 gives anew.  So nothing counts until either boot proves that it is alive.
+
+Clocks tell a copy that is behind; of two copies that both went on, each may have
+the later clock.  So a journal keeps its boots, and a peer says which it adopted
+last: a boot that is in neither's past proves that there was another one.
 
 Only a packet made after we chose the challenge can echo it, so that no late or
 replayed file moves a link; the challenge is renewed with each adoption and doubt.
@@ -72,6 +78,7 @@ class Sighting:
     number: int
     clock: int
     peer_clock: int
+    recipient_boot: int
     retired: int
 
 
@@ -97,24 +104,30 @@ class Synchronisation:
         clock: int,
         peer_incarnation: int,
         peer_clock: int,
+        peer_boot: int,
         retired: Iterable[int],
+        boots: Iterable[int],
         entropy: Callable[[int], bytes],
     ) -> None:
         """
         @param clock: the link's clock when this process opened it.
+        @param peer_boot: the peer's boot that was adopted last; 0 before first contact.
         @param retired: incarnations of the peer that were replaced.
+        @param boots: those of this node that its journal knows of.
         @param entropy: random bytes for challenges.
         """
         self.incarnation = incarnation
         self.boot = boot
         self.peer_incarnation = peer_incarnation
         self.peer_clock = peer_clock
+        self.peer_boot = peer_boot
         self.adopted: tuple[int, int] | None = None
         self.in_doubt = False
         self.stopped = False
         self._clock_at_start = clock
         self._retired = set(retired)
         self._entropy = entropy
+        self._boots = {0, boot, *boots}
         self._superseded_boots: set[int] = set()
         # What the adopted boot last asked us to echo, and in which packet.
         self._echo = (0, 0)
@@ -129,7 +142,12 @@ class Synchronisation:
         remembered to be echoed; for C{ADOPT} the caller commits, then calls
         L{adopt}; for C{MINT} it commits, then calls L{reincarnate}.
         """
+        if self.stopped:
+            return Judgement.VOID
         fresh = seen.echo == self.challenge
+        if seen.recipient_incarnation == self.incarnation and seen.recipient_boot not in self._boots:
+            # True whenever it was said: whoever that boot was went on from a copy of ours, or ours is one.
+            return Judgement.MINT
         if fresh:
             if seen.retired == self.incarnation:
                 return Judgement.MINT
@@ -200,6 +218,7 @@ class Synchronisation:
         if self.adopted is not None and self.adopted[1] != seen.boot:
             self._superseded_boots.add(self.adopted[1])
         self.adopted = (seen.incarnation, seen.boot)
+        self.peer_boot = seen.boot
         self.in_doubt = False
         self._echo = (seen.number, seen.challenge)
         self._candidates.pop(seen.boot, None)

@@ -41,6 +41,8 @@ class Disk:
     synchronised_boot: int = 0
     peer_incarnation: int = 0
     peer_clock: int = 0
+    peer_boot: int = 0
+    boots: set[int] = field(factory=set)
     retired: set[int] = field(factory=set)
     next_number: int = 1
     received: RangeSet = field(factory=RangeSet)
@@ -78,17 +80,20 @@ class Side:
         """A process starts."""
         disk = self.disk
         self.boot = self.word()
+        disk.boots.add(self.boot)
         self.last_id_at_start = disk.next_id - 1
         self.engine = Replication(
             SETTINGS,
             incarnation=disk.incarnation,
             boot=self.boot,
             log=LogState(
-                disk.clock,
-                disk.peer_incarnation,
-                disk.peer_clock,
-                sorted(disk.retired),
-                RangeSet(disk.received),
+                clock=disk.clock,
+                peer_incarnation=disk.peer_incarnation,
+                peer_clock=disk.peer_clock,
+                peer_boot=disk.peer_boot,
+                retired=sorted(disk.retired),
+                boots=sorted(disk.boots),
+                received=RangeSet(disk.received),
             ),
             entropy=self.chance.randbytes,
             now=self.now,
@@ -190,7 +195,7 @@ class Side:
         assert engine is not None
         heard = engine.hear(letter.header, letter.control, self.now)
         if heard.judgement is Judgement.ADOPT:
-            self._adopt(heard.sighting.incarnation, heard.sighting.clock)
+            self._adopt(heard.sighting.incarnation, heard.sighting.boot, heard.sighting.clock)
             records = [
                 OutgoingRecord(id, number or 0, 100, 3) for id, (number, _) in self.disk.outbox.items()
             ]
@@ -223,7 +228,7 @@ class Side:
 
     # --- what the journal does
 
-    def _adopt(self, incarnation: int, clock: int) -> None:
+    def _adopt(self, incarnation: int, boot: int, clock: int) -> None:
         disk = self.disk
         if disk.peer_incarnation != incarnation:
             if disk.peer_incarnation:
@@ -232,6 +237,7 @@ class Side:
             disk.peer_incarnation = incarnation
             disk.peer_clock = 0
         disk.synchronised_boot = self.boot
+        disk.peer_boot = boot
         disk.clock += 1
         disk.peer_clock = max(disk.peer_clock, clock)
         for id, (number, content) in disk.outbox.items():

@@ -62,6 +62,7 @@ def _controls(draw: st.DrawFn) -> Control:
         receipts=tuple(draw(st.lists(_receipts(draw(NUMBERS)), max_size=8))),
         clock=draw(NUMBERS),
         peer_clock=draw(NUMBERS),
+        peer_boot=draw(NUMBERS),
         retired=draw(NUMBERS),
         probe=draw(st.booleans()),
     )
@@ -107,6 +108,7 @@ class Controls(SynchronousTestCase):
             receipts=tuple(receipts),
             clock=U64,
             peer_clock=U64,
+            peer_boot=U64,
             retired=U64,
             probe=True,
         )

@@ -14,7 +14,7 @@ from hoft.protocols.packets import Record
 from tests.protocols.journals import InlineJournal
 
 PEER, OTHER = b"p" * 16, b"o" * 16
-BOOT, LATER_BOOT = 0xB1, 0xB2
+BOOT, LATER_BOOT, THEIR_BOOT = 0xB1, 0xB2, 0xB9
 THEM, THEM_ANEW = 0xE1, 0xE2
 
 
@@ -29,8 +29,8 @@ class LogTests(SynchronousTestCase):
         self.addCleanup(self.made.crash)
         self.link = self.opened().link
 
-    def opened(self, peer: bytes = PEER) -> log.Opened:
-        return self.made.do(lambda t: log.open_log(t, peer))
+    def opened(self, peer: bytes = PEER, boot: int = BOOT) -> log.Opened:
+        return self.made.do(lambda t: log.open_log(t, peer, boot))
 
     def write(self, *steps: Step, boot: int = BOOT) -> list[Any]:
         return self.made.do(lambda t: log_writing.write(t, self.link, boot, steps))
@@ -41,7 +41,7 @@ class LogTests(SynchronousTestCase):
         return committed
 
     def adopt(self, incarnation: int = THEM, boot: int = BOOT, clock: int = 5) -> log.Adopted:
-        return self.made.do(lambda t: log.adopt(t, self.link, boot, incarnation, clock))
+        return self.made.do(lambda t: log.adopt(t, self.link, boot, incarnation, THEIR_BOOT, clock))
 
     def accept(self, generation: int, *numbers: int, clock: int = 9) -> Accepted | None:
         records = [Record(number, 1, b"payload %d" % number) for number in numbers]
@@ -51,6 +51,22 @@ class LogTests(SynchronousTestCase):
 
     def raise_clock(self, boot: int = BOOT) -> int:
         return self.enqueue(boot=boot).clock
+
+    def test_boots(self) -> None:
+        """Those of ours are kept, the latest, and the one of the peer that was adopted last."""
+        self.assertEqual((self.opened().peer_boot, self.opened().boots), (0, [BOOT]))
+        self.adopt()
+        for boot in range(1000, 1000 + log.BOOTS):
+            self.opened(boot=boot)
+        opened = self.opened(PEER)
+        self.assertEqual(opened.peer_boot, THEIR_BOOT)
+        self.assertEqual(opened.boots, [*range(1001, 1000 + log.BOOTS), BOOT])
+
+    def test_retired(self) -> None:
+        """An incarnation that is not to be used again, the present one as well."""
+        self.adopt()
+        self.made.do(lambda t: log.retire(t, self.link, [THEM, 7]))
+        self.assertEqual(sorted(self.opened().retired), sorted([THEM, 7]))
 
     def test_empty(self) -> None:
         """A link that is new."""

@@ -38,7 +38,9 @@ def synchronisation(**changes: Any) -> Synchronisation:
         "clock": 50,
         "peer_incarnation": THEM,
         "peer_clock": 70,
+        "peer_boot": THEIR_BOOT,
         "retired": (),
+        "boots": (),
         "entropy": Random(1).randbytes,
         **changes,
     }
@@ -56,6 +58,7 @@ def sighting(to: Synchronisation, *, fresh: bool = True, **changes: Any) -> Sigh
         "number": 1,
         "clock": 70,
         "peer_clock": 50,
+        "recipient_boot": OUR_BOOT,
         "retired": 0,
         **changes,
     }
@@ -170,6 +173,19 @@ class TableTests(SynchronousTestCase):
         self.assertFalse(sync.stopped)
         self.assertIs(sync.judge(sighting(sync, number=10)), Judgement.CLONE)
         self.assertTrue(sync.stopped)
+        self.assertIs(sync.judge(sighting(sync, number=11)), Judgement.VOID)
+
+    def test_a_boot_that_we_never_had(self) -> None:
+        """The peer adopted one of our incarnation that our journal does not know: somebody has a copy."""
+        for sync in (synchronisation(boots=[0xA0]), adopted()):
+            for fresh in (True, False):
+                seen = sighting(sync, fresh=fresh, recipient_boot=0xA2, number=9)
+                self.assertIs(sync.judge(seen), Judgement.MINT)
+        known = synchronisation(boots=[0xA0])
+        self.assertIs(known.judge(sighting(known, recipient_boot=0xA0)), Judgement.ADOPT)
+        another = synchronisation()
+        seen = sighting(another, recipient_boot=0xA2, recipient_incarnation=0xA8)
+        self.assertIs(another.judge(seen), Judgement.ADOPT)
 
     def test_minting_in_one_boot_is_no_clone(self) -> None:
         """A peer that mints goes on in the same process."""
