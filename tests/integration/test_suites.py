@@ -7,8 +7,10 @@ import subprocess
 import threading
 import uuid
 from base64 import b64encode
+from functools import partial
 from os import urandom
 from pathlib import Path
+from typing import Any
 
 from hoft.config import read
 from hoft.identity import Card, Identity
@@ -27,6 +29,11 @@ CALLERS = 4
 def id_of(node: Node) -> str:
     """As folders are called."""
     return str(Card.parse(node.card).uuid)
+
+
+def refused_since(before: dict[str, int], reason: str, status: dict[str, Any]) -> bool:
+    """Whether more is refused for that reason."""
+    return bool(status["refused"].get(reason, 0) > before.get(reason, 0))
 
 
 class SuiteTests(GatewayCase):
@@ -138,11 +145,14 @@ class SuiteTests(GatewayCase):
         self.assertEqual(set(statuses), {200})
         self.assertEqual(max(self.service.arrivals.values()), 1)
         # Each node's first key with the other's first and second, towards either side: nobody hears it.
+        before = {node.name: node.status()["refused"] for node in gateway.nodes}
         for number, (thief, victim) in enumerate(((near, far), (far, near))):
             own, theirs = stolen[number], Identity.load(victim.folder / "identity")
             for key in (theirs.secret_key, stolen[1 - number].secret_key):
-                public = Identity(theirs.uuid, key).public_key
-                self.assertNotHeard(victim, thief, BoxSuite(own.secret_key, public))
+                self.plant(victim, thief, BoxSuite(own.secret_key, Identity(theirs.uuid, key).public_key))
+        for node in gateway.nodes:
+            for reason in ("key", "unknown-key"):
+                node.await_status(partial(refused_since, before[node.name], reason), f"refused: {reason}")
 
     def rotate(self, one: Node, other: Node, restart: bool) -> Identity:
         """All steps, at C{one} and its peer; what its key was."""
@@ -159,20 +169,14 @@ class SuiteTests(GatewayCase):
         other.hoft("untrust", one.name, "--old")
         return stolen
 
-    def assertNotHeard(self, victim: Node, thief: Node, suite: BoxSuite) -> None:
-        """A packet that was sealed by these keys is refused."""
+    def plant(self, victim: Node, thief: Node, suite: BoxSuite) -> None:
+        """A packet from whoever has the thief's keys."""
         [peer] = [peer for peer in read(victim.file).peers if peer.name == thief.name]
         sender, recipient = peer.card.uuid, Card.parse(victim.card).uuid
         packet = PacketWriter(
             suite, urandom, b"\xa0", [], sender=sender.bytes, recipient=recipient.bytes, incarnation=1,
             boot=1, recipient_incarnation=0, challenge=1, echo=0, number=1, hedge=b"",
         )  # fmt: skip
-
-        def refused(status: dict[str, dict[str, int]]) -> int:
-            return sum(status["refused"].get(reason, 0) for reason in ("key", "unknown-key"))
-
-        before = refused(victim.status())
         folder: Path = victim.folder.parent / "exchange" / str(recipient)
         name = f"{sender}--{recipient}--{urandom(8).hex()}-{1:016x}.hoft"
         (folder / name).write_bytes(packet.begin() + packet.end())
-        victim.await_status(lambda status: refused(status) > before, "it is refused")
