@@ -12,6 +12,7 @@ One timer wakes the link when the engine's deadline has come.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -65,6 +66,7 @@ class Link:
     Life: C{await link.open()}, L{makeConnection}, then until L{close}.
 
     @ivar engine: for status displays; read only.
+    @ivar due: (clock) before this L{tick} has nothing to do.
     """
 
     _log = Logger()
@@ -97,6 +99,7 @@ class Link:
         self._sync_not_before = float("-inf")
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
+        self.due = float("-inf")
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
@@ -485,8 +488,10 @@ class Link:
     def _settle(self) -> None:
         self._settling = None
         if not self._closed:
+            now = self._now()
             self._update_state()
-            self._set_timer(self._now())
+            self.due = min(self._next_deadline(now), self._late_at(now))
+            self._set_timer(now)
 
     def _sync_if_due(self, now: float) -> None:
         if self._syncing or now < self._sync_not_before or not self.engine.wants_sync(now):
@@ -517,25 +522,40 @@ class Link:
     def _now(self) -> float:
         return self._parts.clock()
 
-    def _set_timer(self, now: float) -> None:
+    def _next_deadline(self, now: float) -> float:
+        """When the engine wants to be asked again, as far as that does not wait for something else."""
         publisher, deadline = self._publisher, self.engine.deadline()
         if deadline is None or publisher is None or publisher.busy or not self._carrier_up:
-            return
+            return math.inf
         if self._syncing:
             # The answer that is due waits for the sync, which pumps when it is over.
             deadline = self.engine.deadline_without_answer()
             if deadline is None:
-                return
+                return math.inf
         elif now < self._sync_not_before:
             others = self.engine.deadline_without_answer()
             deadline = self._sync_not_before if others is None else min(others, self._sync_not_before)
-        at = max(deadline, publisher.not_before, now + 0.0005)
+        return max(deadline, publisher.not_before, now + 0.0005)
+
+    def _late_at(self, now: float) -> float:
+        """When the link will be late if nothing is heard."""
+        silence = self.engine.silence(now)
+        if not silence or self.state is not LinkState.UP:
+            return math.inf
+        return now + max(self._patience() - silence, 0.0005)
+
+    def _patience(self) -> float:
+        return max(LATE_AFTER, 4 * self.engine.round_trips.timeout())
+
+    def _set_timer(self, now: float) -> None:
+        if self.due == math.inf:
+            return
         if self._timer is not None:
-            if self._timer_at <= at:
+            if self._timer_at <= self.due:
                 return  # it rings too early, and is set anew then: cheaper than moving it each time
             self._cancel_timer()
-        self._timer_at = at
-        self._timer = self._parts.reactor.callLater(at - now, self._timed_out)
+        self._timer_at = self.due
+        self._timer = self._parts.reactor.callLater(max(0.0, self.due - now), self._timed_out)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -548,8 +568,8 @@ class Link:
 
     def tick(self) -> None:
         """
-        Called now and then from a monotonic clock, so that nothing rests on
-        C{callLater}, whose wall clock may be set back.
+        Called when C{due} has come, also by somebody with a monotonic clock, so that
+        nothing rests on C{callLater}, whose wall clock may be set back.
         """
         if not self._closed and self._publisher is not None:
             if self._carrier_up:
@@ -571,7 +591,7 @@ class Link:
         if not engine.synchronised:
             return LinkState.UNKNOWN
         silence = engine.silence(self._now())
-        if silence > max(LATE_AFTER, 4 * engine.round_trips.timeout()):
+        if silence > self._patience():
             return LinkState.LATE
         return LinkState.UP
 

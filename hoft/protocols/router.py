@@ -103,8 +103,9 @@ class LinkRouter:
         return self.links.pop(peer.bytes, None)
 
     def tick(self) -> None:
-        """To be called about twice a second, by a monotonic clock."""
-        for link in list(self.links.values()):
+        """To be called about twice a second, by a monotonic clock; links with nothing to do cost nothing."""
+        now = self._parts.clock()
+        for link in [link for link in self.links.values() if link.due <= now]:
             link.tick()
 
     def refused_last(self) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.interfaces import Verdict
+from hoft.interfaces import LinkState, Verdict
 from hoft.protocols.layout import HEADER_SIZE
 from hoft.protocols.packets import Header
 from hoft.protocols.router import OPEN_INLINE
@@ -41,6 +41,49 @@ class RouterTestCase(SynchronousTestCase):
         self.assertEqual(last["ago"], 0)
         self.assertEqual(self.far.program.payloads, [])
         self.assertEqual(self.far.router._arrivals, {})
+
+
+class TickTests(RouterTestCase):
+    """By a clock that nobody sets, in place of timers that stand still."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ticked = 0
+        tick = self.near.link.tick
+
+        def count() -> None:
+            self.ticked += 1
+            tick()
+
+        self.patch(self.near.link, "tick", count)
+
+    def test_nothing_to_do(self) -> None:
+        """A link that waits for nothing is left alone."""
+        self.pair.advance(5)
+        self.ticked = 0
+        for _ in range(10):
+            self.near.router.tick()
+        self.assertEqual(self.ticked, 0)
+
+    def test_timers_that_stand_still(self) -> None:
+        """What is under way is sent again, and the link is late in time, by ticks alone."""
+        self.near.send(b"one")
+        self.pair.advance(0.01)
+        self.near.link._cancel_timer()
+        call_later = self.pair.clock.callLater
+        self.patch(
+            self.pair.clock,
+            "callLater",
+            lambda delay, *rest: call_later(delay if delay < 0.01 else 1e9, *rest),
+        )
+        before = len(self.pair.crossed)
+        for _ in range(70):
+            self.pair.clock.callLater(0.0, lambda: None)
+            call_later(0.5, self.near.router.tick)
+            self.pair.clock.advance(0.5)
+        self.assertGreater(len(self.pair.crossed) - before, 3)
+        self.assertIs(self.near.link.state, LinkState.LATE)
+        self.assertLess(self.ticked, 60)
 
 
 class VerdictTests(RouterTestCase):
