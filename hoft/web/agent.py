@@ -24,10 +24,10 @@ from zope.interface import implementer
 
 from hoft.web import problems
 from hoft.web.connection import ExactResponse, Outbound, SecureServiceConnection, ServiceConnection
+from hoft.web.fields import are_tokens
 from hoft.web.origins import Connector, Origin, Permit
 from hoft.web.responses import HEAD_LIMIT, Field, ServiceError
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _UNFIT = re.compile(rb"[\x00\r\n]")
 
@@ -66,16 +66,15 @@ class ExactRequest:
 
         @raise ServiceError: something in it is not HTTP.
         """
-        if not _TOKEN.fullmatch(self.method) or not _TARGET.fullmatch(self.target):
-            raise _malformed("the method or the target")
-        parts = [self.method, b" ", self.target, b" HTTP/1.1\r\n"]
-        for name, value in self.fields:
-            if not _TOKEN.fullmatch(name) or _UNFIT.search(value):
-                raise _malformed("a field")
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in self.trailers:
-            if not _TOKEN.fullmatch(name) or _UNFIT.search(value):
-                raise _malformed("a trailer field")
+        if not _TARGET.fullmatch(self.target):
+            raise _malformed("the target")
+        fields = [*self.fields, *self.trailers]
+        if not are_tokens([self.method, *(name for name, _ in fields)]):
+            raise _malformed("the method or the name of a field")
+        if _UNFIT.search(b" ".join([value for _, value in fields])):
+            raise _malformed("the value of a field")
+        parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target)]
+        parts += [b"%b: %b\r\n" % pair for pair in self.fields]
         if isinstance(body, bytes):
             parts += (b"Content-Length: %d\r\n\r\n" % len(body), body)
             return Outbound(self.method, b"".join(parts))

@@ -35,7 +35,7 @@ _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
-_NOTABLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
+_NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect"))
 _NEVER_TRAILERS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"trailer"))
 
 
@@ -151,6 +151,7 @@ class RequestParser:
         if len(fields) > MAX_FIELDS:
             raise Refused(headers_too_large(f"there are more than {MAX_FIELDS} header fields"))
         version = (1, 1) if minor != b"0" else (1, 0)
+        hosts = [field for field in fields if field[0].lower() == b"host"]
         notable = [field for field in fields if field[0].lower() in _NOTABLE]
         framing = request_framing(version, notable)
         options = [option.lower() for option in elements(notable, b"connection")]
@@ -164,7 +165,7 @@ class RequestParser:
             target=target,
             version=version,
             fields=fields,
-            host=host(version, notable),
+            host=host(version, hosts),
             length=None if self._chunked else self._remaining,
             persistent=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
             expects_continue=expects_continue(version, notable) and not self.ended,

@@ -24,6 +24,7 @@ HEAD_LIMIT = 1 << 16
 _CHUNK_LINE_LIMIT = 1 << 12
 _INTERIM_LIMIT = 64
 
+_NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -166,11 +167,12 @@ class ResponseParser:
 
     def _framing(self, minor: int, status: int, fields: tuple[Field, ...]) -> Framing:
         """Where the body ends: set the state."""
+        notable = [field for field in fields if field[0].lower() in _NOTABLE]
         try:
-            framing = response_framing(self._method, status, fields)
+            framing = response_framing(self._method, status, notable)
         except Refused as refusal:
             raise ServiceError(refusal.problem) from refusal
-        options = [option.lower() for option in elements(fields, b"connection")]
+        options = [option.lower() for option in elements(notable, b"connection")]
         self.persistent = b"close" not in options and (minor >= 1 or b"keep-alive" in options)
         if framing.body is Body.CHUNKED:
             if minor < 1:
