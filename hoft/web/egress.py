@@ -108,6 +108,11 @@ class PeerExchanges:
         return len(self._queue)
 
     @property
+    def quiet(self) -> bool:
+        """There is nothing that a tick could do."""
+        return not self._exchanges and not self._discards
+
+    @property
     def busy(self) -> bool:
         """A service is at work, or a response not committed as a whole."""
         return any(exchange.stage is Stage.RUNNING for exchange in self._exchanges.values())
@@ -417,7 +422,7 @@ class Egress:
         """
         now = self.clock()
         aged = now - self._aged >= TICK
-        for peer in list(self._peers.values()):
+        for peer in [peer for peer in self._peers.values() if aged or not peer.quiet]:
             peer.tick(now)
             if aged:
                 peer.age()
