@@ -1,0 +1,155 @@
+"""
+What the streams of a link have to say, and the records that they let go of, put into the
+journal: one commit for all that is there, and while it is under way more gathers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from hoft.errors import JournalFull
+from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
+from hoft.streams.parts import STREAMS, Kind, Part, encode
+from hoft.streams.stream import Stream
+
+BACKLOG = 64 << 20
+"""Bytes that wait for the peer above which no more DATA is committed."""
+
+COMMIT_BYTES = 2 << 20
+"""Of DATA, in one commit; of one stream half of it."""
+
+COMMITS = 2
+"""Commits under way at once."""
+
+CONTROL, DATA = 1, 3
+"""Urgencies: whoever waits for credit, or for an answer, does not wait behind DATA."""
+
+
+class Committer:
+    """Nothing is committed before L{begin}, nor after L{close}."""
+
+    def __init__(self, link: ILink, reactor: IReactorTime, failed: Callable[[Failure], None]) -> None:
+        """@param failed: called when the journal takes nothing more."""
+        self._link = link
+        self._reactor = reactor
+        self._failed = failed
+        self._note: Callable[[ITransaction], object] | None = None
+        self._begun = False
+        self._closed = False
+        self._dirty: dict[Stream, None] = {}
+        self._unsent: list[Outgoing] = []
+        self._consumed: list[int] = []
+        self._committing = 0
+        self._flushing: IDelayedCall | None = None
+        self._quiet: Deferred[None] | None = None
+        self._last: set[int] = set()
+
+    def begin(self, note: Callable[[ITransaction], object], first: Part | None) -> None:
+        """
+        From now on things are committed.
+
+        @param note: to be done with the first that is sent.
+        @param first: what goes out before all else.
+        """
+        self._begun = True
+        self._note = note
+        if first is not None:
+            self._unsent.append(Outgoing(encode(first), STREAMS, CONTROL))
+        self._flush_later()
+
+    def close(self) -> None:
+        """Nothing more."""
+        self._closed = True
+        self._dirty.clear()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+
+    def wake(self, stream: Stream) -> None:
+        """It has something to send."""
+        self._dirty[stream] = None
+        self._flush_later()
+
+    def consume(self, records: Iterable[int]) -> None:
+        """Let go of these, in the commit of what is sent next."""
+        self._consumed.extend(records)
+        if self._consumed:
+            self._flush_later()
+
+    def quiet(self) -> Deferred[None]:
+        """@return: fires when the peer has all that there is to say now; to be asked once, at the end."""
+        quiet = self._quiet = Deferred()
+        if not self._begun or not self._dirty:
+            quiet.callback(None)
+        return quiet
+
+    def acknowledged(self, ids: Iterable[int]) -> None:
+        """The peer has these records of ours."""
+        if self._dirty:
+            self._flush_later()
+        if self._quiet is not None and self._last:
+            self._last.difference_update(ids)
+            if not self._last and not self._quiet.called:
+                self._quiet.callback(None)
+
+    def _flush_later(self) -> None:
+        if self._flushing is None and not self._closed:
+            self._flushing = self._reactor.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        """Commit what is there; called also now and then, for what found no room before."""
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+        if self._closed or not self._begun or self._committing >= COMMITS:
+            return
+        streams = [] if self._unsent else self._gather()
+        send, self._unsent = self._unsent, []
+        consume, self._consumed = self._consumed, []
+        if not send and not consume:
+            return
+        self._committing += 1
+        done: Deferred[CommitResult[object]] = self._link.commit(send, consume, self._note if send else None)
+        done.addCallbacks(
+            self._committed, self._not_committed, callbackArgs=(streams,), errbackArgs=(send, consume)
+        )
+
+    def _gather(self) -> list[Stream]:
+        """What the streams have; who has more comes after the others the next time."""
+        left = COMMIT_BYTES if self._link.backlog() <= BACKLOG else 0
+        streams = list(self._dirty)
+        for stream in streams:
+            for part in stream.parts(min(left, COMMIT_BYTES // 2)):
+                left = max(0, left - len(part.body))
+                urgency = DATA if part.kind in (Kind.DATA, Kind.END) else CONTROL
+                self._unsent.append(Outgoing(encode(part), STREAMS, urgency))
+            del self._dirty[stream]
+            if stream.ready:
+                self._dirty[stream] = None
+        return streams
+
+    def _committed(self, result: CommitResult[object], streams: Sequence[Stream]) -> None:
+        self._committing -= 1
+        if result.sent:
+            self._note = None
+        if self._quiet is not None:
+            self._last.update(result.sent)
+        for stream in streams:
+            stream.committed()
+        if self._consumed or (self._dirty and self._link.backlog() <= BACKLOG):
+            self._flush_later()
+
+    def _not_committed(self, failure: Failure, send: list[Outgoing], consume: list[int]) -> None:
+        self._committing -= 1
+        if not failure.check(JournalFull):
+            self._failed(failure)
+            return
+        # What is let go of makes room; the rest is tried again with the next tick.
+        self._unsent[:0] = send
+        if consume:
+            done: Deferred[CommitResult[object]] = self._link.commit((), consume)
+            done.addErrback(self._failed)

@@ -1,0 +1,408 @@
+"""
+All streams over one link.
+
+An I{epoch} stands for this process: a number that the journal counts up, so that those
+of one node are ordered, and 32 random bits, so that none comes back after a restore.
+A stream lives in the memory of two processes, its protocols at both ends do, and no
+journal brings those back.  So it ends with either process, and says so: the first thing
+that a process tells a peer to which an earlier one had streams is BEGIN.  What lies in
+the journal of an earlier epoch's streams is let go of as it is found.
+
+OPEN is let go of in the commit that answers it: one that nobody has answered is answered
+by the next process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft import cbor
+from hoft.errors import LinkClosed, RecordError
+from hoft.interfaces import CommitResult, ILink, Incoming, ITransaction, LinkState
+from hoft.protocols.ranges import RangeSet
+from hoft.protocols.schema import Schema
+from hoft.streams.committing import Committer
+from hoft.streams.failures import StreamRefused
+from hoft.streams.halves import Hold
+from hoft.streams.parts import MAX_STREAM, MAX_TEXT, Kind, Part, decode
+from hoft.streams.stream import Stage, Stream
+from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
+
+_TABLE = "CREATE TABLE stream_epoch (peer BLOB PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+
+SCHEMA = Schema("streams", ((_TABLE,),))
+
+MAX_STREAMS = 1024
+"""Streams that either side may have open on a link at once."""
+
+HOLD = 16 << 20
+"""Bytes in memory of what cannot be handed on yet, of all streams of a link."""
+
+WINDOWS = 512 << 20
+"""Of all streams of a link, what their windows are beyond the first one."""
+
+FETCHED = 16
+"""Records whose payload is not in memory that are read at once to find out what they are."""
+
+IDLE = 86400.0
+"""Seconds without a byte after which a stream is given up."""
+
+Acceptor = Callable[[str, str], "Deferred[IProtocol]"]
+"""
+Called with the peer's name and the target of a stream that it wants to open.
+
+@return: fires with the protocol that gets the stream; fails with L{Refused}.  It is
+    cancelled if the peer gives up.
+"""
+
+
+class Multiplexer:
+    """
+    The streams of one link; the L{hoft.streams.stream.Surroundings} of each.
+
+    @ivar epoch: of this process, 0 before L{begin} is over.
+    @ivar counts: for status displays.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        link: ILink,
+        node: str,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        accept: Acceptor,
+        counts: Counter[str],
+    ) -> None:
+        """
+        @param node: what this node calls itself.
+        @param clock: monotonic seconds.
+        @param entropy: so many random bytes.
+        """
+        self.link = link
+        self.node = node
+        self.peer = link.name
+        self.epoch = 0
+        self.hold = Hold(HOLD)
+        self.windows = Hold(WINDOWS)
+        self.now = clock
+        self.counts = counts
+        self._reactor = reactor
+        self._entropy = entropy
+        self._accept = accept
+        self._peer_epoch = 0
+        self._number = 0
+        self._ours: dict[int, Stream] = {}
+        self._theirs: dict[int, Stream] = {}
+        self._past = RangeSet()
+        """Numbers of the peer's streams that are over."""
+        self._committer = Committer(link, reactor, self._uncommitted)
+        self._early: list[Incoming] | None = []
+        """What came before L{begin} was over."""
+        self._unknown: deque[int] = deque()
+        self._finding = False
+        self._closed = False
+
+    # --- life
+
+    def begin(self) -> Deferred[None]:
+        """Find out which epoch this is; tell the peer if an earlier one had streams."""
+        peer = self.link.peer.bytes
+
+        def look(transaction: ITransaction) -> int:
+            row = transaction.execute("SELECT number FROM stream_epoch WHERE peer = ?", (peer,)).fetchone()
+            return int(row[0]) if row is not None else 0
+
+        def note(transaction: ITransaction) -> None:
+            transaction.execute(
+                "INSERT INTO stream_epoch (peer, number) VALUES (?1, ?2)"
+                " ON CONFLICT (peer) DO UPDATE SET number = ?2",
+                (peer, self.epoch >> 32),
+            )
+
+        def begun(result: CommitResult[int]) -> None:
+            last = result.value or 0
+            self.epoch = (last + 1) << 32 | int.from_bytes(self._entropy(4), "big")
+            self._committer.begin(note, Part(Kind.BEGIN, False, self.epoch, 0, 0) if last else None)
+            early, self._early = self._early, None
+            self.received(early or ())
+
+        return self.link.commit((), (), look).addCallbacks(begun, self._uncommitted)
+
+    def open(self, target: str, within: float) -> Stream:
+        """
+        Open a stream; look at its C{accepted} at once, and at C{attach}.
+
+        @param target: see L{hoft.streams.stream.StreamAddress}.
+        @param within: seconds in which it must be accepted.
+        @raise StreamRefused: there is no use in trying.
+        """
+        state = self.link.state
+        if state in (LinkState.STOPPED, LinkState.DOWN) or self._closed:
+            raise StreamRefused(peer_unavailable(self.peer, "see 'hoft status'"))
+        if len(self._ours) >= MAX_STREAMS or self._number >= MAX_STREAM:
+            raise StreamRefused(too_busy(f"{len(self._ours)} streams to {self.peer} are open already"))
+        if not 0 < len(target.encode()) <= MAX_TEXT:
+            raise ValueError(f"a target of {len(target)} characters")
+        self._number += 1
+        stream = Stream(self, self._number, target, ours=True, deadline=self.now() + within)
+        self._ours[stream.number] = stream
+        self.counts["opened"] += 1
+        self.wake(stream)
+        return stream
+
+    @property
+    def open_streams(self) -> int:
+        """How many there are now."""
+        return len(self._ours) + len(self._theirs)
+
+    def stop(self) -> Deferred[None]:
+        """
+        The node stops: reset all streams.
+
+        @return: fires when the peer knows; whoever waits does not wait for long.
+        """
+        for stream in self._all():
+            stream.reset("the node there stops")
+        return self._committer.quiet()
+
+    def close(self) -> None:
+        """The link is closed: nobody is told anything any more."""
+        self._closed = True
+        for stream in self._all():
+            stream.lose(f"the link to {self.peer} was closed")
+        self._committer.close()
+
+    def rolled_back(self) -> None:
+        """The log began anew: nobody knows what of each stream has arrived."""
+        for stream in self._all():
+            # Of those of the peer's nobody can say which epoch it is in now.
+            stream.peer_epoch = 0
+            if stream.ours:
+                stream.reset("the log with the peer began anew")
+            else:
+                stream.lose("the log with the peer began anew")
+        self._peer_epoch = 0
+        self._past = RangeSet()
+
+    def tick(self) -> None:
+        """Called now and then, by a monotonic clock."""
+        now = self.now()
+        for stream in self._all():
+            if stream.deadline <= now:
+                stream.reset(f"{self.peer} has not answered in time")
+            elif now - stream.moved > IDLE:
+                stream.reset("nothing has passed for a day")
+        self._committer.flush()
+
+    def acknowledged(self, ids: Iterable[int]) -> None:
+        """The peer has these records of ours."""
+        self._committer.acknowledged(ids)
+
+    def _all(self) -> list[Stream]:
+        return [*self._ours.values(), *self._theirs.values()]
+
+    # --- for the streams
+
+    def later(self, function: Callable[..., object], *arguments: Any) -> None:
+        self._reactor.callLater(0, function, *arguments)
+
+    def wake(self, stream: Stream) -> None:
+        self._committer.wake(stream)
+
+    def consume(self, records: Iterable[int]) -> None:
+        self._committer.consume(records)
+
+    def read(self, records: Sequence[int]) -> Deferred[list[bytes]]:
+        return self.link.read(records)
+
+    def left(self, stream: Stream) -> None:
+        if stream.ours:
+            del self._ours[stream.number]
+        else:
+            del self._theirs[stream.number]
+            self._over(stream.number)
+
+    def _over(self, number: int) -> None:
+        """Late parts of that stream of the peer's are known for what they are."""
+        self._past.add(number)
+        if len(self._past) > 2 * MAX_STREAMS:
+            # An honest peer has not so many open that it leaves so many gaps.
+            (_, end), (start, _) = islice(self._past, 2)
+            self._past.add(end, start)
+
+    def _uncommitted(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed):
+            self._log.failure("Streams with {peer}: a commit failed", failure, peer=self.peer)
+        for stream in self._all():
+            stream.lose("the journal has failed")
+
+    # --- what comes in
+
+    def received(self, records: Sequence[Incoming]) -> None:
+        """Records on L{STREAMS} have come."""
+        if self._early is not None:
+            self._early.extend(records)
+            return
+        for record in records:
+            if record.payload is None:
+                self._unknown.append(record.id)
+            else:
+                self._take(record.id, record.payload)
+        self._find_out()
+
+    def _find_out(self) -> None:
+        """Read what was handed up without its payload, a few at a time."""
+        if self._finding or not self._unknown or self._closed:
+            return
+        ids = [self._unknown.popleft() for _ in range(min(FETCHED, len(self._unknown)))]
+        self._finding = True
+
+        def found(payloads: list[bytes]) -> None:
+            self._finding = False
+            for id, payload in zip(ids, payloads, strict=True):
+                self._take(id, payload)
+            self._find_out()
+
+        self.link.read(ids).addCallback(found).addErrback(self._uncommitted)
+
+    def _take(self, record: int, payload: bytes) -> None:
+        try:
+            part = decode(payload)
+        except RecordError as error:
+            self._malformed(error)
+            self.consume([record])
+            return
+        if not self._current(part):
+            self.counts["stale_parts"] += 1
+            self.consume([record])
+            return
+        stream = (self._ours if part.accepter else self._theirs).get(part.stream)
+        if stream is None:
+            stream = self._unknown_stream(part)
+        if stream is None:
+            self.consume([record])
+            return
+        try:
+            if part.kind is Kind.OPEN:
+                self._offered(stream, record, part)
+            elif part.kind is Kind.REFUSE:
+                self.consume([record])
+                stream.refused(StreamRefused(_problem(part.body)))
+            else:
+                if part.kind is Kind.ACCEPT:
+                    stream.peer_epoch = part.sender
+                stream.received(record, part)
+        except RecordError as error:
+            self._malformed(error)
+            self.consume([record])
+            stream.reset(f"what was sent contradicts itself: {error}")
+
+    def _malformed(self, error: RecordError) -> None:
+        self.counts["malformed_parts"] += 1
+        self._log.warn("{peer} sent what is no part of a stream: {error}", peer=self.peer, error=error)
+
+    def _current(self, part: Part) -> bool:
+        """Whether it is from the peer's process and for ours."""
+        if part.sender > self._peer_epoch:
+            begun, self._peer_epoch = self._peer_epoch, part.sender
+            if begun:
+                for stream in self._all():
+                    if not stream.ours or stream.peer_epoch:
+                        self._ended(stream)
+                self._past = RangeSet()
+        elif part.sender < self._peer_epoch:
+            answer = part.kind in (Kind.ACCEPT, Kind.REFUSE) and part.recipient == self.epoch
+            if answer and part.stream in self._ours:
+                self._ended(self._ours[part.stream])
+            return False
+        return part.recipient == self.epoch or not (part.recipient or part.accepter)
+
+    def _ended(self, stream: Stream) -> None:
+        """The peer's process that had this stream has ended."""
+        stream.peer_epoch = 0
+        reason = f"the node {self.peer} was restarted"
+        if stream.ours:
+            # What the new process finds of it in its journal is let go of then.
+            stream.reset(reason)
+        else:
+            stream.lose(reason)
+
+    def _unknown_stream(self, part: Part) -> Stream | None:
+        if part.accepter or part.kind is Kind.BEGIN or part.stream in self._past:
+            return None
+        if part.kind is Kind.RESET:
+            self._over(part.stream)
+            return None
+        stream = self._theirs[part.stream] = Stream(self, part.stream)
+        stream.peer_epoch = part.sender
+        if len(self._theirs) > 2 * MAX_STREAMS:
+            stream.reset(f"{MAX_STREAMS} streams are open already")
+            return None
+        return stream
+
+    def _offered(self, stream: Stream, record: int, part: Part) -> None:
+        if stream.stage is not Stage.EARLY:
+            raise RecordError("OPEN came twice")
+        stream.stage = Stage.OFFERED
+        stream.opened_by = record
+        stream.target = part.body.decode("utf-8", "replace")
+        self.counts["offered"] += 1
+        if len(self._theirs) > MAX_STREAMS:
+            self._refuse(stream, too_busy(f"{self.peer} has {MAX_STREAMS} streams open already"))
+            return
+        try:
+            accepting = self._accept(self.peer, stream.target)
+        except Refused as refused:
+            self._refuse(stream, refused.problem)
+            return
+        stream.accepting = accepting
+        accepting.addCallbacks(
+            self._accepted, self._not_accepted, callbackArgs=(stream,), errbackArgs=(stream,)
+        )
+
+    def _accepted(self, protocol: IProtocol, stream: Stream) -> None:
+        stream.accepting = None
+        self.counts["accepted"] += 1
+        stream.accept(protocol)
+
+    def _not_accepted(self, failure: Failure, stream: Stream) -> None:
+        stream.accepting = None
+        if failure.check(Refused):
+            assert isinstance(failure.value, Refused)
+            self._refuse(stream, failure.value.problem)
+        elif not failure.check(CancelledError):
+            self._log.failure("{stream!r} could not be accepted", failure, stream=stream)
+            self._refuse(stream, internal_error("see the log of the far node"))
+
+    def _refuse(self, stream: Stream, problem: Problem) -> None:
+        self.counts["refused"] += 1
+        self._log.info(
+            "{peer} may not open a stream to {target}: {detail}",
+            peer=self.peer,
+            target=stream.target,
+            detail=problem.detail,
+        )
+        stream.refuse(cbor.encode(problem.as_map()))
+
+
+def _problem(body: bytes) -> Problem:
+    """
+    What a REFUSE says.
+
+    @raise RecordError: not a problem.
+    """
+    try:
+        return Problem.from_map(cbor.decode_strict(body, limit=len(body)))
+    except cbor.CborError as error:
+        raise RecordError(str(error)) from error
