@@ -44,8 +44,8 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox, for_engine
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
+from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.replication import LogState, Replication
-from hoft.protocols.sending import OutgoingRecord
 from hoft.protocols.sealing import Suite
 from hoft.protocols.synchronisation import Judgement, Sighting
 
@@ -576,6 +576,11 @@ class Link:
                 self.engine.tick(self._now())
             self.pump()
 
+    def ask(self) -> None:
+        """Ask the peer for a sign of life at once; C{engine.last_heard} tells when it came."""
+        self.engine.ask(self._now())
+        self.pump()
+
     def _update_state(self) -> None:
         state = self._current_state()
         if state is not self.state:
@@ -598,11 +603,6 @@ class Link:
     def _lost(self, failure: Failure, what: str) -> None:
         self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)
 
-
-    def ask(self) -> None:
-        """Ask the peer for a sign of life at once; C{engine.last_heard} tells when it came."""
-        self.engine.ask(self._now())
-        self.pump()
 
 def _also(result: T, waiting: Deferred[T]) -> T:
     """Tell C{waiting} as well."""

@@ -13,7 +13,7 @@ from attrs import define
 from hoft.interfaces import Outgoing
 from hoft.protocols.log import Adopted, Queued
 from hoft.protocols.packet_writing import Payload
-from hoft.protocols.sending import OutgoingRecord
+from hoft.protocols.queueing import OutgoingRecord
 
 CACHED_BYTES = 8 << 20
 """Payloads kept in memory between their commit and their first packet, a link."""

@@ -100,8 +100,7 @@ class Receiver:
 
     def durable(self, count: int, now: float) -> None:
         """The first C{count} of the committed numbers would survive a power cut."""
-        for number in self._committed[:count]:
-            self._acknowledged.add(number)
+        self._acknowledged.update(self._committed[:count])
         del self._committed[:count]
         self._answer_ready = True
         self._due = None
@@ -111,7 +110,10 @@ class Receiver:
     def read(
         self, boot: int, number: int, frames: int, missing: Sequence[int], size: int, now: float
     ) -> None:
-        """A packet that wants an answer was read to its end, as far as there is one."""
+        """
+        A packet was read to its end, as far as there is one.  One without record
+        frames gets a receipt too, but only on what is sent anyway: there would be no end of it.
+        """
         if boot != self._boot:
             self._boot = boot
             self._read.clear()
@@ -119,9 +121,10 @@ class Receiver:
         self._read[number] = _PacketRead(frames, missing, now)
         while len(self._read) > REMEMBERED_PACKETS:
             del self._read[next(iter(self._read))]
-        self._packets_owed += 1
-        self._bytes_owed += size
-        self.owe(now)
+        if frames:
+            self._packets_owed += 1
+            self._bytes_owed += size
+            self.owe(now)
 
     def owe(self, now: float) -> None:
         """The peer is to be answered, within the acknowledgement delay."""

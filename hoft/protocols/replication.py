@@ -20,10 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from attrs import field, frozen
 
 from hoft.protocols.control import Control
-from hoft.protocols.packets import Header, plan_frames
+from hoft.protocols.pacing import Limits
+from hoft.protocols.packets import Header
+from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
-from hoft.protocols.sending import Acknowledged, OutgoingRecord, Sender
+from hoft.protocols.sending import Acknowledged, Sender
+from hoft.protocols.sizing import LARGEST, PacketSizes
 from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
@@ -34,14 +37,16 @@ PROBE_BYTES = 60 << 10
 class Settings:
     """How a link behaves; sizes in bytes, times in seconds."""
 
-    packet_size: int = 1 << 20
-    """Payload that is put into one packet at most."""
+    packet_size: int = LARGEST
+    """No file is to be longer, but for the sake of a single record."""
     stride: int = 65536
     timing: TimingSettings = field(factory=TimingSettings)
     hello_first: float = 1.0
     """Until synchronised: the wait before the greeting is repeated, longer each time."""
     heartbeat: float = 0.0
     """After so long a silence the peer is asked whether it is there; 0 is never."""
+    limits: Limits = field(factory=Limits)
+    """What the user allows."""
 
 
 @frozen
@@ -106,7 +111,9 @@ class Replication:
         self._settings = settings
         self.boot = boot
         self.round_trips = RoundTrips(settings.timing)
-        self.sender = Sender(self.round_trips)
+        self.sender = Sender(
+            self.round_trips, sizes=PacketSizes(settings.packet_size), limits=settings.limits
+        )
         self.receiver = Receiver(self.round_trips, log.received)
         self.synchronisation = Synchronisation(
             incarnation=incarnation,
@@ -166,9 +173,8 @@ class Replication:
             return Heard(judgement, seen)
         self._heard(now)
         self.sender.raise_limit(control.limit)
-        for receipt in control.receipts:
-            if receipt.boot == self.boot:
-                self.sender.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
+        if control.receipts and control.receipts[0].boot == self.boot:
+            self.sender.receipts(control.receipts, now)
         acknowledged = self.sender.acknowledge(control.ack, control.sack, now)
         if control.probe:
             self.receiver.owe(now)
@@ -243,8 +249,7 @@ class Replication:
 
         @param missing: the record frames, from 1, that were not intact.
         """
-        if header.frames:
-            self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
+        self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
 
     # --- what goes out
 
@@ -267,30 +272,34 @@ class Replication:
                 wait = self._settings.hello_first * self.round_trips.backoff(self._hellos)
                 self._hello_at = now + min(wait, self._settings.timing.probe_longest)
                 self._hellos += 1
-            return self._plan([], True, clock, now)
-        self.sender.lose_overdue(now)
-        records = self.sender.take(self._settings.packet_size)
+            return self._plan((), True, clock, now)
+        sender = self.sender
+        sender.lose_overdue(now)
+        paced = now < sender.pace.not_before
+        frames = [] if paced else sender.take(stride=self._settings.stride).frames
         probe = False
-        if not records and self._probe_due:
-            records = self.sender.probe(PROBE_BYTES, now)
+        if not frames and self._probe_due:
+            frames = sender.probe(PROBE_BYTES, now, self._settings.stride).frames
             probe = True
         self._probe_due = False
         heartbeat = self._next_heartbeat()
-        if not records and heartbeat is not None and now >= heartbeat:
+        if not frames and heartbeat is not None and now >= heartbeat:
             self._heartbeat_from = now
             self._unanswered_heartbeats += 1
             probe = True
         answer = self.receiver.next_answer()
-        answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
-        if not records and not probe and not answer_due and not self._may_answer_stranger(now):
+        answer_due = not paced and answer is not None and now >= answer and not self.receiver.wants_sync(now)
+        if not frames and not probe and not answer_due and not self._may_answer_stranger(now):
             return None
-        return self._plan(records, probe, clock, now)
+        return self._plan(frames, probe, clock, now)
 
     def _may_answer_stranger(self, now: float) -> bool:
         # Replayed files cannot make us write faster than this.
         return self.synchronisation.owes_answer() and now >= self._stranger_at
 
-    def _plan(self, records: Sequence[OutgoingRecord], probe: bool, clock: int, now: float) -> PacketPlan:
+    def _plan(
+        self, frames: Sequence[Sequence[OutgoingRecord]], probe: bool, clock: int, now: float
+    ) -> PacketPlan:
         sync = self.synchronisation
         if sync.owes_answer():
             self._stranger_at = now + self.round_trips.ack_delay()
@@ -310,11 +319,6 @@ class Replication:
         )
         if adopted:
             self.receiver.answered()
-        frames: list[Sequence[OutgoingRecord]] = []
-        at = 0
-        for count in plan_frames([record.size for record in records], self._settings.stride):
-            frames.append(records[at : at + count])
-            at += count
         return PacketPlan(
             number=next(self._packet_numbers),
             incarnation=sync.incarnation,
@@ -327,8 +331,8 @@ class Replication:
 
     def sending(self, plan: PacketPlan, size: int, now: float) -> None:
         """C{plan} is about to be written as a file of C{size} bytes."""
-        frames = [[record.number for record in frame] for frame in plan.frames]
-        self.sender.sent(plan.number, frames, size, now, plan.control.probe)
+        self.sender.pace.sent(size, now, self.round_trips.smoothed)
+        self.sender.sent(plan.number, plan.frames, size, now, plan.control.probe)
         if not self.synchronised and self._greeted_at is None:
             self._greeted_at = now
 
@@ -341,7 +345,10 @@ class Replication:
         stranger = self._stranger_at if self.synchronisation.owes_answer() else None
         if not self.synchronised:
             return self._hello_at if stranger is None else min(stranger, self._hello_at)
-        times = [stranger, self.receiver.next_answer(), *self._own_deadlines()]
+        answer = self.receiver.next_answer()
+        if answer is not None:
+            answer = max(answer, self.sender.pace.not_before)
+        times = [stranger, answer, *self._own_deadlines()]
         return min((time for time in times if time is not None), default=None)
 
     def deadline_without_answer(self) -> float | None:
@@ -349,7 +356,9 @@ class Replication:
         return min((time for time in self._own_deadlines() if time is not None), default=None)
 
     def _own_deadlines(self) -> list[float | None]:
-        return [self.sender.next_probe(), self.sender.next_loss(), self._next_heartbeat()]
+        sender = self.sender
+        paced = sender.pace.not_before if sender.may_send() else None
+        return [paced, sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
 
     def wants_sync(self, now: float) -> bool:
         """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""

@@ -22,6 +22,9 @@ PATIENCE = 4
 RATES = 64
 """Samples of the carrier's speed; the highest counts, since most are of a carrier with little to do."""
 
+LOWEST_RISES = 1.001
+"""A sample: slower than files can pile up in a carrier, so that a pile is never taken for the rule."""
+
 REORDERING_STEP = 1.1
 REORDERING_MOST = 2.0
 REORDERING_KEPT = 0.998
@@ -58,6 +61,8 @@ class RoundTrips:
         self._first = settings.first
         self.smoothed: float | None = None
         self.variation = 0.0
+        self.lowest: float | None = None
+        """The shortest round trip, with nothing waiting; it rises slowly where none is as short any more."""
 
     def answered_within(self, seconds: float) -> None:
         """
@@ -86,12 +91,27 @@ class RoundTrips:
             del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
         self._recent.append(seconds)
         insort(self._sorted, seconds)
+        self.lowest = seconds if self.lowest is None else min(self.lowest * LOWEST_RISES, seconds)
         self._estimate()
 
-    def rate(self, bytes_per_second: float) -> None:
-        """While a packet was under way, so much arrived."""
-        self._rates.append(bytes_per_second)
-        self._bandwidth = max(max(self._rates), 1.0)
+    def rate(self, bytes_per_second: float, busy: bool = True) -> None:
+        """
+        While a packet was under way, so much arrived.
+
+        @param busy: there was more to send, so that this is what the carrier can do.
+        """
+        if busy or bytes_per_second > self._bandwidth:
+            self._rates.append(bytes_per_second)
+            self._bandwidth = max(max(self._rates), 1.0)
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes a second that the carrier was seen to bring lately."""
+        return self._bandwidth if self._rates else None
+
+    def in_a_round_trip(self) -> float:
+        """Bytes that the carrier brings in one, as far as that is known."""
+        return self._bandwidth * self.smoothed if self._rates and self.smoothed is not None else 0.0
 
     def spurious(self) -> None:
         """A packet that counted as lost has arrived after all."""
@@ -115,10 +135,16 @@ class RoundTrips:
         wait = self._wait + size / self._bandwidth
         return min(max(wait, self._settings.shortest), self._settings.longest)
 
-    def probe_after(self, unanswered: int) -> float:
-        """Seconds of silence after which to probe, once C{unanswered} probes had no answer."""
-        backed_off: float = self.timeout() * self.backoff(unanswered)
-        return min(backed_off, max(self._settings.probe_longest, self.timeout()))
+    def probe_after(self, unanswered: int, size: int = 0) -> float:
+        """
+        Seconds of silence after which to probe, once C{unanswered} probes had no answer.
+
+        @param size: bytes of the packet that is waited for.
+        """
+        timeout = self.timeout(size)
+        if unanswered <= PATIENCE:
+            return timeout
+        return min(timeout * self.backoff(unanswered), max(self._settings.probe_longest, timeout))
 
     def backoff(self, unanswered: int) -> float:
         """
@@ -126,8 +152,9 @@ class RoundTrips:
         carrier that loses a third each way leaves half of them unanswered: the
         first few say nothing of an outage.
         """
-        patience = min(max(unanswered - PATIENCE, 0), 40)
-        longer: float = self._settings.probe_factor**patience
+        if unanswered <= PATIENCE:
+            return 1.0
+        longer: float = self._settings.probe_factor ** min(unanswered - PATIENCE, 40)
         return longer
 
     def ack_delay(self) -> float:

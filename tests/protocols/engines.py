@@ -13,9 +13,9 @@ from attrs import define, field, frozen
 
 from hoft.protocols.control import Control
 from hoft.protocols.packets import Header
+from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.replication import Heard, LogState, PacketPlan, Replication, Settings
-from hoft.protocols.sending import OutgoingRecord
 from hoft.protocols.synchronisation import Judgement, random64
 from hoft.protocols.timing import TimingSettings
 

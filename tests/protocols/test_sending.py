@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.protocols.sending import (
-    IN_FLIGHT_BYTES,
-    IN_FLIGHT_PACKETS,
-    INITIAL_LIMIT,
-    PROBE_FILES,
-    REMEMBERED_PACKETS,
-    SETTLING,
-    OutgoingRecord,
-    Sender,
-)
+from hoft.protocols.flight import REMEMBERED_PACKETS, SETTLING
+from hoft.protocols.pacing import Limits
+from hoft.protocols.queueing import HEAD_ROOM, Frames, OutgoingRecord
+from hoft.protocols.sending import IN_FLIGHT_BYTES, INITIAL_LIMIT, PROBE_FILES, Sender
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
 PACKET = 1000
 """Payload bytes in a packet."""
+IN_FLIGHT_PACKETS = Limits().files_in_transit
 
 
 class Bench:
-    """A sender at work: each packet takes what it may, its frames hold two records."""
+    """A sender at work, in packets of ten records of 100 bytes: in frames of two."""
 
     def __init__(self, *, first: float = 2.0, measured: float | None = 1.0) -> None:
         self.trips = RoundTrips(TimingSettings(first=first, ack_shortest=0.005))
@@ -32,6 +26,7 @@ class Bench:
             for _ in range(100):
                 self.trips.sample(measured)
         self.sender = Sender(self.trips)
+        self.sender.cost.receipts = 1000
         self.now = 100.0
         self.packets = 0
 
@@ -42,19 +37,19 @@ class Bench:
     def send(self, size: int = PACKET) -> list[int]:
         """Write one packet; the record numbers in it."""
         self.sender.lose_overdue(self.now)
-        return self._write(self.sender.take(size), False)
+        return self._write(self.sender.take(_room(size)), False)
 
     def probe(self) -> list[int]:
-        return self._write(self.sender.probe(PACKET, self.now), True)
+        return self._write(self.sender.probe(_room(PACKET), self.now), True)
 
-    def _write(self, records: Sequence[OutgoingRecord], probe: bool) -> list[int]:
-        numbers = [record.number for record in records]
-        if numbers or probe:
+    def _write(self, taken: Frames, probe: bool) -> list[int]:
+        records = [record for frame in taken.frames for record in frame]
+        if records or probe:
             self.packets += 1
-            frames = [numbers[at : at + 2] for at in range(0, len(numbers), 2)]
+            frames = [records[at : at + 2] for at in range(0, len(records), 2)]
             self.sender.sent(self.packets, frames, sum(r.size for r in records), self.now, probe)
             self.removed = self.sender.named(self.packets, f"file-{self.packets}")
-        return numbers
+        return [record.number for record in records]
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -66,6 +61,11 @@ class Bench:
 
     def receipt(self, number: int, *missing: tuple[int, int], hold: float = 0.0) -> None:
         self.sender.receipt(number, missing, hold, self.now)
+
+
+def _room(payload: int) -> int:
+    """How long a packet of small records with so much payload is."""
+    return HEAD_ROOM + payload * 120 // 100 + 32
 
 
 class OrderTests(SynchronousTestCase):
@@ -166,7 +166,7 @@ class AcknowledgementTests(SynchronousTestCase):
         """The peer may be quicker than our own writer hears of it: the name is handed back at once."""
         bench = Bench()
         bench.queue(1)
-        bench.sender.sent(1, [[record.number for record in bench.sender.take(PACKET)]], 100, bench.now)
+        bench.sender.sent(1, bench.sender.take(PACKET).frames, 100, bench.now)
         bench.ack(1)
         self.assertEqual(bench.sender.named(1, "file-1"), ["file-1"])
 
@@ -197,7 +197,7 @@ class AcknowledgementTests(SynchronousTestCase):
         bench = Bench()
         bench.queue(1, 2)
         bench.send(100)
-        bench.sender.sent(2, [[record.number for record in bench.sender.take(PACKET)]], 100, bench.now)
+        bench.sender.sent(2, bench.sender.take(PACKET).frames, 100, bench.now)
         bench.receipt(1, (1, 1))
         self.assertEqual(bench.sender.give_up(), ["file-1"])
         self.assertEqual(bench.sender.named(2, "file-2"), ["file-2"])
@@ -283,17 +283,66 @@ class ReceiptTests(SynchronousTestCase):
         bench.receipt(1, (1, 1))
         self.assertIsNone(bench.trips.smoothed)
 
-    def test_no_samples_across_silence(self) -> None:
-        """After a long silence they measure an outage, not the carrier."""
+    def test_samples_across_silence(self) -> None:
+        """
+        After a long silence they measure an outage, not the carrier.  Or the carrier has become
+        slow: so the first of them counts, for twice the timeout at most, and the others do not.
+        """
         bench = Bench(measured=None)
-        bench.queue(1)
-        bench.send()
-        bench.wait(60.0)
-        bench.probe()
-        bench.wait(60.0)
-        bench.probe()
+        bench.queue(1, 2, 3)
+        for _ in range(3):
+            bench.send(100)
+        before = bench.trips.timeout()
+        for _ in range(3):
+            bench.wait(6000.0)
+            bench.probe()
         bench.receipt(1)
-        self.assertIsNone(bench.trips.smoothed)
+        self.assertEqual(bench.trips.smoothed, 2 * before)
+        bench.receipt(2)
+        bench.receipt(3)
+        self.assertEqual(bench.trips.smoothed, 2 * before)
+
+    def test_a_carrier_that_becomes_slow(self) -> None:
+        """Ten times the round trip is learned within a few of them, though each looks like a silence."""
+        bench = Bench(measured=0.1)
+        bench.queue(*range(1, 8))
+        for number in range(1, 8):
+            sent = bench.now
+            bench.send(100)
+            packet = bench.packets
+            while (due := bench.sender.next_probe() or 0.0) < sent + 1.0:
+                bench.now = due
+                bench.probe()
+            bench.now = sent + 1.0
+            bench.receipt(packet)
+            bench.ack(number)
+        self.assertGreater(bench.trips.timeout(), 1.0)
+
+    def test_part_of_a_packet(self) -> None:
+        """
+        A record that was in no other packet is acknowledged: the packet has arrived, and if
+        it was cut its receipt will say so, once it has settled.  Nothing is lost before.
+        """
+        bench = Bench()
+        bench.queue(*range(1, 5))
+        bench.send(200)
+        bench.wait(0.1)
+        bench.send(200)
+        bench.receipt(2)
+        bench.ack(1, (3, 4))
+        bench.wait(3 * bench.trips.timeout())
+        self.assertEqual(bench.send(), [])
+        bench.receipt(1, (1, 1))
+        self.assertEqual(bench.send(), [2])
+
+    def test_packets_without_records(self) -> None:
+        """Their receipts measure the way where there is nothing else, and prove nothing of records."""
+        bench = Bench(measured=None)
+        bench.sender.sent(1, [], 300, bench.now)
+        bench.wait(0.5)
+        bench.receipt(1)
+        self.assertEqual(bench.trips.smoothed, 0.5)
+        self.assertIsNone(bench.sender.next_loss())
 
 
 class LossTests(SynchronousTestCase):
@@ -370,6 +419,24 @@ class LossTests(SynchronousTestCase):
         self.assertEqual(self.bench.sender.next_loss(), due)
         self.bench.now = due
         self.assertEqual(self.bench.send(), [1])
+
+    def test_arrived_before_anything_was_measured(self) -> None:
+        """Also then what is not acknowledged goes again in the end."""
+        bench = Bench(measured=None)
+        bench.queue(1, 2)
+        bench.send()
+        bench.receipt(1, (1, 1))
+        bench.send()
+        bench.receipt(2, (1, 1))
+        bench.ack(1)
+        self.assertEqual(bench.send(), [2])
+        bench.ack(1)
+        bench.queue(3, 4)
+        bench.send()
+        bench.ack(1, (3, 3))
+        self.assertIsNone(bench.trips.smoothed)
+        bench.now = bench.sender.next_loss() or 0.0
+        self.assertEqual(bench.send(), [4])
 
     def test_wrong_verdict(self) -> None:
         """A packet that counted as lost and arrives after all makes the next verdicts slower."""
@@ -563,7 +630,10 @@ class CostTests(SynchronousTestCase):
         bench.ack(number)
         sender = bench.sender
         held = {name: len(value) for name, value in vars(sender).items() if hasattr(value, "__len__")}
-        remembered = held.pop("_sent")
+        held |= {
+            name: len(value) for name, value in vars(sender._flight).items() if hasattr(value, "__len__")
+        }
+        remembered = held.pop("sendings")
         self.assertLessEqual(remembered, REMEMBERED_PACKETS)
         held.pop("retransmitted")
         self.assertLess(sum(held.values()), 200, str(held))

@@ -16,12 +16,14 @@ from unittest.mock import patch
 from twisted.internet.defer import succeed
 
 from hoft.protocols import log, log_writing
+from hoft.protocols.flight import Packet
 from hoft.protocols.packets import PacketReader
+from hoft.protocols.queueing import Frames, OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
 from hoft.protocols.replication import Replication
 from hoft.protocols.router import LinkRouter
-from hoft.protocols.sending import OutgoingRecord, Packet, Sender
+from hoft.protocols.sending import Sender
 from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -46,26 +48,22 @@ def give_up() -> Iterator[None]:
     """What went twice is not sent a third time."""
     send_again = Sender._send_again
 
-    def mutated(self: Sender, packet: Packet, frames: Iterable[int]) -> int:
-        kept = [frame for frame in frames if self._young(packet.frames[frame])]  # type: ignore[attr-defined]
+    def mutated(self: Sender, packet: Packet, frames: Iterable[int]) -> list[OutgoingRecord]:
+        kept = [f for f in frames if all(r.settled or len(r.packets) < 2 for r in packet.frames[f])]
         return send_again(self, packet, kept)
 
-    def young(self: Sender, numbers: Sequence[int]) -> bool:
-        return all(len(record.packets) < 2 for n in numbers if (record := self._records.get(n)))
-
     with (
-        patch.object(Sender, "_young", young, create=True),
         patch.object(Sender, "_send_again", mutated),
         patch.object(Sender, "probe", no_probe),
     ):
         yield
 
 
-def no_probe(self: Sender, most: int, now: float) -> list[OutgoingRecord]:
+def no_probe(self: Sender, most: int, now: float, stride: int) -> Frames:
     """A probe that only asks."""
     self._probed_at = now
     self._unanswered += 1
-    return []
+    return Frames(0, stride)
 
 
 @contextmanager
@@ -85,16 +83,16 @@ def _receipts_settle() -> AbstractContextManager[object]:
     def mutated(
         self: Sender, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float
     ) -> None:
-        packet = self._packets.get(number)
+        packet = self._flight.packets.get(number)
         receipt(self, number, missing, hold, now)
         if packet is not None:
             bad = {frame for start, end in missing for frame in range(start - 1, end)}
             for index, frame in enumerate(packet.frames):
-                for record_number in frame if index not in bad else ():
-                    record = self._records.pop(record_number, None)
+                for sent in frame if index not in bad else ():
+                    record = self._records.pop(sent.number, None)
                     if record is not None:
-                        self._acked.add(record_number)
-                        self._settle(record, [])
+                        self._acked.add(record.number)
+                        self._settle(record, [], now)
 
     return patch.object(Sender, "receipt", mutated)
 

@@ -1,0 +1,242 @@
+"""
+Which of the records that wait go into the next packet, and in what order; pure.
+
+The head of a file survives best.  So what goes first is a little of what is
+urgent, then what has to go again, then the rest by urgency (RFC 9218), where equals
+take turns: deficit round robin (Shreedhar and Varghese, 1995) between the I{flows}
+that the layer above tells apart, so that a large body holds up no small one.
+However much is urgent, each lower urgency gets a sixteenth of every packet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Final
+
+from attrs import define, field
+
+from hoft.protocols.layout import DEFAULT_STRIDE, RECORD_HEAD, capacity
+from hoft.protocols.sealing import FRAME_OVERHEAD
+
+URGENCIES: Final = 8
+URGENT: Final = 2
+"""This urgency and what is below it goes to the head of a file."""
+
+HEAD_BYTES: Final = 16 << 10
+"""So much of what is urgent goes before what has to go again."""
+
+QUANTUM: Final = 64 << 10
+"""What a flow may send in its turn, bytes."""
+
+SHARE: Final = 16
+"""Each urgency below the first gets one part of so many of each packet."""
+
+HEAD_ROOM: Final = 2304
+"""Bytes kept free for header, sealed key and control frame: most controls are shorter by far."""
+
+
+@define(eq=False)
+class OutgoingRecord:
+    """A record of ours that the peer has not acknowledged."""
+
+    id: int
+    number: int
+    size: int
+    urgency: int
+    flow: int = 0
+    """Records of equal urgency take turns by this."""
+    queued: bool = False
+    settled: bool = False
+    packets: list[int] = field(factory=list)
+    """In which it was sent, the latest last."""
+
+
+class Frames:
+    """
+    The record frames of one packet as it is filled.
+
+    @ivar frames: so far, each with at least one record.
+    @ivar size: bytes of payload in them.
+    """
+
+    def __init__(self, most: int, stride: int = DEFAULT_STRIDE) -> None:
+        """@param most: about how long the file may get, bytes; one record always fits."""
+        self.frames: list[list[OutgoingRecord]] = []
+        self.size = 0
+        self._stride = stride
+        self._capacity = capacity(stride)
+        self._left = most - HEAD_ROOM - FRAME_OVERHEAD
+        self._free = 0
+
+    def add(self, record: OutgoingRecord) -> bool:
+        """Put it in, unless the packet is full."""
+        size = record.size + RECORD_HEAD
+        if size <= self._free:
+            if size > self._left:
+                return False
+            self.frames[-1].append(record)
+            self._free -= size
+        else:
+            # The last frame is no longer the last: it takes its whole stride.
+            size += FRAME_OVERHEAD
+            if self.frames:
+                if self._free + size > self._left:
+                    return False
+                self._left -= self._free
+            self.frames.append([record])
+            self._free = self._capacity - size + FRAME_OVERHEAD
+        self._left -= size
+        self.size += record.size
+        return True
+
+
+class _Flow:
+    __slots__ = ("key", "may", "records")
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.records: deque[OutgoingRecord] = deque()
+        self.may = 0
+        """Bytes that it may send before it is the next one's turn."""
+
+
+class _Level:
+    """All that waits of one urgency, for the first time."""
+
+    __slots__ = ("_flows", "owed", "turns")
+
+    def __init__(self) -> None:
+        self.turns: deque[_Flow] = deque()
+        self.owed = 0
+        """Bytes it may send though more urgent records wait."""
+        self._flows: dict[int, _Flow] = {}
+
+    def add(self, record: OutgoingRecord) -> None:
+        flow = self._flows.get(record.flow)
+        if flow is None:
+            flow = self._flows[record.flow] = _Flow(record.flow)
+            self.turns.append(flow)
+        flow.records.append(record)
+
+    def next(self) -> OutgoingRecord | None:
+        """Whose turn it is."""
+        turns = self.turns
+        while turns:
+            flow = turns[0]
+            records = flow.records
+            while records and not records[0].queued:
+                records.popleft()  # settled meanwhile
+            if not records:
+                del self._flows[flow.key]
+                turns.popleft()
+                continue
+            record = records[0]
+            if flow.may >= record.size or len(turns) == 1:
+                return record
+            flow.may += QUANTUM
+            if flow.may < record.size:
+                turns.rotate(-1)
+            else:
+                return record
+        return None
+
+    def taken(self) -> None:
+        """What L{next} named is in a packet."""
+        flow = self.turns[0]
+        record = flow.records.popleft()
+        record.queued = False
+        if not flow.records:
+            del self._flows[flow.key]
+            self.turns.popleft()
+        elif len(self.turns) > 1:
+            flow.may -= record.size
+            if flow.may < flow.records[0].size:
+                self.turns.rotate(-1)
+
+
+class SendQueue:
+    """Records that wait to be sent: those that are C{queued}."""
+
+    def __init__(self) -> None:
+        self._levels = [_Level() for _ in range(URGENCIES)]
+        self._again: list[tuple[int, int, OutgoingRecord]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, record: OutgoingRecord) -> None:
+        """One that was never sent."""
+        if not record.queued:
+            record.queued = True
+            self._count += 1
+            self._levels[record.urgency].add(record)
+
+    def add_again(self, record: OutgoingRecord) -> bool:
+        """One that has to go once more; whether it did not wait already."""
+        if record.queued:
+            return False
+        record.queued = True
+        self._count += 1
+        heappush(self._again, (record.urgency, record.number, record))
+        return True
+
+    def discard(self, record: OutgoingRecord) -> None:
+        """Take it out, where it is in."""
+        if record.queued:
+            record.queued = False
+            self._count -= 1
+
+    def _next_again(self) -> OutgoingRecord | None:
+        again = self._again
+        while again:
+            record = again[0][2]
+            if record.queued:
+                return record
+            heappop(again)
+        return None
+
+    def fill(self, frames: Frames, most: int) -> None:
+        """
+        Take what goes into the next packet.
+
+        @param most: the packet's size, which shares are of.
+        """
+        self._fill(frames, most)
+        self._count -= sum(map(len, frames.frames))
+
+    def _fill(self, frames: Frames, most: int) -> None:
+        waiting = [level for level in self._levels if level.turns]
+        if waiting:
+            self._take_urgent(frames)
+        while (record := self._next_again()) is not None and frames.add(record):
+            heappop(self._again)
+            record.queued = False
+        if len(waiting) > 1:
+            self._take_owed(frames, waiting[1:], most // SHARE)
+        for level in waiting:
+            while (record := level.next()) is not None:
+                if not frames.add(record):
+                    return
+                level.taken()
+
+    def _take_urgent(self, frames: Frames) -> None:
+        left = HEAD_BYTES
+        for level in self._levels[: URGENT + 1]:
+            while (record := level.next()) is not None and record.size <= left and frames.add(record):
+                level.taken()
+                left -= record.size
+
+    def _take_owed(self, frames: Frames, lower: Sequence[_Level], share: int) -> None:
+        for level in lower:
+            level.owed = min(level.owed + share, 2 * max(QUANTUM, share))
+            while (record := level.next()) is not None and record.size <= level.owed and frames.add(record):
+                level.taken()
+                level.owed -= record.size
+
+
+def numbers_of(frames: Iterable[Iterable[OutgoingRecord]]) -> list[list[int]]:
+    """The record numbers by frame."""
+    return [[record.number for record in frame] for frame in frames]
