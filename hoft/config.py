@@ -30,6 +30,8 @@ COMMAND_LINE = "command line"
 TOKEN_HASH = "sha256:"
 """What stands before the hash of a caller's token."""
 
+CREDENTIAL_KINDS = ("headers", "client_credentials", "refresh_token", "login")
+
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 
 SUITES = ("box", "authenticated", "checksum")
@@ -90,6 +92,26 @@ class Allow:
     peer: str | None = None
     private: bool = False
     """Whether the name in C{url} may lead to private addresses."""
+    credentials: str | None = None
+    """Of which L{Credential} these requests get what shows who calls."""
+
+
+@frozen
+class Credential:
+    """Egress: what shows services who calls; the secrets are in files of their own."""
+
+    name: str
+    kind: str
+    """One of L{CREDENTIAL_KINDS}."""
+    url: str = ""
+    """Of the token endpoint, or of the login form."""
+    client_id: str = ""
+    scope: str | None = None
+    post: bool = False
+    """The client's secret goes to the token endpoint in the form, not in Authorization."""
+    secret_file: Path | None = None
+    """With the client's secret, the header fields, or the form."""
+    refresh_token_file: Path | None = None
 
 
 @frozen
@@ -116,6 +138,7 @@ class Config:
     peers: tuple[Peer, ...] = ()
     routes: tuple[Route, ...] = ()
     allowed: tuple[Allow, ...] = ()
+    credentials: tuple[Credential, ...] = ()
     callers: tuple[Caller, ...] = ()
     """If there are any, nobody else may call."""
     forwards: tuple[Forward, ...] = ()
@@ -166,6 +189,8 @@ def parse(text: str, path: Path) -> Config:
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
     callers = top.named("callers", _caller)
+    credentials = top.named("credentials", lambda table: _credential(table, path.absolute().parent))
+    kept = [credential.name for credential in credentials]
     config = Config(
         path=path.absolute(),
         name=top.name("name"),
@@ -191,8 +216,10 @@ def parse(text: str, path: Path) -> Config:
                 check_url(*table.located("url")),
                 table.optional_reference("peer", names),
                 table.truth("private"),
+                table.optional_reference("credentials", kept, "credentials"),
             ),
         ),
+        credentials=credentials,
         callers=callers,
         forwards=top.array(
             "forward",
@@ -393,6 +420,28 @@ def _allowance(table: Table) -> Allowance:
         table.limit("per_second"),
         table.count("per_day"),
         table.size("bytes_per_day", 0) or None,
+    )
+
+
+def _credential(table: Table, folder: Path) -> Credential:
+    def file(key: str) -> Path:
+        return folder / Path(table.text(key)).expanduser()
+
+    name, kind = table.own_name, table.choice("kind", CREDENTIAL_KINDS)
+    if kind == "headers":
+        return Credential(name, kind, secret_file=file("headers_file"))
+    if kind == "login":
+        url = check_url(*table.located("login_url"))
+        return Credential(name, kind, url, secret_file=file("form_file"))
+    return Credential(
+        name,
+        kind,
+        check_url(*table.located("token_url")),
+        table.text("client_id"),
+        table.text("scope", "") or None,
+        table.truth("post"),
+        file("client_secret_file"),
+        file("refresh_token_file") if kind == "refresh_token" else None,
     )
 
 

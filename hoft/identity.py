@@ -132,7 +132,7 @@ class Identity:
         """
         @raise IdentityError: it is missing, damaged, or others may read it.
         """
-        text = _read_private(path, "'hoft init' makes one")
+        text = read_private(path, "'hoft init' makes one")
         keys: list[bytes] = []
         uuids: set[str] = set()
         for line in text.split("\n"):
@@ -250,15 +250,17 @@ def load_psk(path: Path) -> bytes:
     @raise IdentityError: the file is missing, others may read it, or there is
         something else in it.
     """
-    text = _read_private(path, "'head -c 32 /dev/urandom | base64' makes one")
+    text = read_private(path, "'head -c 32 /dev/urandom | base64' makes one")
     psk = _decoded(text.translate(_URL_SAFE).rstrip("=")) if _PSK.fullmatch(text) else None
     if psk is None:
         raise IdentityError(f"{path}: is not 32 bytes in base64, as 'head -c 32 /dev/urandom | base64' makes")
     return psk
 
 
-def _read_private(path: Path, advice: str) -> str:
+def read_private(path: Path, advice: str) -> str:
     """
+    A secret in a file of its own.  Blocks on the disk.
+
     @param advice: how one comes by what should be there.
     @raise IdentityError: it is missing, cannot be read, or others may read it.
     """

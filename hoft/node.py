@@ -52,14 +52,17 @@ from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import ChecksumSuite, Suite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
+from hoft.services import credentials_of, secrets_of
 from hoft.suites import suites_of
 from hoft.transports.schemes import maker_for
-from hoft.web import limiting
+from hoft.web import limiting, secret_store
+from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
 from hoft.web.ingress import Ingress, Routing
 from hoft.web.limiting import Meters
 from hoft.web.policy import Policy, Rule
+from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
 
@@ -172,7 +175,9 @@ def policy_of(config: Config) -> Policy:
 
     @raise ConfigurationError: a URL in C{[[allow]]} is none.
     """
-    return Policy(Rule.parse(allow.url, allow.peer, allow.private) for allow in config.allowed)
+    return Policy(
+        Rule.parse(allow.url, allow.peer, allow.private, allow.credentials) for allow in config.allowed
+    )
 
 
 class Node(Service):
@@ -201,7 +206,14 @@ class Node(Service):
             config.state,
             self._workers["journal"],
             self._workers["sync"],
-            [link_log.SCHEMA, Egress.SCHEMA, limiting.SCHEMA, MessageLinks.SCHEMA, *schemas],
+            [
+                link_log.SCHEMA,
+                Egress.SCHEMA,
+                limiting.SCHEMA,
+                secret_store.SCHEMA,
+                MessageLinks.SCHEMA,
+                *schemas,
+            ],
             entropy=os.urandom,
             read_worker=self._workers["load"],
         )
@@ -266,6 +278,7 @@ class Node(Service):
                 f"{self._journal.lost} payloads are missing from the journal, as after a power cut"
             )
         suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
+        self._egress.reconfigure(policy_of(config), await self._credentials(config, self._identity))
         links = [await self._open(peer, suites[peer.name]) for peer in config.peers]
         self._warn_of_forgeries(config)
         # Before what may take its time: a folder that hangs is something to be asked about.
@@ -327,6 +340,14 @@ class Node(Service):
         self._unheard[peer.name] = time.monotonic()
         self._router.add(link)
         return link
+
+    async def _credentials(self, config: Config, identity: Identity) -> Mapping[str, Credentials]:
+        """
+        @raise LocalError: a secret cannot be read or used.
+        """
+        secrets = await self._workers["open"].call(secrets_of, config.credentials)
+        store = SecretStore(self._journal.transact, identity.secret_keys)
+        return credentials_of(config.credentials, secrets, self._reactor, time.monotonic, store)
 
     def _warn_of_forgeries(self, config: Config) -> None:
         for peer in config.peers:
@@ -418,6 +439,7 @@ class Node(Service):
         if identity.uuid != self._identity.uuid:
             raise IdentityError("the key file is now another node's; wanted: a restart, or the former file")
         suites = await self._workers["open"].call(suites_of, config.peers, identity)
+        credentials = await self._credentials(config, identity)
         old = {peer.name: peer.card.uuid for peer in self._config.peers}
         new = {peer.name: peer.card.uuid for peer in config.peers}
         for description in config.listen:
@@ -441,7 +463,7 @@ class Node(Service):
             assert self._carrier is not None
             link.makeConnection(self._carrier.transport(link.peer))
         self._warn_of_forgeries(config)
-        self._egress.reconfigure(policy)
+        self._egress.reconfigure(policy, credentials)
         self._ingress.reconfigure(routing)
         self._config = config
         self._announce()
@@ -478,7 +500,7 @@ class Node(Service):
             case "status":
                 return self.status()
             case "probe":
-                return probe(self._reactor, time.monotonic, dict(self.links), question.get("patience"))
+                return probe(self._reactor, time.monotonic, dict(self.links), question.get("within"))
         raise LocalError("this node does not know that question: it is of another version")
 
 

@@ -20,16 +20,18 @@ T = TypeVar("T")
 _SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
 
 
-def check_reference(where: str, key: str, name: str, names: Sequence[str]) -> str:
+def check_reference(where: str, key: str, name: str, names: Sequence[str], kind: str = "peer") -> str:
     """
+    @param kind: of what the names are.
     @return: C{name}.
-    @raise ConfigurationError: it is none of the peers' C{names}.
+    @raise ConfigurationError: it is none of C{names}.
     """
     if name not in names:
-        known = (
-            f"one of {', '.join(sorted(names))}" if names else "a peer; none is trusted yet ('hoft trust')"
+        missing = (
+            "a peer; none is trusted yet ('hoft trust')" if kind == "peer" else f"[{kind}.{name}] as well"
         )
-        raise ConfigurationError(where, key, f"no peer is called {name!r}", known + _nearest(name, names))
+        known = f"one of {', '.join(sorted(names))}" if names else missing
+        raise ConfigurationError(where, key, f"no {kind} is called {name!r}", known + _nearest(name, names))
     return name
 
 
@@ -129,8 +131,10 @@ class Table:
     def reference(self, key: str, names: Sequence[str]) -> str:
         return check_reference(self.where, self._key(key), self.text(key), names)
 
-    def optional_reference(self, key: str, names: Sequence[str]) -> str | None:
-        return None if self._take(key) is None else self.reference(key, names)
+    def optional_reference(self, key: str, names: Sequence[str], kind: str = "peer") -> str | None:
+        if self._take(key) is None:
+            return None
+        return check_reference(self.where, self._key(key), self.text(key), names, kind)
 
     def truth(self, key: str) -> bool:
         """False if nothing is said."""

@@ -35,7 +35,7 @@ old log may never arrive, and it may send requests again, under the ids they had
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -48,6 +48,7 @@ from zope.interface import implementer
 from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.web.agent import ExactAgent
+from hoft.web.credentials import Credentials
 from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
 from hoft.web.performing import Exchange, Stage
@@ -101,6 +102,10 @@ class PeerExchanges:
     @property
     def policy(self) -> Policy:
         return self._egress.policy
+
+    @property
+    def credentials(self) -> Mapping[str, Credentials]:
+        return self._egress.credentials
 
     @property
     def queued(self) -> int:
@@ -329,11 +334,13 @@ class Egress:
         pseudonym: str,
         limits: Limits | None = None,
         agent: ExactAgent | None = None,
+        credentials: Mapping[str, Credentials] | None = None,
     ) -> None:
         """
         @param clock: monotonic seconds.
         @param pseudonym: what this node calls itself in Via and Proxy-Status.
         @param agent: makes the connections to services.
+        @param credentials: by the names that C{policy} knows them by.
         """
         self.reactor = reactor
         self.clock = clock
@@ -341,6 +348,7 @@ class Egress:
         self.pseudonym = pseudonym
         self.limits = limits or Limits()
         self.agent = agent or ExactAgent(reactor)
+        self.credentials = credentials or {}
         self.counts: Counter[str] = Counter()
         self.stopping = False
         self._peers: dict[UUID, PeerExchanges] = {}
@@ -367,9 +375,10 @@ class Egress:
         if peer is not None:
             peer.stop()
 
-    def reconfigure(self, policy: Policy) -> None:
-        """Let C{policy} be in force for requests that come from now on."""
+    def reconfigure(self, policy: Policy, credentials: Mapping[str, Credentials] | None = None) -> None:
+        """Let these be in force for requests that come from now on."""
         self.policy = policy
+        self.credentials = credentials or {}
         self.agent.dropIdle()
 
     def counters(self) -> dict[str, int]:

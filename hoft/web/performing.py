@@ -16,6 +16,7 @@ from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.agent import Content, ExactRequest
 from hoft.web.connection import ExactResponse
+from hoft.web.credentials import Credentials, send_with
 from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit
 from hoft.web.executions import State
 from hoft.web.fields import Authority, end_to_end, is_token, with_via
@@ -28,6 +29,7 @@ from hoft.web.problems import (
     Problem,
     Refused,
     malformed_request,
+    not_allowed,
     not_implemented,
     outcome_unknown,
     quota_exceeded,
@@ -83,6 +85,7 @@ class Exchange:
         self._request = Gathering(around.link)
         self._head: RequestHead | None = None
         self._grant: Grant | None = None
+        self._credentials: Credentials | None = None
         self._fields: Fields = ()
         self._spooled = 0
         self._heard = around.clock()
@@ -362,7 +365,16 @@ class Exchange:
             body = RequestBody(self._link, gathered.parts, gathered.received)
         self.due = self._around.clock() + head.deadline
         self._around.watch(self)
-        self._requesting = maybeDeferred(self._around.agent.send, request, body)
+        send = self._around.agent.send
+        if grant.credentials is None:
+            self._requesting = maybeDeferred(send, request, body)
+        else:
+            self._credentials = self._around.credentials.get(grant.credentials)
+            if self._credentials is None:  # a new configuration has come in between
+                self._sender.refuse(not_allowed("the credentials for it are not configured any more"))
+                self._release()
+                return
+            self._requesting = Deferred.fromCoroutine(send_with(self._credentials, send, request, body))
         self._requesting.addCallback(self._responded).addErrback(self._unanswered)
 
     def _responded(self, response: ExactResponse) -> None:
@@ -374,6 +386,8 @@ class Exchange:
         self._response = response
         received = response.head
         fields = with_via(end_to_end(received.fields), f"1.{received.minor}", self._around.pseudonym)
+        if self._credentials is not None:
+            fields = self._credentials.own(fields)
         waited = max(0.0, self._around.clock() - self._complete)
         head = ResponseHead(
             received.status,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from hoft.errors import ConfigurationError
 from hoft.web.fields import Authority
@@ -154,6 +154,7 @@ class Rule:
     @ivar path: segments, without a final empty one.
     @ivar peer: for whom, C{None} for every peer.
     @ivar private: the name may lead to private addresses.
+    @ivar credentials: the name of those that requests get.
     """
 
     scheme: str
@@ -162,9 +163,12 @@ class Rule:
     path: tuple[bytes, ...]
     peer: str | None = None
     private: bool = False
+    credentials: str | None = None
 
     @classmethod
-    def parse(cls, url: str, peer: str | None = None, private: bool = False) -> Rule:
+    def parse(
+        cls, url: str, peer: str | None = None, private: bool = False, credentials: str | None = None
+    ) -> Rule:
         """
         @param url: as configured.
         @raise ConfigurationError: it is not a URL that could be allowed.
@@ -181,7 +185,7 @@ class Rule:
         while path and not path[-1]:
             path = path[:-1]
         port = DEFAULT_PORTS[service.scheme] if where.port is None else where.port
-        return cls(service.scheme, host, port, path, peer, private)
+        return cls(service.scheme, host, port, path, peer, private, credentials)
 
 
 def _wrong(url: str, what: str) -> ConfigurationError:
@@ -198,12 +202,14 @@ class Grant:
 
     @ivar host: to resolve, to name in TLS: as L{normal_host} has it.
     @ivar private: a rule that allows it says so.
+    @ivar credentials: those that the rule with the longest path says the request gets.
     """
 
     scheme: str
     host: str
     port: int
     private: bool = False
+    credentials: str | None = None
 
     def permits(self, address: str) -> bool:
         """
@@ -284,7 +290,11 @@ class Policy:
                     f"the far node does not allow {peer} to call this at {origin}; see 'hoft allow' there"
                 )
             )
-        return place.grants[any(rule.private for rule in matching)]
+        grant = place.grants[any(rule.private for rule in matching)]
+        named = [rule for rule in matching if rule.credentials is not None]
+        if not named:
+            return grant
+        return evolve(grant, credentials=max(named, key=lambda rule: len(rule.path)).credentials)
 
     def _look_up(self, peer: str, scheme: str, where: Authority) -> _Place:
         if scheme not in DEFAULT_PORTS:

@@ -324,6 +324,19 @@ def internal_error(detail: str) -> Problem:
     return Problem(500, "internal-error", "The gateway failed", detail, "proxy_internal_error")
 
 
+def credentials_unavailable(name: str, why: str) -> Problem:
+    """What the far node is to show the service who calls is not to be had; the call was not made."""
+    detail = f"the credentials {name!r} for this service are not to be had: {why}"
+    return Problem(
+        502,
+        "credentials-unavailable",
+        "No credentials for the service",
+        detail,
+        "destination_unavailable",
+        retry_after=5,
+    )
+
+
 # --- What happens at the service ----------------------------------------------
 
 

@@ -4,13 +4,14 @@ What an exchange at the egress has around it: its peer's link and share of the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
 from hoft.interfaces import ILink
 from hoft.web.agent import ExactAgent
+from hoft.web.credentials import Credentials
 from hoft.web.executions import Rows
 from hoft.web.policy import Policy
 
@@ -52,6 +53,10 @@ class Surroundings(Protocol):
     @property
     def policy(self) -> Policy:
         """In force now."""
+
+    @property
+    def credentials(self) -> Mapping[str, Credentials]:
+        """Those that there are now, by name."""
 
     def enqueue(self, exchange: Exchange) -> None:
         """Its request is complete: call C{start} when it is its turn."""
