@@ -265,6 +265,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     one = add(
+        "doctor", _operating("doctor"),
+        "look for what keeps the node from its peers, and say what to do",
+        "hoft doctor near", "hoft doctor near --wait 120     (a mirror that runs every minute)",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs: an object a line for each finding")
+    one.add_argument(
+        "--wait", metavar="S", type=_number(3600, "seconds"), default=20.0,
+        help="so many seconds for the peers' answers (20)",
+    )  # fmt: skip
+
+    one = add(
         "packet", _operating("packet"),
         "explain a packet file frame by frame: whole, cut, damaged or foreign",
         "hoft packet /srv/exchange/*/*.hoft",

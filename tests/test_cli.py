@@ -499,7 +499,7 @@ class ProcessTests(Command):
         self.assertEqual(code, 0)
         for word in (
             "init", "card", "trust", "untrust", "route", "unroute",
-            "allow", "disallow", "list", "run", "reload", "status", "packet", "restored", "mirror",
+            "allow", "disallow", "list", "run", "reload", "status", "doctor", "packet", "restored", "mirror",
         ):  # fmt: skip
             self.assertIn(f"\n    {word} ", out)
             code, text, _ = self.run_in(word, "--help")

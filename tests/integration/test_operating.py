@@ -11,7 +11,7 @@ import signal
 import subprocess
 
 from hoft.cli import main
-from tests.processes import PATIENCE, command, environment
+from tests.processes import PATIENCE, command, environment, hoft
 
 from .gateway import GatewayCase
 from .processes import wait_until
@@ -84,3 +84,35 @@ class StatusTests(GatewayCase):
         self.assertIn(b"\x1b[31mno node runs on ", seen)
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(PATIENCE), 2)
+
+
+class DoctorTests(GatewayCase):
+    def examine(self, folder: object, *options: object) -> tuple[int, list[str]]:
+        done = hoft("doctor", folder, *options)
+        self.assertEqual(done.stderr, "")
+        return done.returncode, done.stdout.splitlines()
+
+    def test_peers_are_asked_through_the_node_and_without_it(self) -> None:
+        gateway = self.pair()
+        near, far = gateway.nodes
+        code, lines = self.examine(near.folder, "--wait", "0.2")
+        self.assertEqual(code, 2)
+        self.assertIn("fail: far has not answered within 200 ms", lines[-1])
+        left = [path for path in (gateway.folder / "exchange").rglob("*") if path.is_file()]
+        self.assertEqual(left, [])
+
+        far.start()
+        code, lines = self.examine(near.folder)
+        self.assertEqual(code, 1, lines)
+        self.assertRegex(lines[-1], r"\Aok: far answers after ")
+        self.assertTrue(any(line.startswith("warn: no node runs: ") for line in lines), lines)
+
+        near.start()
+        gateway.await_up()
+        code, lines = self.examine(near.folder)
+        self.assertEqual(code, 0, lines)
+        self.assertRegex(lines[-1], r"\Aok: far answers after ")
+        # Neither question has made either side believe that the other was restored, or is two.
+        for node in gateway.nodes:
+            [peer] = node.status()["peers"].values()
+            self.assertEqual((peer["state"], peer["rollbacks"]), ("up", 0))
