@@ -8,9 +8,8 @@ one egress, and what carries messages between programs.  All methods are called 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -21,22 +20,13 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
-from twisted.logger import Logger, LogLevel
-from zope.interface import implementer
+from twisted.logger import Logger
 
+from hoft.channels import Channels
 from hoft.config import Config, Peer
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
-from hoft.interfaces import (
-    CommitResult,
-    ICarrier,
-    ILink,
-    IMessageLink,
-    IMessageReceiver,
-    Incoming,
-    IRecordReceiver,
-    LinkState,
-)
+from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, LinkState
 from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
@@ -54,6 +44,7 @@ from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
 from hoft.services import credentials_of, secrets_of
 from hoft.suites import suites_of
+from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
 from hoft.web import limiting, secret_store
 from hoft.web.credentials import Credentials
@@ -66,92 +57,11 @@ from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
 
-TICK = 0.5
-"""Seconds between ticks that do not depend on the wall clock."""
-
 UNHEARD = 30.0
 """Seconds after which the log says of a peer that nothing was heard of it yet."""
 
 SAVE_USAGE = 5.0
 """Seconds between writes of what callers and routes have used of their day."""
-
-_SAID = {
-    LinkState.UNKNOWN: (
-        LogLevel.info,
-        "files for it can be written; nothing was heard of it yet",
-    ),
-    LinkState.UP: (LogLevel.info, "it is heard"),
-    LinkState.LATE: (LogLevel.warn, "nothing was heard of it for a while; what is under way is sent again"),
-    LinkState.DOWN: (LogLevel.warn, "no files can be exchanged; calls to it get a 503"),
-    LinkState.STOPPED: (LogLevel.error, "a person must decide; calls to it get a 503"),
-}
-"""What an operator reads when the state of a link has become that."""
-
-
-class Ticker:
-    """
-    Calls a function on the reactor thread every L{TICK} seconds of the monotonic
-    clock.  C{callLater} runs by the wall clock: set back by a year, it waits a year.
-    """
-
-    def __init__(self, reactor: Any, function: Callable[[], None]) -> None:
-        self._stop = threading.Event()
-
-        def run() -> None:
-            while not self._stop.wait(TICK):
-                reactor.callFromThread(function)
-
-        threading.Thread(target=run, name="tick", daemon=True).start()
-
-    def stop(self) -> None:
-        """No call is begun any more."""
-        self._stop.set()
-
-
-@implementer(IRecordReceiver)
-class Channels:
-    """Hands the records of each channel to whom they are for."""
-
-    _log = Logger()
-
-    def __init__(self, receivers: Mapping[int, IRecordReceiver]) -> None:
-        """@param receivers: by channel."""
-        self._receivers = receivers
-        self.unknown = 0
-        """Records on channels that nobody here listens to."""
-
-    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
-        """See L{IRecordReceiver}."""
-        channels: dict[int, list[Incoming]] = {}
-        for record in records:
-            channels.setdefault(record.channel, []).append(record)
-        for channel, batch in channels.items():
-            receiver = self._receivers.get(channel)
-            if receiver is not None:
-                receiver.recordsReceived(link, batch)
-            else:
-                self.unknown += len(batch)
-                done: Deferred[CommitResult[None]] = link.commit(consume=[record.id for record in batch])
-                done.addErrback(lambda failure: self._log.failure("A record was kept", failure))
-
-    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
-        """See L{IRecordReceiver}."""
-        for receiver in self._receivers.values():
-            receiver.recordsAcknowledged(link, ids)
-
-    def linkChanged(self, link: ILink) -> None:
-        """See L{IRecordReceiver}."""
-        level, what = _SAID[link.state]
-        self._log.emit(
-            level, "The link to {peer} is {state}: {what}", peer=link.name, state=link.state.value, what=what
-        )
-        for receiver in self._receivers.values():
-            receiver.linkChanged(link)
-
-    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
-        """See L{IRecordReceiver}."""
-        for receiver in self._receivers.values():
-            receiver.peerRolledBack(link, resent)
 
 
 def makeNode(

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from hoft import node
+from hoft import node, ticking
 from hoft.config import Config, Peer, parse
 from hoft.errors import ConfigurationError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Identity
@@ -59,7 +59,7 @@ class LonelyNodeTests(TestCase):
         observer = cast(ILogObserver, self.said.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.patch(node, "TICK", 0.05)
+        self.patch(ticking, "TICK", 0.05)
         self.folder = Path(self.mktemp()).absolute()
         (self.folder / "exchange").mkdir(parents=True)
         (self.folder / "state").mkdir(mode=0o700)

@@ -1,0 +1,71 @@
+"""
+Which of the layers above the records of a link are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, LogLevel
+from zope.interface import implementer
+
+from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver, LinkState
+
+_SAID = {
+    LinkState.UNKNOWN: (
+        LogLevel.info,
+        "files for it can be written; nothing was heard of it yet",
+    ),
+    LinkState.UP: (LogLevel.info, "it is heard"),
+    LinkState.LATE: (LogLevel.warn, "nothing was heard of it for a while; what is under way is sent again"),
+    LinkState.DOWN: (LogLevel.warn, "no files can be exchanged; calls to it get a 503"),
+    LinkState.STOPPED: (LogLevel.error, "a person must decide; calls to it get a 503"),
+}
+"""What an operator reads when the state of a link has become that."""
+
+
+@implementer(IRecordReceiver)
+class Channels:
+    """Hands the records of each channel to whom they are for."""
+
+    _log = Logger()
+
+    def __init__(self, receivers: Mapping[int, IRecordReceiver]) -> None:
+        """@param receivers: by channel."""
+        self._receivers = receivers
+        self.unknown = 0
+        """Records on channels that nobody here listens to."""
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """See L{IRecordReceiver}."""
+        channels: dict[int, list[Incoming]] = {}
+        for record in records:
+            channels.setdefault(record.channel, []).append(record)
+        for channel, batch in channels.items():
+            receiver = self._receivers.get(channel)
+            if receiver is not None:
+                receiver.recordsReceived(link, batch)
+            else:
+                self.unknown += len(batch)
+                done: Deferred[CommitResult[None]] = link.commit(consume=[record.id for record in batch])
+                done.addErrback(lambda failure: self._log.failure("A record was kept", failure))
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        for receiver in self._receivers.values():
+            receiver.recordsAcknowledged(link, ids)
+
+    def linkChanged(self, link: ILink) -> None:
+        """See L{IRecordReceiver}."""
+        level, what = _SAID[link.state]
+        self._log.emit(
+            level, "The link to {peer} is {state}: {what}", peer=link.name, state=link.state.value, what=what
+        )
+        for receiver in self._receivers.values():
+            receiver.linkChanged(link)
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        for receiver in self._receivers.values():
+            receiver.peerRolledBack(link, resent)
