@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from hoft.web import problems
 from hoft.web.origins import Origin, explain
+from hoft.web.reading import LARGE_READ, USUAL_READ
 from hoft.web.responses import Field, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
 
 _DONE = Failure(ResponseDone())
@@ -234,6 +235,8 @@ class ServiceConnection(Protocol):
     # --- Receiving ---------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
+        if len(data) == USUAL_READ:
+            self.transport.bufferSize = LARGE_READ
         if self._parser is None or self._parser.done:
             # Nobody asked: it would be taken for the answer to the next request.
             self.abort()
@@ -281,6 +284,7 @@ class ServiceConnection(Protocol):
 
     def _ended(self) -> None:
         """Keep the connection, if it may be, and say so."""
+        self.transport.bufferSize = USUAL_READ
         if self._producer is None and self._parser is not None and self._parser.persistent:
             self._idle(self)
         else:

@@ -25,7 +25,7 @@ HIGH_WATER = 2 << 20
 """Body bytes in memory above which the service is held up."""
 
 LINGER = 0.001
-"""Seconds that a head waits for the first of its body, so that both share a commit."""
+"""Seconds that a head waits for the first of its body, or a few bytes of that for more, to share a commit."""
 
 LINGER_SMALL = 0.005
 """The same where the whole body is known to be small, and so sure to come at once."""
@@ -88,7 +88,7 @@ class ResponseSender(Protocol):
         """Whether more is taken from the service."""
         self._paused = False
         self._lingering = False
-        """Whether a head waits for the first of its body."""
+        """Whether what is here waits for more."""
         self._timer: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._refused: tuple[Sequence[bytes], bool] | None = None
@@ -274,7 +274,12 @@ class ResponseSender(Protocol):
             if self._paused and self._waiting <= HIGH_WATER // 2 and not self.over:
                 self._paused = False
                 self.transport.resumeProducing()
-            self._flush()
+            if self._input and 0 < self._waiting < MIN_COST:
+                # What was left of the last read: too little for a part of its own while more may come.
+                self._lingering = True
+                self._timer = self._reactor.callLater(LINGER, self._lingered)
+            else:
+                self._flush()
 
         def refused(failure: Failure) -> None:
             failure.trap(JournalFull)

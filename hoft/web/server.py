@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from hoft.web.calls import IGNORE, Call, CallReceiver
 from hoft.web.problems import Problem, Refused, malformed_request
+from hoft.web.reading import LARGE_READ, USUAL_READ
 from hoft.web.requests import (
     MAX_HEAD,
     BadResponse,
@@ -117,6 +118,8 @@ class Connection(Protocol):
         self._moved = self.factory.clock()
         if self._closing:
             return
+        if len(data) == USUAL_READ:
+            self.transport.bufferSize = LARGE_READ
         if self._call is None and not self._parser.held:
             self._opened = self._moved
         self._parser.receive(data)
@@ -275,6 +278,7 @@ class Connection(Protocol):
         self._call = None
         self._receiver = IGNORE
         self._moved = self.factory.clock()
+        self.transport.bufferSize = USUAL_READ
         if not self._keep or self.factory.stopping:
             self._close(linger=call.request.persistent or not self._parser.ended)
         elif not self._advancing:

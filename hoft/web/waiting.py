@@ -54,7 +54,7 @@ GATHER = 1 << 18
 UNCOMMITTED = 1 << 20
 """Bytes of one request that may wait for the journal before its caller is held up."""
 
-_RESERVE = 1 << 18
+_RESERVE = 1 << 19
 """Credit that is left unused, for what one more read of the socket may bring."""
 
 

@@ -85,7 +85,7 @@ class Received:
     complete: bool = False
     cancelled: int = 0
     credit: int = 0
-    reassembler: Reassembler = field(factory=lambda: Reassembler(Side.INGRESS))
+    reassembler: Reassembler = field(factory=lambda: Reassembler(Side.INGRESS, 1 << 30))
     pieces: list[bytes] = field(factory=list)
 
     def writer(self) -> PartWriter:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from hoft.web.exchange import MAX_BODY, WINDOW
 from hoft.web.policy import Policy, Rule
+from hoft.web.reading import LARGE_READ
 from hoft.web.responding import HIGH_WATER
 from hoft.web.surroundings import Limits
 from tests.web.services import REACTOR, EgressCase, Received, Service, Test, until, wait
@@ -117,7 +118,7 @@ class ResponseTests(EgressCase):
         yield wait(0.2)
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertLessEqual(exchange._sender._waiting, HIGH_WATER + 65536)
+        self.assertLessEqual(exchange._sender._waiting, HIGH_WATER + LARGE_READ)
         self.assertLess(self.sources[0].sent, 50 << 20)
         call.cancel()
         yield until(lambda: self.service.connections[0].lost)
