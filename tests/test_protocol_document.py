@@ -18,8 +18,9 @@ from nacl.bindings import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from hoft.protocols.compression import LEAST, expand, zstd
 from hoft.protocols.control import Control, Receipt
-from hoft.protocols.layout import encode_records
+from hoft.protocols.layout import decode_records, encode_records
 from hoft.protocols.packets import (
     MAX_LENGTH,
     MAX_RECORD,
@@ -210,9 +211,22 @@ class WorkedExample(SynchronousTestCase):
         self.assertEqual(name.recipient, UUID(bytes=self.inputs["far uuid"]))
         self.assertEqual((folder, name.boot, name.number), (str(name.recipient), self.number("near boot"), 3))
 
+    def test_compressed(self) -> None:
+        """What is shown is what the text says, to us and to any Zstandard; and we would make it so."""
+        packed = self.said["compressed"]
+        payload = b"hoft" * 256
+        self.assertEqual(expand(packed, MAX_RECORD), payload)
+        decompressor = zstd.ZstdDecompressor()
+        self.assertEqual(decompressor.decompress(packed), payload)
+        self.assertEqual(decompressor.unused_data.strip(b"\0"), b"")
+        self.assertEqual(len(packed), len(payload) // 8)
+        [record] = decode_records(encode_records([Record(12, 2, packed, flags=1)], 0))
+        self.assertEqual(record, Record(12, 2, payload))
+
     def test_limits(self) -> None:
         """The limits that the text states are those of the code."""
         text = " ".join(self.text.split())
         self.assertIn(f"distance of record frames, {MIN_STRIDE} to {MAX_STRIDE};", text)
         self.assertIn(f"at most {MAX_LENGTH}", text)
         self.assertIn(f"payload is at most {MAX_RECORD} bytes", text)
+        self.assertIn(f"a payload shorter than {LEAST} bytes, longer than {MAX_RECORD}", text)

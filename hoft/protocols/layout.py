@@ -13,6 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 from hoft.errors import PacketError, PacketReason
+from hoft.protocols.compression import expand
 from hoft.protocols.sealing import FRAME_OVERHEAD, SEALED_KEY_SIZES
 
 MAGIC: Final = b"hoft"
@@ -26,6 +27,9 @@ HEADER_SIZE: Final = _HEADER.size
 
 RECORD_HEAD: Final = _RECORD.size
 """Bytes before each record's payload."""
+
+COMPRESSED: Final = 1
+"""Flag of a record: its payload is what L{hoft.protocols.compression} makes of the real one."""
 
 MIN_STRIDE: Final = 4 << 10
 DEFAULT_STRIDE: Final = 64 << 10
@@ -55,6 +59,8 @@ class Record:
     channel: int
     """Who it is for: 0 is void, 1 messages of programs, 2 HTTP; up to 255."""
     payload: bytes = field(repr=False)
+    flags: int = 0
+    """L{COMPRESSED} or nothing; nothing in records that were read, whose payloads are expanded."""
 
 
 def encode_records(records: Sequence[Record], size: int) -> bytes:
@@ -70,7 +76,7 @@ def encode_records(records: Sequence[Record], size: int) -> bytes:
         if record.number < 1:
             raise ValueError(f"record number {record.number}")
         try:
-            head = _RECORD.pack(record.number, record.channel, 0, len(record.payload))
+            head = _RECORD.pack(record.number, record.channel, record.flags, len(record.payload))
         except struct.error as error:
             raise ValueError(f"record {record.number} of channel {record.channel}: {error}") from error
         parts += (head, record.payload)
@@ -81,6 +87,7 @@ def encode_records(records: Sequence[Record], size: int) -> bytes:
 
 def decode_records(plaintext: bytes) -> tuple[Record, ...]:
     """
+    @return: with their payloads expanded.
     @raise PacketError: (C{MALFORMED}) not records followed by zeros.
     """
     records: list[Record] = []
@@ -90,9 +97,10 @@ def decode_records(plaintext: bytes) -> tuple[Record, ...]:
         if number == 0:
             break
         at += RECORD_HEAD
-        if flags or length > size - at:
+        if flags > COMPRESSED or length > size - at:
             raise PacketError(PacketReason.MALFORMED, f"record {number}: flags {flags}, length {length}")
-        records.append(Record(number, channel, plaintext[at : at + length]))
+        payload = plaintext[at : at + length]
+        records.append(Record(number, channel, expand(payload, MAX_RECORD) if flags else payload))
         at += length
     if not records or not plaintext.endswith(_ZEROS[: size - at]):
         raise PacketError(PacketReason.MALFORMED, "not records followed by zeros")

@@ -28,6 +28,7 @@ class Payload:
     channel: int
     size: int
     source: bytes | Location = field(repr=False)
+    flags: int = 0
 
 
 @frozen
@@ -100,6 +101,7 @@ def write_packet(
                     payload.number,
                     payload.channel,
                     load(payload.source) if isinstance(payload.source, Location) else payload.source,
+                    payload.flags,
                 )
                 for payload in frame
             ]

@@ -538,7 +538,8 @@ class Salvage(SynchronousTestCase):
         good = encode_records(fine, 0)
         cases = {
             "only zeros": bytes(64),
-            "flags": good[:9] + b"\x01" + good[10:],
+            "unknown flags": good[:9] + b"\x02" + good[10:],
+            "no compressed payload": good[:9] + b"\x01" + good[10:],
             "beyond the frame": good[:10] + struct.pack(">I", 51) + good[14:],
             "far beyond the frame": good[:10] + b"\xff" * 4 + good[14:],
             "bytes after the records": good + b"\x00" * 13 + b"\x01",

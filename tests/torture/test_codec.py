@@ -15,10 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.cbor import CborError, decode_strict, encode
 from hoft.errors import PacketError, PacketReason
+from hoft.protocols.compression import MOST_EXPANSION, Compressor, expand
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
 from hoft.protocols.packets import (
     HEADER_SIZE,
+    MAX_RECORD,
     MIN_STRIDE,
     BadFrame,
     ControlFrame,
@@ -30,7 +32,7 @@ from hoft.protocols.packets import (
 from tests.protocols.samples import FAR, NEAR, SUITES, Agreed, grouped, parts, writer
 
 ROUNDS = max(1, int(float(os.environ.get("HOFT_SOAK", "1")) * 20_000))
-"""Inputs of each of the five kinds."""
+"""Inputs of each kind, of the costly ones a tenth."""
 
 LONGEST = 0.05
 """Seconds that no input may take."""
@@ -190,6 +192,33 @@ class Fuzz(SynchronousTestCase):
             again = encode_records(records, 0)
             self.assertEqual(again + bytes(len(damaged) - len(again)), damaged)
         self.assertGreater(passed, ROUNDS // 100)
+
+    def test_compressed_payloads(self) -> None:
+        """What a peer made up for a compressed payload: expanded within its bounds, or refused."""
+        mutation = Mutation(6)
+        chance = mutation.random
+        payloads = [
+            b"hoft" * 256,
+            bytes(3000),
+            bytes(at & 3 for at in chance.randbytes(2000)),
+            b"text, " * 9000,
+        ]
+        packed = [one for one in map(Compressor().pack, payloads) if one is not None]
+        self.assertEqual(len(packed), len(payloads))
+        passed = 0
+        for _ in range(ROUNDS // 10):
+            damaged = mutation.damage(chance.choice(packed), packed)
+            before = time.thread_time()
+            try:
+                payload = expand(damaged, MAX_RECORD)
+            except PacketError as error:
+                self.timed(before)
+                self.assertEqual(error.reason, PacketReason.MALFORMED)
+                continue
+            self.timed(before)
+            passed += 1
+            self.assertLessEqual(len(payload), min(MAX_RECORD, MOST_EXPANSION * len(damaged)))
+        self.assertGreater(passed, ROUNDS // 1000)
 
     def test_controls(self) -> None:
         """Authenticated controls that a peer made up: legal with one encoding, or refused."""
