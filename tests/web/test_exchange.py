@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from hypothesis import given, settings
@@ -15,7 +16,9 @@ from hoft.protocols.packets import MAX_RECORD
 from hoft.web import problems
 from hoft.web.exchange import (
     MAX_BODY,
+    MAX_EARLY,
     MIN_COST,
+    WINDOW,
     Kind,
     Part,
     PartWriter,
@@ -37,6 +40,7 @@ from hoft.web.exchange import (
 from hoft.web.heads import (
     MAX_FIELDS,
     MAX_HEAD,
+    MAX_STAGES,
     RequestHead,
     ResponseHead,
     Retry,
@@ -162,6 +166,35 @@ class PartTests(SynchronousTestCase):
 
     def test_a_part_does_not_show_its_body(self) -> None:
         self.assertNotIn("secret", repr(Part(Kind.DATA, Side.INGRESS, ID, 0, b"secret")))
+
+
+class DocumentTests(SynchronousTestCase):
+    """C{docs/protocol.rst} is normative."""
+
+    def setUp(self) -> None:
+        self.text = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text(encoding="utf-8")
+
+    def test_its_example_is_what_is_sent(self) -> None:
+        _, _, rest = self.text.partition("   :name: example-call\n\n")
+        shown = bytes.fromhex("".join(rest.partition("\n\n")[0].split()))
+        fields = [(b"Accept", b"*/*"), (b"Via", b"1.1 near")]
+        head = RequestHead(b"PUT", "http", "service.example", b"/a?b=1", fields, length=2, caller="127.0.0.1")
+        writer = PartWriter(ID, Side.INGRESS)
+        self.assertEqual([*writer.head(head), *writer.data(b"hi"), *writer.end()], [shown])
+
+    def test_its_limits_are_ours(self) -> None:
+        text = " ".join(self.text.partition(".. _protocol-calls:")[2].split())
+        for said in (
+            f"at most {MAX_BODY} bytes",
+            f"at most {MAX_STAGES} of each",
+            f"at most {MAX_FIELDS} of each",
+            f"A head is at most {MAX_HEAD} bytes",
+            f"or {WINDOW} (64 MiB) before any",
+            f"costs its length, at least {MIN_COST};",
+            f"more than {MAX_EARLY} beyond",
+            *(f" {kind.value} {kind.name} " for kind in Kind),
+        ):
+            self.assertIn(said, text)
 
 
 class WriterTests(SynchronousTestCase):
