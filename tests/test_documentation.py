@@ -119,6 +119,10 @@ class Examples(SynchronousTestCase):
         """A node within another program."""
         self.follow("docs/how-to-program.rst")
 
+    def test_messages(self) -> None:
+        """Two programs that send each other messages, over a careless mirror."""
+        self.follow("docs/how-to-messages.rst")
+
     def test_commandLine(self) -> None:
         """The reference shows each command's help."""
         self.follow("docs/reference-command-line.rst")
