@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from hoft import commands, trusting
+from hoft import commands, completing, trusting
 from hoft.config import DEFAULT_LISTEN, SUITES
 from hoft.errors import LocalError
 
@@ -86,12 +86,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A first try of all of it: hoft init near --folder /srv/exchange; hoft run near",
     )
     parser.add_argument("--version", action="version", version=f"hoft {version('hoft')}")
-    try:
-        import shtab
-    except ImportError:  # the extra 'completion' brings it
-        pass
-    else:
-        shtab.add_argument_to(parser, ["--print-completion"], help="print the completions for a shell")
     words = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -320,6 +314,13 @@ def _parser() -> argparse.ArgumentParser:
         ("lose", "lose it"),
         ("duplicate", "bring it twice"),
         ("corrupt", "flip one of its bits"),
+    one = add(
+        "completion", completing.completion, "print what makes a shell complete words, options and names",
+        "hoft completion bash >> ~/.bashrc", "hoft completion zsh >> ~/.zshrc     (after compinit)",
+        folder=False,
+    )  # fmt: skip
+    one.add_argument("shell", choices=("bash", "zsh"), help="which one")
+
     ):
         one.add_argument(
             f"--{option}", metavar="P", type=_probability, default=0.0, help=f"how likely to {what}"
@@ -330,3 +331,4 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(main())
+    completing.answer_shell(parser, words.choices)

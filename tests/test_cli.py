@@ -499,9 +499,10 @@ class ProcessTests(Command):
         self.assertEqual(code, 0)
         for word in (
             "init", "card", "trust", "untrust", "route", "unroute",
-            "allow", "disallow", "list", "run", "reload", "status", "doctor", "packet", "restored", "mirror",
+            "allow", "disallow", "list", "run", "reload",
+            "status", "doctor", "packet", "restored", "completion", "mirror",
         ):  # fmt: skip
-            self.assertIn(f"\n    {word} ", out)
+            self.assertRegex(out, rf"\n    {word}\s")
             code, text, _ = self.run_in(word, "--help")
             self.assertEqual(code, 0)
             self.assertIn(f"examples:\n  hoft {word} ", text)
@@ -532,10 +533,39 @@ class ProcessTests(Command):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual([peer.name for peer in config.read(self.near / "hoft.toml").peers], ["far"])
 
-    def test_completions_are_printed_where_shtab_is_installed(self) -> None:
-        code, out, _ = self.run_in("--print-completion", "bash")
-        self.assertEqual(code, 0)
-        self.assertIn("disallow", out)
+    def completed(self, line: str) -> list[str]:
+        """What a shell is told when TAB is pressed at the end of this line."""
+        path = self.folder / "completions"
+        more = {
+            "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\v", "COMP_LINE": line, "COMP_POINT": str(len(line)),
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(path),
+        }  # fmt: skip
+        done = subprocess.run(
+            command(), env=environment(**more), cwd=self.folder, capture_output=True, timeout=PATIENCE
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        return [word.strip() for word in path.read_text().split("\v")]
+
+    def test_shells_complete_words_options_and_names(self) -> None:
+        self.make_pair()
+        self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
+        for line, words in (
+            ("hoft unt", ["untrust"]),
+            ("hoft untrust near ", ["far"]),
+            ("hoft unroute near st", ["stock"]),
+            ("hoft allow near http://a --peer f", ["far"]),
+            ("hoft status near --w", ["--watch"]),
+            ("hoft untrust nowhere ", [""]),
+        ):
+            self.assertEqual(self.completed(line), words, line)
+
+    def test_what_a_shell_evaluates_for_completions(self) -> None:
+        for shell, words in (("bash", "complete "), ("zsh", "compdef ")):
+            out = self.well("completion", shell)
+            self.assertIn(words, out)
+            self.assertIn("hoft", out)
+        done = subprocess.run(["bash", "-n"], input=self.well("completion", "bash"), text=True)
+        self.assertEqual(done.returncode, 0)
 
     def test_a_reader_that_has_seen_enough_is_no_mistake(self) -> None:
         self.well("init", self.near, "--folder", "/x")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hoft.operating.wording import duration, printable, size
@@ -77,6 +77,8 @@ _COUNTS = {
 }
 _ELSEWHERE = {"peer", "timeout", "packet_size_reason"}.union(*(keys for _, keys, _ in _COLUMNS))
 
+_SHOWN_APART = {"peers", "carrier", "refused", "refused_last"}
+
 _BAD = {
     "stranger": "from a node that is not trusted here",
     "forged": "does not authenticate",
@@ -86,7 +88,8 @@ _BAD = {
     "not-hoft": "no packet at all",
     "version": "of another version of the protocol",
     "suite": "not of the suite that was agreed",
-    "key": "sealed with other keys",
+    "key": "not by the peer's key, or not by the same shared secret",
+    "unknown-key": "for a key that this node has not, or has retired",
     "geometry": "its lengths contradict each other",
     "malformed": "not what the protocol allows",
     "files_ignored": "no packet's name, or no regular file; left alone",
@@ -131,6 +134,11 @@ def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
     shown = {name: peer for name, peer in peers.items() if len(peers) <= DETAILED or peer["state"] != "up"}
     for name, peer in shown.items():
         lines += _wrapped(name, _details(peer), width)
+    for part, counts in node.items():
+        if isinstance(counts, Mapping) and part not in _SHOWN_APART:
+            lines += _wrapped(
+                part, (f"{value} {_words(name)}" for name, value in counts.items() if value), width
+            )
     bad = list(_bad_files(node))
     if bad:
         lines += ["", "BAD FILES"]
@@ -185,7 +193,7 @@ def _details(peer: Mapping[str, Any]) -> Iterator[str]:
     if reason:
         yield f"packet size: {printable(str(reason))}"
     known = [(key, words) for key, words in _COUNTS.items() if key in peer]
-    others = [(key, key.replace("_", " ")) for key in peer if key not in _ELSEWHERE and key not in _COUNTS]
+    others = [(key, _words(key)) for key in peer if key not in _ELSEWHERE and key not in _COUNTS]
     for key, words in known + others:
         value = peer[key]
         if isinstance(value, Mapping):
@@ -218,7 +226,7 @@ def _shortened(example: Any) -> str:
     return printable(_FILE_NAME.sub(r"\1..--\2..--\3-\4", str(example)))
 
 
-def _wrapped(name: str, parts: Iterator[str], width: int) -> list[str]:
+def _wrapped(name: str, parts: Iterable[str], width: int) -> list[str]:
     text = "; ".join(parts)
     return textwrap.wrap(f"{name}: {text}", width, subsequent_indent="    ") if text else []
 
@@ -229,6 +237,10 @@ def _or_dash(value: Any, words: Callable[[Any], str]) -> str:
 
 def _counted(count: int, payload: int) -> str:
     return f"{count} ({size(payload)})" if count or payload else "-"
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _number(value: Any) -> str:

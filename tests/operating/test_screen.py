@@ -36,7 +36,7 @@ NODE: dict[str, Any] = {
     "refused": {},
     "refused_last": {},
     "unknown_channel": 0,
-    "ingress": {"waiting": 2},
+    "ingress": {"waiting": 2, "problems": 0, "problem_504": 3},
     "egress": {"running": 1},
 }
 
@@ -67,7 +67,9 @@ class RunningTests(SynchronousTestCase):
             "\n"
             "PEER  STATE  HEARD  RTT    WAITING\n"
             "far   up     1.9 s  85 ms  12 (3.0 MiB)\n"
-            "far: 120 files out; 2 lost; records sent again: 3 lost, 1 probe",
+            "far: 120 files out; 2 lost; records sent again: 3 lost, 1 probe\n"
+            "ingress: 2 waiting; 3 problem 504\n"
+            "egress: 1 running",
         )
         self.assertEqual(screen.problems(NODE), [])
 

@@ -1,0 +1,64 @@
+"""
+Completions for shells, by C{argcomplete}: words, options, and the names that a configuration has.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+
+from hoft import config
+from hoft.errors import LocalError
+
+_NAMES = {
+    ("untrust", "name"): "peers",
+    ("route", "name"): "routes",
+    ("route", "peer"): "peers",
+    ("unroute", "name"): "routes",
+    ("allow", "peer"): "peers",
+    ("disallow", "peer"): "peers",
+    ("caller", "name"): "callers",
+}
+"""Command and argument -> the part of the configuration whose names it may be."""
+
+
+class _Names:
+    """Completes to the names in one part of the configuration of the node that the command line names."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __call__(self, *, parsed_args: Namespace, **_: object) -> list[str]:
+        try:
+            current = config.read(parsed_args.folder / "hoft.toml")
+        except (LocalError, AttributeError):
+            return []  # no node, or none named yet
+        return [one.name for one in getattr(current, self._part)]
+
+
+def answer_shell(parser: ArgumentParser, commands: Mapping[str, ArgumentParser]) -> None:
+    """
+    If it is a shell that runs this process and wants completions, give them and end it.
+
+    @param commands: the parser of each command.
+    """
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    import argcomplete
+
+    for (command, argument), part in _NAMES.items():
+        for action in commands[command]._actions:
+            if action.dest == argument:
+                action.completer = _Names(part)  # type: ignore[attr-defined]  # where argcomplete looks
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def completion(options: Namespace) -> int:
+    """C{hoft completion}: what a shell is to evaluate at its start."""
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError:
+        raise LocalError("completions need a further package: pip install 'hoft[completion]'") from None
+    print(shellcode(["hoft"], shell=options.shell))
+    return 0
