@@ -102,6 +102,10 @@ class Examples(SynchronousTestCase):
         """Two callers, one with little to spend."""
         self.follow("docs/how-to-callers.rst")
 
+    def test_credentials(self) -> None:
+        """The file of a key."""
+        self.follow("docs/how-to-credentials.rst")
+
     def test_psk(self) -> None:
         """A secret is agreed on."""
         self.follow("docs/how-to-psk.rst")
@@ -196,8 +200,8 @@ class ConfigurationReference(SynchronousTestCase):
 
     def setUp(self) -> None:
         text = (ROOT / "docs" / "reference-configuration.rst").read_text("utf-8")
-        terms = re.findall(r"^``([a-z_.]+)``\n   \*(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
-        self.described = dict(terms)
+        terms = re.findall(r"^(``[a-z_.`, ]+``)\n   \*(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+        self.described = {key.strip("`"): said for keys, said in terms for key in keys.split(", ")}
 
     def _keys(self, table: str, text: str) -> set[str]:
         """The keys that a table takes, from what is said of one that it does not take."""
@@ -213,6 +217,13 @@ class ConfigurationReference(SynchronousTestCase):
         keys |= self._keys("callers", f'[callers.a]\ntoken = "sha256:{64 * "0"}"\nzzz = 1\n')
         keys |= self._keys("routes", f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\nzzz = 1\n')
         keys |= self._keys("allow", 'allow = [{ url = "http://a/", zzz = 1 }]\n')
+        secret = 'client_id = "a"\nclient_secret_file = "a"\nrefresh_token_file = "a"\n'
+        for kind, rest in (
+            ("headers", 'headers_file = "a"\n'),
+            ("login", 'login_url = "http://a/"\nform_file = "a"\n'),
+            ("refresh_token", f'token_url = "http://a/"\n{secret}'),
+        ):
+            keys |= self._keys("credentials", f'[credentials.a]\nkind = "{kind}"\n{rest}zzz = 1\n')
         keys |= self._keys("forward", f'{PEERS}[[forward]]\nmatch = "*"\npeer = "far"\nzzz = 1\n')
         self.assertEqual(set(self.described), keys)
 
