@@ -53,6 +53,42 @@ def check_url(where: str, key: str, url: str) -> str:
     return url
 
 
+def check_tcp_target(where: str, key: str, target: str) -> str:
+    """C{HOST:PORT}, an IPv6 address in brackets."""
+    host, colon, port = target.rpartition(":")
+    if not colon or not _is_port(port, least=1):
+        raise ConfigurationError(where, key, f"{target!r} has no port from 1 to 65535", "HOST:PORT")
+    bracketed = host.startswith("[") and host.endswith("]")
+    _check_host(where, key, host[1:-1] if bracketed else host, bracketed, target)
+    return target
+
+
+def check_allowed(where: str, key: str, url: str) -> str:
+    """What peers may reach: a URL as L{check_url} has it, or C{tcp://HOST:PORT}."""
+    if url.startswith("tcp://"):
+        check_tcp_target(where, key, url.removeprefix("tcp://").removesuffix("/"))
+        return url.removesuffix("/")
+    return check_url(where, key, url)
+
+
+def local_endpoint(where: str, key: str, text: str) -> str:
+    """
+    Where to listen, as people write it: C{PORT}, C{ADDRESS:PORT} with a loopback
+    address, or an endpoint as L{check_endpoint} has it.
+
+    @return: the endpoint.
+    """
+    host, _, port = text.rpartition(":")
+    if not _is_port(port) or not (_is_loopback(host.strip("[]")) or host in ("", "localhost")):
+        return check_endpoint(where, key, text)
+    if host in ("", "localhost"):
+        host = "127.0.0.1"
+    if ":" not in host:
+        return f"tcp:{port}:interface={host}"
+    escaped = host.strip("[]").replace(":", "\\:")
+    return f"tcp6:{port}:interface={escaped}"
+
+
 def check_host_pattern(where: str, key: str, pattern: str) -> str:
     """A host's name or address, C{*.DOMAIN}, or C{*}."""
     if pattern != "*":
@@ -90,8 +126,7 @@ def check_endpoint(where: str, key: str, description: str, authenticated: bool =
         if name not in ("port", "interface", "backlog"):
             raise wrong(f"has a part {argument!r} that {kind} does not know")
         named[name] = value
-    port = named.get("port", "")
-    if not (port.isdecimal() and port.isascii() and int(port) < 65536):
+    if not _is_port(named.get("port", "")):
         raise wrong("has no port from 0 to 65535")
     if not named.get("backlog", "50").isdecimal():
         raise wrong("has a backlog that is no number")
@@ -102,6 +137,10 @@ def check_endpoint(where: str, key: str, description: str, authenticated: bool =
             "and callers are not asked who they are ('hoft caller' makes it so)"
         )
     return description
+
+
+def _is_port(text: str, least: int = 0) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) < 6 and least <= int(text) < 65536
 
 
 def _endpoint_parts(description: str) -> list[str]:

@@ -198,14 +198,39 @@ def _parser() -> argparse.ArgumentParser:
             name, command, what, f"hoft {name} far https://stock.example/api",
             f"hoft {name} far http://127.0.0.1:8000 --peer near",
             f"hoft {name} far http://wiki.plant.lan --private",
+            f"hoft {name} far tcp://127.0.0.1:22 --peer near",
         )  # fmt: skip
-        one.add_argument("url", metavar="URL-PREFIX", help="scheme, host, port and whole path segments")
+        one.add_argument(
+            "url",
+            metavar="URL-PREFIX",
+            help="scheme, host, port and whole path segments; or tcp://HOST:PORT, for streams",
+        )
         one.add_argument("--peer", metavar="N", help="only this peer (default: every peer)")
         one.add_argument(
             "--private",
             action="store_true",
             help="also if the name leads to a private address, such as 10.1.2.3 or 192.168.1.5",
         )
+
+    for name, command, what in (
+        ("forward", commands.forward, "lead TCP connections to a target behind a peer, as ssh -L does"),
+        ("unforward", commands.unforward, "take back what 'hoft forward' for this LOCAL gave"),
+    ):
+        one = add(
+            name, command, what,
+            f"hoft {name} near 2222" + (" far 127.0.0.1:22" if name == "forward" else ""),
+            *(("ssh -p 2222 127.0.0.1",) if name == "forward" else ()),
+        )  # fmt: skip
+        one.add_argument(
+            "local",
+            metavar="LOCAL",
+            help="where to listen: PORT, a loopback ADDRESS:PORT, or an endpoint such as unix:PATH",
+        )
+        if name == "forward":
+            one.add_argument("peer", metavar="PEER", help="the peer that makes the connections")
+            one.add_argument(
+                "to", metavar="HOST:PORT", help="where to; it allows that by 'hoft allow DIR tcp://HOST:PORT'"
+            )
 
     one = add(
         "caller", commands.caller, "name who may call, and make or renew its token",
@@ -230,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     one = add(
         "list",
         commands.list_all,
-        "show peers, routes and what is allowed",
+        "show peers, routes, what is allowed and what is forwarded",
         "hoft list near",
         "hoft list near --json",
     )

@@ -18,7 +18,7 @@ from typing import Any
 from attrs import asdict
 
 from hoft import config, editing
-from hoft.addresses import check_endpoint, check_url
+from hoft.addresses import check_allowed, check_endpoint, check_tcp_target, check_url, local_endpoint
 from hoft.errors import ConfigurationError, LocalError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
 from hoft.mirror import Faults, Mirror, carry
@@ -126,12 +126,12 @@ def unroute(options: Namespace) -> int:
 def allow(options: Namespace) -> int:
     """C{hoft allow}: let peers reach a service."""
     current = read_node(options.folder)
-    check_url(config.COMMAND_LINE, "URL-PREFIX", options.url)
+    url = check_allowed(config.COMMAND_LINE, "URL-PREFIX", options.url)
     if options.peer is not None:
         _check_peer(options.peer, current)
-    editing.allow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
+    editing.allow(options.folder / CONFIGURATION_FILE, url, options.peer, options.private)
     also = ", also at private addresses" if options.private else ""
-    return taken_up(current, f"{options.peer or 'every peer'} may reach {options.url}{also}")
+    return taken_up(current, f"{options.peer or 'every peer'} may reach {url}{also}")
 
 
 def disallow(options: Namespace) -> int:
@@ -141,6 +141,24 @@ def disallow(options: Namespace) -> int:
     return taken_up(
         current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
     )
+
+
+def forward(options: Namespace) -> int:
+    """C{hoft forward}: lead TCP connections to a target behind a peer."""
+    current = read_node(options.folder)
+    listen = local_endpoint(config.COMMAND_LINE, "LOCAL", options.local)
+    to = check_tcp_target(config.COMMAND_LINE, "HOST:PORT", options.to)
+    check_reference(config.COMMAND_LINE, "PEER", options.peer, [peer.name for peer in current.peers])
+    editing.forward(options.folder / CONFIGURATION_FILE, listen, options.peer, to)
+    return taken_up(current, f"connections to {listen} lead to {to} behind {options.peer}")
+
+
+def unforward(options: Namespace) -> int:
+    """C{hoft unforward}: take that back."""
+    current = read_node(options.folder)
+    listen = local_endpoint(config.COMMAND_LINE, "LOCAL", options.local)
+    editing.unforward(options.folder / CONFIGURATION_FILE, listen)
+    return taken_up(current, f"nothing listens at {listen} now; connections that were made go on")
 
 
 def caller(options: Namespace) -> int:
@@ -197,6 +215,8 @@ def list_all(options: Namespace) -> int:
             for one in current.allowed
         ],
     )
+    if current.tcp:
+        _section("forwarded", [(one.listen, one.peer, one.to) for one in current.tcp])
     return 0
 
 
@@ -356,4 +376,5 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
         ],
         "allowed": [{"url": one.url, "peer": one.peer, "private": one.private} for one in current.allowed],
         "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],
+        "tcp": [{"listen": one.listen, "peer": one.peer, "to": one.to} for one in current.tcp],
     }

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from attrs import evolve, field, frozen
 
-from hoft.addresses import check_endpoint, check_host_pattern, check_url
+from hoft.addresses import check_allowed, check_endpoint, check_host_pattern, check_tcp_target, check_url
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card, psk_path
 from hoft.tables import Table, check_reference
@@ -123,6 +123,15 @@ class Forward:
 
 
 @frozen
+class TcpForward:
+    """TCP connections that are made to C{listen} go on to C{to}, C{HOST:PORT}, behind C{peer}."""
+
+    listen: str
+    peer: str
+    to: str
+
+
+@frozen
 class Config:
     """All that a node is told; times in seconds, sizes in bytes."""
 
@@ -143,6 +152,7 @@ class Config:
     """If there are any, nobody else may call."""
     forwards: tuple[Forward, ...] = ()
     """In the order of the file; the first that fits decides."""
+    tcp: tuple[TcpForward, ...] = ()
     default_peer: str | None = None
     deadline: float = 60.0
     """How long a caller waits for the whole exchange."""
@@ -213,7 +223,7 @@ def parse(text: str, path: Path) -> Config:
         allowed=top.array(
             "allow",
             lambda table: Allow(
-                check_url(*table.located("url")),
+                check_allowed(*table.located("url")),
                 table.optional_reference("peer", names),
                 table.truth("private"),
                 table.optional_reference("credentials", kept, "credentials"),
@@ -225,6 +235,14 @@ def parse(text: str, path: Path) -> Config:
             "forward",
             lambda table: Forward(
                 check_host_pattern(*table.located("match")), table.reference("peer", names)
+            ),
+        ),
+        tcp=top.array(
+            "tcp",
+            lambda table: TcpForward(
+                check_endpoint(*table.located("listen")),
+                table.reference("peer", names),
+                check_tcp_target(*table.located("to")),
             ),
         ),
         default_peer=top.optional_reference("default_peer", names),
@@ -268,7 +286,7 @@ def from_command_line(
         state=Path(state).absolute() if state else default_state(name, environment),
         transport=url or "",
         peers=_command_line_peers(peers),
-        allowed=tuple(Allow(check_url(COMMAND_LINE, "--allow", url)) for url in allow),
+        allowed=tuple(Allow(check_allowed(COMMAND_LINE, "--allow", url)) for url in allow),
     )
     names = [peer.name for peer in config.peers]
     if listen:

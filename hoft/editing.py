@@ -136,6 +136,10 @@ def untrust(path: Path, name: str) -> list[str]:
             f"forward {one['match']}"
             for one in _remove_from_array(document, "forward", lambda one: one.get("peer") == name)
         )
+        gone.extend(
+            f"tcp {one['listen']}"
+            for one in _remove_from_array(document, "tcp", lambda one: one.get("peer") == name)
+        )
         if current.default_peer == name:
             del document["default_peer"]
             gone.append("default_peer")
@@ -197,11 +201,46 @@ def allow(path: Path, url: str, peer: str | None = None, private: bool = False) 
             values["peer"] = peer
         if private:
             values["private"] = True
-        entries.append(
-            _filled(tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table(), values)
-        )
+        _append(entries, values)
 
     return _change(path, edit)
+
+
+def forward(path: Path, listen: str, peer: str, to: str) -> bool:
+    """
+    Have TCP connections to C{listen} go on behind a peer, or lead those to there elsewhere.
+
+    @return: whether anything changed.
+    @raise ConfigurationError: no such peer, or C{listen} or C{to} cannot be used.
+    """
+
+    def edit(document: Document, current: config.Config) -> None:
+        entries = document.setdefault("tcp", tomlkit.aot())
+        values = {"listen": listen, "peer": peer, "to": to}
+        for one in entries:
+            if one.get("listen") == listen:
+                one.update({key: value for key, value in values.items() if one.get(key) != value})
+                return
+        _append(entries, values)
+
+    return _change(path, edit)
+
+
+def unforward(path: Path, listen: str) -> None:
+    """
+    Take back what L{forward} gave.
+
+    @raise ConfigurationError: nothing listens there.
+    """
+
+    def edit(document: Document, current: config.Config) -> None:
+        if not _remove_from_array(document, "tcp", lambda one: one["listen"] == listen):
+            there = ", ".join(one.listen for one in current.tcp)
+            raise ConfigurationError(
+                str(path), "tcp", f"nothing listens at {listen}", f"one of {there or '(none)'}"
+            )
+
+    _change(path, edit)
 
 
 def disallow(path: Path, url: str, peer: str | None = None, private: bool = False) -> None:
@@ -360,6 +399,10 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _append(entries: Any, values: Mapping[str, Any]) -> None:
+    entries.append(_filled(tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table(), values))
 
 
 def _put_named(document: Document, key: str, name: str, **values: Any) -> None:

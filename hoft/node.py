@@ -17,16 +17,15 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
 from hoft.channels import Channels
-from hoft.config import Config, Peer
+from hoft.config import COMMAND_LINE, Config, Peer
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, LinkState
+from hoft.listening import listen
 from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
@@ -43,6 +42,11 @@ from hoft.protocols.sealing import ChecksumSuite, Suite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
 from hoft.services import credentials_of, secrets_of
+from hoft.streams import registry
+from hoft.streams.forwards import TcpForwards
+from hoft.streams.node_streams import NodeStreams
+from hoft.streams.parts import STREAMS
+from hoft.streams.reaching import SCHEME, TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
@@ -81,12 +85,14 @@ def makeNode(
 
 def policy_of(config: Config) -> Policy:
     """
-    What peers may reach.
+    What peers may call by HTTP.
 
     @raise ConfigurationError: a URL in C{[[allow]]} is none.
     """
     return Policy(
-        Rule.parse(allow.url, allow.peer, allow.private, allow.credentials) for allow in config.allowed
+        Rule.parse(allow.url, allow.peer, allow.private, allow.credentials)
+        for allow in config.allowed
+        if not allow.url.startswith(SCHEME)
     )
 
 
@@ -95,6 +101,7 @@ class Node(Service):
     One gateway, as its configuration says.
 
     @ivar links: by the names of the peers.
+    @ivar streams: those of all links.
     """
 
     _log = Logger()
@@ -122,6 +129,7 @@ class Node(Service):
                 limiting.SCHEMA,
                 secret_store.SCHEMA,
                 MessageLinks.SCHEMA,
+                NodeStreams.SCHEMA,
                 *schemas,
             ],
             entropy=os.urandom,
@@ -135,8 +143,15 @@ class Node(Service):
             reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status, self._meters
         )
         self._messages = MessageLinks(program, os.urandom)
+        self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
+        self._forwards = TcpForwards(reactor, self.streams.open)
         self._channels = Channels(
-            {MESSAGES: self._messages, REQUESTS: self._egress, RESPONSES: self._ingress}
+            {
+                MESSAGES: self._messages,
+                REQUESTS: self._egress,
+                RESPONSES: self._ingress,
+                STREAMS: self.streams,
+            }
         )
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
@@ -202,6 +217,8 @@ class Node(Service):
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
+        await self._forwards.reconfigure(config.tcp, config.deadline, _where(config))
+        registry.started(self.streams)
         self._announce()
 
     def _announce(self) -> None:
@@ -225,7 +242,9 @@ class Node(Service):
         await self._server.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
-        await gatherResults([self._ingress.stop(), self._egress.stop()])
+        await self._forwards.stop()
+        registry.stopped(self.streams)
+        await gatherResults([self._ingress.stop(), self._egress.stop(), self.streams.stop()])
         self._messages.stop()
         if self._ticker is not None:
             self._ticker.stop()
@@ -246,6 +265,7 @@ class Node(Service):
         await link.open()
         await self._egress.attach(link)
         await self._messages.attach(link)
+        await self.streams.attach(link)
         self.links[peer.name] = link
         self._unheard[peer.name] = time.monotonic()
         self._router.add(link)
@@ -269,22 +289,16 @@ class Node(Service):
                 )
 
     async def _listen(self, description: str) -> None:
-        endpoint = serverFromString(self._reactor, description)
-        try:
-            self._ports[description] = await endpoint.listen(self._ingress.factory)
-        except CannotListenError as error:
-            raise ConfigurationError(
-                str(self._config.path or "command line"),
-                "listen",
-                f"{description}: {error.socketError.strerror or error.socketError}",
-                "an address of this machine and a port that is free",
-            ) from error
+        self._ports[description] = await listen(
+            self._reactor, description, self._ingress.factory, _where(self._config), "listen"
+        )
 
     def _tick(self) -> None:
         self._router.tick()
         self._ingress.tick()
         self._egress.tick()
         self._messages.tick()
+        self.streams.tick()
         self._miss_peers()
         if time.monotonic() - self._saved_at >= SAVE_USAGE:
             self._save_usage()
@@ -344,7 +358,7 @@ class Node(Service):
                 raise ConfigurationError(
                     str(config.path), key, "cannot change while the node runs", "a restart of the node"
                 )
-        policy, routing = policy_of(config), Routing.of(config)
+        policy, routing, tcp_policy = policy_of(config), Routing.of(config), TcpPolicy(config.allowed)
         identity = Identity.load(config.state / IDENTITY_FILE)
         if identity.uuid != self._identity.uuid:
             raise IdentityError("the key file is now another node's; wanted: a restart, or the former file")
@@ -355,6 +369,7 @@ class Node(Service):
         for description in config.listen:
             if description not in self._ports:
                 await self._listen(description)
+        await self._forwards.reconfigure(config.tcp, config.deadline, _where(config))
         for description in [known for known in self._ports if known not in config.listen]:
             await maybeDeferred(self._ports.pop(description).stopListening)
         for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
@@ -362,6 +377,7 @@ class Node(Service):
             self._router.remove(link.peer)
             self._egress.detach(link)
             self._messages.detach(link)
+            self.streams.detach(link)
             link.close()
         self._identity = identity
         for peer in config.peers:
@@ -374,6 +390,7 @@ class Node(Service):
             link.makeConnection(self._carrier.transport(link.peer))
         self._warn_of_forgeries(config)
         self._egress.reconfigure(policy, credentials)
+        self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
         self._config = config
         self._announce()
@@ -402,6 +419,7 @@ class Node(Service):
             "ingress": self._ingress.counters(),
             "egress": self._egress.counters(),
             "messages": self._messages.counters(),
+            "streams": self.streams.counters(),
         }
 
     def _answer(self, question: Mapping[str, Any]) -> Any:
@@ -424,6 +442,11 @@ def _shown(address: IAddress) -> str:
         case UNIXAddress(name=bytes() as path):
             return f"unix:{os.fsdecode(path)}"
     return str(address)
+
+
+def _where(config: Config) -> str:
+    """What L{ConfigurationError.where} says of it."""
+    return str(config.path or COMMAND_LINE)
 
 
 def _limits(config: Config) -> Limits:

@@ -1,0 +1,148 @@
+"""The streams of one node: all its links, what they may reach, and what they are counted as."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall, IProtocol
+from zope.interface import implementer
+
+from hoft.interfaces import ILink, Incoming, IRecordReceiver
+from hoft.streams import multiplexer, registry
+from hoft.streams.failures import StreamRefused
+from hoft.streams.multiplexer import Multiplexer
+from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets
+from hoft.streams.stream import Stream
+from hoft.streams.surroundings import StreamAddress
+from hoft.web.problems import Refused, not_allowed, peer_unavailable
+
+GRACE = 1.0
+"""Seconds that peers get to hear that the node stops."""
+
+COUNTED = ("opened", "offered", "accepted", "refused", "stale_parts", "malformed_parts")
+
+
+@implementer(IRecordReceiver)
+class NodeStreams:
+    """
+    @ivar name: what the node calls itself.
+    @ivar targets: what peers may reach by TCP.
+    """
+
+    SCHEMA = multiplexer.SCHEMA
+
+    def __init__(
+        self,
+        name: str,
+        reactor: Any,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        policy: TcpPolicy,
+    ) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param entropy: so many random bytes.
+        """
+        self.name = name
+        self.targets = TcpTargets(reactor, policy)
+        self._reactor = reactor
+        self._clock = clock
+        self._entropy = entropy
+        self._links: dict[UUID, Multiplexer] = {}
+        self._counts: Counter[str] = Counter()
+
+    def attach(self, link: ILink) -> Deferred[None]:
+        """Take up a link that is open; fires when streams to the peer can be opened."""
+        streams = self._links[link.peer] = Multiplexer(
+            link, self.name, self._reactor, self._clock, self._entropy, self._accept, self._counts
+        )
+        return streams.begin()
+
+    def detach(self, link: ILink) -> None:
+        """The peer is not trusted any more: its streams are lost."""
+        streams = self._links.pop(link.peer, None)
+        if streams is not None:
+            streams.close()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Reset all streams.
+
+        @return: fires when the peers know, or after L{GRACE} seconds.
+        """
+        waiting = gatherResults([streams.stop() for streams in self._links.values()])
+        done: Deferred[None] = Deferred()
+        late: IDelayedCall = self._reactor.callLater(GRACE, done.callback, None)
+
+        def told(_: object) -> None:
+            if late.active():
+                late.cancel()
+                done.callback(None)
+
+        waiting.addCallback(told)
+        return done.addCallback(self._close)
+
+    def _close(self, _: object) -> None:
+        for streams in self._links.values():
+            streams.close()
+        self._links.clear()
+
+    def open(self, peer: str, target: str, within: float) -> Stream:
+        """
+        Open a stream.
+
+        @param peer: what our configuration calls it.
+        @param target: see L{StreamAddress}.
+        @param within: seconds in which it must be accepted.
+        @raise StreamRefused: there is no use in trying.
+        """
+        for streams in self._links.values():
+            if streams.peer == peer:
+                return streams.open(target, within)
+        raise StreamRefused(peer_unavailable(peer, "this node does not trust it, or not any more"))
+
+    def tick(self) -> None:
+        """Called now and then, by a monotonic clock."""
+        for streams in list(self._links.values()):
+            streams.tick()
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by a stable name each, and how many are open."""
+        streams = sum(streams.open_streams for streams in self._links.values())
+        return {"open": streams, **{name: self._counts[name] for name in COUNTED}}
+
+    def _accept(self, peer: str, target: str) -> Deferred[IProtocol]:
+        """See L{hoft.streams.multiplexer.Acceptor}."""
+        if target.startswith(SCHEME):
+            return self.targets.connect(peer, target)
+        service = registry.service(target, self.name, peer)
+        address = StreamAddress(peer)
+        protocol = service.factory.buildProtocol(address) if service is not None else None
+        if protocol is None:
+            raise Refused(not_allowed(f"the far node offers no service {target[:60]!r} to {peer}"))
+        return succeed(protocol)
+
+    # --- IRecordReceiver -----------------------------------------------------------------
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """See L{IRecordReceiver}."""
+        self._links[link.peer].received(records)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        streams = self._links.get(link.peer)
+        if streams is not None:
+            streams.acknowledged(ids)
+
+    def linkChanged(self, link: ILink) -> None:
+        """Streams wait for as long as it takes."""
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        streams = self._links.get(link.peer)
+        if streams is not None:
+            streams.rolled_back()

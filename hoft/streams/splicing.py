@@ -1,0 +1,93 @@
+"""Two connections joined: what comes in on one goes out on the other, as fast as that takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Splice(Protocol):
+    """
+    One of the two; nothing is read from it until the other is connected, too.
+
+    An end of input is passed on as such, a reset as a reset.
+
+    @ivar other: the other one.
+    """
+
+    transport: Any
+    other: Splice
+
+    def __init__(self) -> None:
+        self._ended = False
+        """It has brought all it will."""
+        self._lost = False
+
+    @classmethod
+    def pair(cls) -> tuple[Splice, Splice]:
+        """Two that are each other's."""
+        one, another = cls(), cls()
+        one.join(another)
+        return one, another
+
+    def join(self, other: Splice) -> None:
+        """Make these two each other's."""
+        self.other, other.other = other, self
+
+    def connectionMade(self) -> None:
+        other = self.other
+        if other._lost:
+            self.transport.abortConnection()
+        elif other.transport is None:
+            self.transport.pauseProducing()
+        else:
+            self.transport.registerProducer(other, True)
+            other.transport.registerProducer(self, True)
+            other.transport.resumeProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.other.transport.write(data)
+
+    def pauseProducing(self) -> None:
+        if not self._lost:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if not self._lost and not self._ended:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The other takes nothing more.  What still comes is dropped, since its end may yet be needed."""
+
+    def readConnectionLost(self) -> None:
+        self._ended = True
+        other = self.other
+        if other._lost:
+            return
+        other.transport.unregisterProducer()
+        if other._ended:
+            # A socket of which both directions are closed is not closed by itself.
+            other.transport.loseConnection()
+            self.transport.loseConnection()
+        else:
+            other.transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing is to be done: see L{stopProducing}."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        other = self.other
+        if other._lost or other.transport is None:
+            return
+        other.transport.unregisterProducer()
+        if reason.check(ConnectionDone):
+            other.transport.loseConnection()
+        else:
+            other.transport.abortConnection()
