@@ -20,12 +20,15 @@ Paint = Callable[[str, str], str]
 DETAILED = 4
 """With more peers than this, details are shown only of those that are not up."""
 
+SILENT = 600.0
+"""A peer that is down and was heard more lately than so many seconds ago is not down for its silence."""
+
 LOW = 32 << 20
 """Bytes of free disk below which a node is about to refuse what needs room."""
 
 _MEANINGS = {
     "unknown": "nothing was heard of it since this node's start",
-    "down": "no files can be exchanged",
+    "down": "no files can be written for it (see the log)",
     "stopped": "a copy of one of the two nodes runs beside it: a person must decide (see the log)",
 }
 
@@ -48,9 +51,9 @@ _COLUMNS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], str]]
         lambda peer: _counted(peer["unacknowledged_records"], peer["unacknowledged_bytes"]),
     ),
     (
-        "IN FLIGHT",
-        ("files_in_flight", "bytes_in_flight"),
-        lambda peer: _counted(peer["files_in_flight"], peer["bytes_in_flight"]),
+        "IN TRANSIT",
+        ("files_in_transit", "bytes_in_transit"),
+        lambda peer: _counted(peer["files_in_transit"], peer["bytes_in_transit"]),
     ),
     (
         "RATE",
@@ -62,8 +65,12 @@ _COLUMNS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], str]]
 """Heading, the keys it needs, and what stands below it."""
 
 _COUNTS = {
+    "held_records": "records held back",
+    "peer_full": "the peer has no room",
+    "seconds_per_file": "a file",
     "packets_written": "files out",
     "lost_packets": "lost",
+    "spurious_packets": "thought lost, but late",
     "cut_packets": "cut",
     "retransmitted_records": "records sent again",
     "packets_read": "files in",
@@ -102,16 +109,26 @@ _BAD = {
 def problems(node: Mapping[str, Any]) -> list[str]:
     """What is not as it should be, a line each; empty if all is well."""
     found = []
-    if node.get("carrier_down") is not None:
+    carrier_down = node.get("carrier_down") is not None
+    if carrier_down:
         found.append(f"the carrier is down: {printable(str(node['carrier_down']))}")
     if node.get("journal_free", LOW) < LOW:
         found.append(f"the journal's disk is full: {size(node['journal_free'])} left")
     for name, peer in node["peers"].items():
         state = peer["state"]
-        if state != "up" and not (state == "down" and found):
-            meaning = _lateness(peer) if state == "late" else _MEANINGS.get(state, "see the log")
-            found.append(f"{name} is {state}: {meaning}")
+        if state != "up" and not (state == "down" and carrier_down):
+            found.append(f"{name} is {state}: {_meaning(peer)}")
+        if peer.get("peer_full"):
+            found.append(f"{name} has no room: what is for it waits here")
     return found
+
+
+def _meaning(peer: Mapping[str, Any]) -> str:
+    """Why the peer is not up."""
+    state = peer["state"]
+    if state == "late" or (state == "down" and (peer["heard"] or 0) >= SILENT):
+        return _lateness(peer)
+    return _MEANINGS.get(state, "see the log")
 
 
 def _lateness(peer: Mapping[str, Any]) -> str:
@@ -197,13 +214,15 @@ def _details(peer: Mapping[str, Any]) -> Iterator[str]:
     for key, words in known + others:
         value = peer[key]
         if isinstance(value, Mapping):
-            parts = ", ".join(f"{_number(part)} {name}" for name, part in value.items() if part)
+            parts = ", ".join(f"{count} {name}" for name, count in value.items() if count)
             if parts:
                 yield f"{words}: {parts}"
+        elif value is True:
+            yield words
         elif isinstance(value, str):
             yield f"{words}: {printable(value)}"
         elif value:
-            yield f"{_number(value)} {words}"
+            yield f"{_shown(key, value)} {words}"
 
 
 def _bad_files(node: Mapping[str, Any]) -> Iterator[str]:
@@ -240,8 +259,16 @@ def _counted(count: int, payload: int) -> str:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ")
+    """A key as words, without the unit that is shown with its value."""
+    return key.replace("bytes_", "").replace("_", " ")
 
 
-def _number(value: Any) -> str:
+def _shown(key: str, value: Any) -> str:
+    """By what its key says it is."""
+    if "bytes_per_second" in key:
+        return f"{size(value)}/s"
+    if "bytes" in key:
+        return size(value)
+    if "seconds" in key:
+        return duration(value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

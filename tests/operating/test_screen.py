@@ -74,15 +74,23 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual(screen.problems(NODE), [])
 
     def test_what_a_newer_node_says_of_a_peer_is_shown_too(self) -> None:
-        news = {"oldest_unacknowledged": 75.0, "packet_size": 1 << 20, "bytes_per_second": None}
+        news = {
+            "files_in_transit": 2,
+            "bytes_in_transit": 1 << 20,
+            "bytes_in_transit_limit": 64 << 20,
+            "oldest_unacknowledged": 75.0,
+            "packet_size": 1 << 20,
+            "bytes_per_second": None,
+        }
         reason = {"packet_size_reason": "the largest that still arrives", "low_water_of_peer": True}
         text = self.shown(changed(**news, **reason, parity={"even": 0, "odd": 2}, mood="fine\x07"))
-        self.assertRegex(text, r"OLDEST +WAITING +RATE +PACKET\n")
-        self.assertRegex(text, r" 75 s +12 \(3.0 MiB\) +- +1.0 MiB\n")
+        self.assertRegex(text, r"OLDEST +WAITING +IN TRANSIT +RATE +PACKET\n")
+        self.assertRegex(text, r" 75 s +12 \(3.0 MiB\) +2 \(1.0 MiB\) +- +1.0 MiB\n")
         joined = " ".join(text.split())
         self.assertIn("packet size: the largest that still arrives", joined)
+        self.assertIn("64 MiB in transit limit", joined)
         self.assertIn("parity: 2 odd; mood: fine\\x07", joined)
-        self.assertIn("True low water of peer", joined)
+        self.assertIn("low water of peer", joined)
 
     def test_of_many_peers_only_those_in_trouble_have_details(self) -> None:
         node = changed(state="late")
@@ -116,7 +124,12 @@ class ProblemTests(SynchronousTestCase):
     def test_each_state_that_is_not_up_says_what_it_means(self) -> None:
         for values, words in (
             ({"state": "unknown"}, "far is unknown: nothing was heard of it since"),
-            ({"state": "down"}, "far is down: no files can be exchanged"),
+            ({"state": "down"}, "far is down: no files can be written for it"),
+            (
+                {"state": "down", "heard": 7200.0},
+                "far is down: 12 records are not acknowledged; it was last heard 2 h ago",
+            ),
+            ({"peer_full": True}, "far has no room: what is for it waits here"),
             ({"state": "stopped"}, "far is stopped: a copy of one of the two nodes runs beside it"),
             ({"state": "odd"}, "far is odd: see the log"),
             (
@@ -133,6 +146,11 @@ class ProblemTests(SynchronousTestCase):
         node = changed(state="down") | {"carrier_down": "inbox /x: No such file or directory"}
         self.assertEqual(screen.problems(node), ["the carrier is down: inbox /x: No such file or directory"])
         self.assertIn("carrier down", screen.running(node, 80, plain)[0])
+
+    def test_each_peer_that_is_down_is_named(self) -> None:
+        node = changed(state="down")
+        node["peers"]["plant"] = node["peers"]["far"]
+        self.assertEqual([problem.split()[0] for problem in screen.problems(node)], ["far", "plant"])
 
     def test_a_full_disk(self) -> None:
         self.assertEqual(
