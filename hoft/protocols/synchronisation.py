@@ -13,10 +13,10 @@ an authenticated packet ...                           means
 ====================================================  ==============================
 says our incarnation's last boot was one that our     our journal is a copy, or was
 journal has not had                                   copied: mint
+knows of an earlier boot of ours a clock above the    we were restored: mint
+one that this link started with
 echoes our challenge and says our incarnation is      we were restored: mint
 ``retired``
-echoes our challenge and knows a clock of ours above  we were restored: mint
-the one this link started with
 is from an incarnation that was replaced              the peer was restored, or the
                                                       packet is late: tell it
                                                       ``retired``, ignore the rest
@@ -145,14 +145,8 @@ class Synchronisation:
         if self.stopped:
             return Judgement.VOID
         fresh = seen.echo == self.challenge
-        if seen.recipient_incarnation == self.incarnation and seen.recipient_boot not in self._boots:
-            # True whenever it was said: whoever that boot was went on from a copy of ours, or ours is one.
+        if self._knows_more(seen) or (fresh and seen.retired == self.incarnation):
             return Judgement.MINT
-        if fresh:
-            if seen.retired == self.incarnation:
-                return Judgement.MINT
-            if self.adopted is None and self._knows_more(seen):
-                return Judgement.MINT
         if seen.incarnation in self._retired:
             # If the packet is only late, nobody is left to whom our echo would prove anything.
             self._remember(seen, retired=seen.incarnation)
@@ -181,7 +175,14 @@ class Synchronisation:
         return Judgement.VOID
 
     def _knows_more(self, seen: Sighting) -> bool:
-        return seen.recipient_incarnation == self.incarnation and seen.peer_clock > self._clock_at_start
+        """Whether it has heard, at any time, of a past of our incarnation that our journal does not have."""
+        if seen.recipient_incarnation != self.incarnation:
+            return False
+        if seen.recipient_boot not in self._boots:
+            return True
+        # Our clock stood still until we adopted it, and it knows later ones only once it has adopted us.
+        not_of_this_boot = self.adopted is None or seen.recipient_boot != self.boot
+        return not_of_this_boot and seen.peer_clock > self._clock_at_start
 
     def _may_succeed(self, seen: Sighting) -> bool:
         """Whether this may be a later boot than the adopted one, and is no news of one doubted for."""

@@ -108,9 +108,18 @@ class TableTests(SynchronousTestCase):
         self.assertIs(sync.judge(evolve(seen, boot=0xB2)), Judgement.VOID)
 
     def test_known_to_have_done_more(self) -> None:
-        """A fresh packet that knows a later clock of ours than our journal had: we were restored."""
+        """A packet, however late, that knows a later clock of ours than our journal had: we were restored."""
         sync = synchronisation()
-        self.assertIs(sync.judge(sighting(sync, peer_clock=51)), Judgement.MINT)
+        for fresh in (True, False):
+            self.assertIs(sync.judge(sighting(sync, fresh=fresh, peer_clock=51)), Judgement.MINT)
+        self.assertIs(sync.judge(sighting(sync, peer_clock=50)), Judgement.ADOPT)
+
+    def test_known_of_an_earlier_boot(self) -> None:
+        """Also when we have adopted the peer already: it tells of a boot before this one."""
+        sync = adopted(boots=[0xA0])
+        seen = sighting(sync, recipient_boot=0xA0, peer_clock=51, number=2)
+        self.assertIs(sync.judge(seen), Judgement.MINT)
+        self.assertIs(sync.judge(evolve(seen, peer_clock=50)), Judgement.CURRENT)
 
     def test_clocks_of_another_incarnation(self) -> None:
         """What is known of an earlier incarnation of ours says nothing of this one."""
@@ -118,10 +127,10 @@ class TableTests(SynchronousTestCase):
         seen = sighting(sync, peer_clock=51, recipient_incarnation=0xA0)
         self.assertIs(sync.judge(seen), Judgement.ADOPT)
 
-    def test_stale_knowledge_proves_nothing(self) -> None:
-        """A replayed packet cannot make us mint."""
+    def test_stale_orders_are_not_obeyed(self) -> None:
+        """A replayed packet does not make us mint where the journal has all that it knows."""
         sync = synchronisation()
-        self.assertIs(sync.judge(sighting(sync, fresh=False, peer_clock=51)), Judgement.VOID)
+        self.assertIs(sync.judge(sighting(sync, fresh=False, peer_clock=50)), Judgement.VOID)
         self.assertIs(sync.judge(sighting(sync, fresh=False, retired=US)), Judgement.VOID)
 
     def test_our_own_commits_since(self) -> None:

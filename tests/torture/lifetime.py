@@ -10,52 +10,26 @@ consumes it that it was received, and what it was told to be uncertain.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from attrs import field, frozen
-from nacl.public import PrivateKey
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
-from hoft.interfaces import ILink, Incoming, IRecordReceiver, ITransaction, Outgoing
-from hoft.protocols import log
-from hoft.protocols.journal import Journal
-from hoft.protocols.keyring import Keyring
-from hoft.protocols.link import Link
-from hoft.protocols.node_parts import NodeParts
-from hoft.protocols.replication import Settings
-from hoft.protocols.router import LinkRouter
-from hoft.protocols.schema import Schema
-from hoft.protocols.sealing import BoxSuite
-from hoft.protocols.timing import TimingSettings
+from hoft.interfaces import LinkState
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.testing.clock import HeapClock
-from hoft.testing.worker import InlineWorker
 from hoft.transports.memory import MemoryFolder
+from tests.torture.life import Node, Violation
+from tests.torture.tracing import Trace
 
-T = TypeVar("T")
-
-CHANNEL = 1
-CALM = Faults()
 POWER_WINDOW = 1.0
 """Seconds before a power cut in which it is known what is on the disk."""
-
-PROGRAM = Schema(
-    "program",
-    (
-        (
-            "CREATE TABLE sent (message INTEGER PRIMARY KEY, outbox INTEGER, uncertain INTEGER DEFAULT 0)",
-            "CREATE TABLE received (message INTEGER PRIMARY KEY)",
-        ),
-    ),
-)
 
 
 @frozen
@@ -68,6 +42,11 @@ class Plan:
     crashes: int = 0
     restores: int = 0
     power_cuts: int = 0
+    wipes: int = 0
+    clones: int = 0
+    """How often a copy of a running node is started beside it."""
+    both: int = 0
+    """How often both nodes are restored, one after the other."""
     replays: float = 0.0
     """The part of all earlier files that is put back after each start of a process."""
     disk: float = 0.004
@@ -103,260 +82,24 @@ def plan_of(seed: int, messages: int) -> Plan:
         disk=random.choice((0.001, 0.004, 0.3)),
         commit=random.choice((0.0002, 0.0002, 0.05, 0.5)),
         seconds=messages * 0.3,
+        wipes=random.choice((0,) * 9 + (1,)),
+        clones=random.choice((0,) * 5 + (1,)),
+        both=random.choice((0,) * 9 + (1,)),
     )
 
 
-class Violation(AssertionError):
-    """The log broke its promise."""
-
-
-def live(plan: Plan) -> World:
+def live(plan: Plan, trace: Trace | None = None) -> World:
     """
     Live through a plan in a temporary folder, in memory where the system has one.
 
+    @param trace: where what happens is written.
     @raise Violation: a promise was broken.
     """
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        world = World(plan, Path(folder))
+        world = World(plan, Path(folder), trace)
         world.run()
         return world
-
-
-def content(seed: int, message: int, size: int) -> bytes:
-    """The payload of a message: its number, then bytes that follow from it."""
-    head = message.to_bytes(8, "big") + size.to_bytes(4, "big")
-    return head + Random(f"{seed} {message}").randbytes(size)
-
-
-class Disk(InlineWorker):
-    """Where a journal waits for the disk; tells the node when all that it has is there."""
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.world.clock, node.world.plan.disk)
-        self._node = node
-
-    def call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """See L{InlineWorker.call}."""
-
-        def synced() -> T:
-            result = function(*arguments)
-            self._node.synced()
-            return result
-
-        return super().call(synced)
-
-
-@implementer(IRecordReceiver)
-class Life:
-    """A node from one start to its crash."""
-
-    def __init__(self, node: Node) -> None:
-        world = node.world
-        self.node = node
-        self.over = False
-        delays = (world.plan.commit, 0.0005, 0.0002, 0.0002)
-        self.workers = [*(InlineWorker(world.clock, delay) for delay in delays), Disk(node)]
-        journal, write, opening, read, sync = self.workers
-        self.journal = Journal(
-            node.folder,
-            journal,
-            sync,
-            [log.SCHEMA, PROGRAM],
-            entropy=world.entropy,
-            read_worker=read,
-            reserve=0,
-            segment_size=1 << 20,
-        )
-        self.boot = world.random.getrandbits(64) or 1
-        self.write = write
-        self.opening = opening
-        self.link: Link | None = None
-        self.started = Deferred.fromCoroutine(self._start())
-        self.started.addErrback(world.failures.append)
-
-    async def _start(self) -> None:
-        world, node = self.node.world, self.node
-        await self.journal.open()
-        parts = NodeParts(
-            node=node.uuid,
-            boot=self.boot,
-            journal=self.journal,
-            writing=self.write,
-            reactor=world.clock,
-            clock=world.clock.seconds,
-            entropy=world.entropy,
-            wall_clock=world.clock.seconds,
-            settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
-            outboxes_at_start=await self.journal.transact(log.last_outbox_ids),
-        )
-        peer = node.peer
-        carrier = world.carrier_folder.carrier(node.uuid, self.boot, world.clock.seconds)
-        router = LinkRouter(parts, self.opening, carrier.wake)
-        suite = BoxSuite(bytes(node.key), bytes(peer.key.public_key))
-        link = Link(parts, peer.uuid, peer.name, Keyring([suite]), self)
-        await link.open()
-        if self.over:
-            return
-        self.link, self.carrier = link, carrier
-        router.add(link)
-        await carrier.start(router)
-        link.makeConnection(carrier.transport(peer.uuid))
-
-    def crash(self) -> None:
-        """The process is gone."""
-        self.over = True
-        for worker in self.workers:
-            worker.crash()
-        if self.link is not None:
-            self.link.close()
-            self.carrier.stop()
-        self.journal.abandon()
-
-    def send(self, message: int, size: int) -> None:
-        """The program on this node sends a message."""
-        if self.link is None:
-            return
-        world = self.node.world
-        outgoing = Outgoing(content(world.plan.seed, message, size), CHANNEL, message % 4 + 2)
-
-        def note(transaction: ITransaction) -> None:
-            transaction.execute("INSERT INTO sent (message) VALUES (?)", (message,))
-
-        def noted(outbox: int) -> None:
-            assert self.link is not None
-            self.link.commit(
-                also=lambda t: t.execute("UPDATE sent SET outbox = ? WHERE message = ?", (outbox, message))
-            ).addErrback(world.failures.append)
-
-        done = self.link.commit([outgoing], also=note)
-        done.addCallbacks(lambda result: noted(result.sent[0]), world.failures.append)
-
-    # --- IRecordReceiver
-
-    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
-        """See L{IRecordReceiver}."""
-        for record in records:
-            if record.payload is None:
-                link.read([record.id]).addCallbacks(
-                    lambda payloads, id=record.id: self._take(link, id, payloads[0]),
-                    self.node.world.failures.append,
-                )
-            else:
-                # Some at once, some later, so that crashes find them in the inbox.
-                wait = self.node.world.random.choice((0.0, 0.0, 0.5))
-                self.node.world.clock.callLater(wait, self._take, link, record.id, record.payload)
-
-    def _take(self, link: ILink, id: int, payload: bytes) -> None:
-        if self.over:
-            return
-        message = int.from_bytes(payload[:8], "big")
-        if payload != content(self.node.world.plan.seed, message, int.from_bytes(payload[8:12], "big")):
-            raise Violation(f"message {message} arrived damaged")
-
-        def note(transaction: ITransaction) -> None:
-            held = transaction.execute("SELECT 1 FROM inbox WHERE id = ?", (id,)).fetchone()
-            if held is not None:  # else a rollback has taken it back
-                transaction.execute("INSERT INTO received VALUES (?)", (message,))
-
-        link.commit(consume=[id], also=note).addErrback(self.node.world.failures.append)
-
-    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
-        """See L{IRecordReceiver}."""
-
-    def linkChanged(self, link: ILink) -> None:
-        """See L{IRecordReceiver}."""
-
-    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
-        """See L{IRecordReceiver}."""
-        world, node = self.node.world, self.node
-        world.rollbacks += 1
-        if world.random.random() < 0.3 and world.channel.faults is not CALM:
-            # Perhaps before what follows from it is committed.
-            world.soon(node.crash_and_start, within=6)
-
-        def note(transaction: ITransaction) -> None:
-            certain = set(resent)
-            for message, outbox in transaction.execute("SELECT message, outbox FROM sent").fetchall():
-                if outbox not in certain:
-                    transaction.execute("UPDATE sent SET uncertain = 1 WHERE message = ?", (message,))
-
-        link.commit(also=note).addErrback(self.node.world.failures.append)
-
-
-class Node:
-    """A node across its lives, crashes, backups and restores."""
-
-    def __init__(self, world: World, name: str) -> None:
-        random = world.random
-        self.world = world
-        self.name = name
-        self.uuid = UUID(bytes=random.randbytes(16))
-        self.key = PrivateKey(random.randbytes(32))
-        self.folder = world.folder / name
-        self.folder.mkdir(mode=0o700)
-        self.backups: list[Path] = []
-        self.on_disk: Path | None = None
-        self.doomed = False
-        self.peer: Node
-        self.life: Life | None = None
-
-    def start(self) -> None:
-        """A process starts."""
-        if self.life is None:
-            self.life = Life(self)
-            self.world.replay(self)
-
-    def crash(self) -> None:
-        """It is killed."""
-        if self.life is not None:
-            self.life.crash()
-            self.life = None
-
-    def doom(self) -> None:
-        """It is to be killed over the next file that arrives."""
-        self.doomed = True
-
-    def crash_and_start(self) -> None:
-        """It is killed, and started again a second later."""
-        self.crash()
-        self.world.clock.callLater(1.0, self.start)
-
-    def back_up(self) -> None:
-        """Somebody copies the state folder of the running node."""
-        target = self.world.folder / f"{self.name}-{len(self.backups)}"
-        shutil.copytree(self.folder, target)
-        self.backups.append(target)
-
-    def restore(self) -> None:
-        """The node is killed and an earlier copy put in the place of its state."""
-        if self.backups:
-            self.crash()
-            self._put(self.world.random.choice(self.backups))
-
-    def _put(self, copy: Path) -> None:
-        shutil.rmtree(self.folder)
-        shutil.copytree(copy, self.folder)
-        self.world.restores += 1
-
-    def threaten(self) -> None:
-        """The power is about to fail: note from now on what is on the disk."""
-        self.on_disk = self.world.folder / f"{self.name}-disk"
-        self.synced()
-
-    def synced(self) -> None:
-        """All that was committed by now is on the disk."""
-        if self.on_disk is not None:
-            shutil.rmtree(self.on_disk, ignore_errors=True)
-            shutil.copytree(self.folder, self.on_disk)
-
-    def cut_power(self) -> None:
-        """The machine is gone, and with it what was not on the disk yet."""
-        self.crash()
-        if self.on_disk is not None:
-            self._put(self.on_disk)
-            shutil.rmtree(self.on_disk)
-            self.on_disk = None
 
 
 class World:
@@ -365,55 +108,107 @@ class World:
 
     @ivar failures: what went wrong in a way that is no part of the plan.
     @ivar trace: a digest of all that crossed, equal for equal seeds.
+    @ivar shared: messages that two copies of a node held before either had numbered them.
+    @ivar rolled_back: nodes that were restored, wiped or copied.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, trace: Trace | None = None) -> None:
         self.plan = plan
         self.folder = folder
         self.random = Random(plan.seed)
         self.clock = HeapClock()
         self.channel = FaultyChannel(Random(f"{plan.seed} channel"), plan.faults)
         self.carrier_folder = MemoryFolder(self.clock, self._deliver)
+        self.second_folder = MemoryFolder(self.clock, self._deliver_from_second)
+        self.calm = False
         self.failures: list[object] = []
         self.rollbacks = 0
         self.restores = 0
+        self.alarms = 0
         self.files = 0
+        self.shared: set[int] = set()
+        self.rolled_back: set[UUID] = set()
+        self._acted: Counter[tuple[UUID, int]] = Counter()
+        self._readable = trace
         self._crossed: dict[UUID, list[tuple[str, bytes]]] = {}
         self._countdowns: list[tuple[int, Callable[[], None]]] = []
         self._trace = blake2b(digest_size=16)
-        self.near, self.far = Node(self, "near"), Node(self, "far")
+        self.near, self.far = Node.new(self, "near"), Node.new(self, "far")
         self.near.peer, self.far.peer = self.far, self.near
+        self.clone: Node | None = None
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Both, and perhaps the copy of one."""
+        return (self.near, self.far) if self.clone is None else (self.near, self.far, self.clone)
 
     def entropy(self, count: int) -> bytes:
         """Random bytes, the same for the same seed."""
         return self.random.randbytes(count)
 
-    def _deliver(self, sender: UUID, recipient: UUID, name: str, data: bytes) -> list[tuple[float, bytes]]:
+    def note(self, event: str) -> None:
+        """Something happens."""
+        if self._readable is not None:
+            self._readable.event(self.clock.seconds(), event)
+
+    def act(self, node: Node, message: int) -> None:
+        """C{node} has acted on a message for good; this is known beyond its journal."""
+        self._acted[node.uuid, message] += 1
+        if (
+            self._acted[node.uuid, message] > 1
+            and not {node.uuid} & self.rolled_back | {message} & self.shared
+        ):
+            raise Violation(f"{node.name} acts on message {message} again")
+
+    # --- the carrier
+
+    def _deliver(
+        self, sender: UUID, recipient: UUID, name: str, data: bytes
+    ) -> Iterable[tuple[float, bytes]]:
         self.files += 1
         self._trace.update(f"{self.clock.seconds():.6f} {name} {len(data)}".encode())
         self._trace.update(data)
         if self.plan.replays:
             self._crossed.setdefault(recipient, []).append((name, data))
         arrivals = list(self.channel(sender, recipient, name, data))
-        for node in (self.near, self.far):
+        if self._readable is not None:
+            self._readable.packet(self.clock.seconds(), self._named(recipient), data, arrivals)
+        for node in self.nodes():
             if node.doomed and node.uuid == recipient and arrivals:
                 # Perhaps between its reading, its commit and what is said of it.
                 node.doomed = False
                 wait = arrivals[0][0] + self.random.random() * (0.05 + self.plan.commit)
                 self.clock.callLater(wait, node.crash_and_start)
+        if any(node.uuid == recipient and node.inbound is self.second_folder for node in self.nodes()):
+            # The carrier brings everything to both machines.
+            for wait, content in arrivals:
+                self.clock.callLater(
+                    wait * 2 * self.random.random(), self.second_folder.put, recipient, name, content
+                )
         return arrivals
+
+    def _deliver_from_second(
+        self, sender: UUID, recipient: UUID, name: str, data: bytes
+    ) -> Iterable[tuple[float, bytes]]:
+        for wait, arrived in self._deliver(sender, recipient, name, data):
+            self.clock.callLater(wait, self.carrier_folder.put, recipient, name, arrived)
+        return ()
+
+    def _named(self, recipient: UUID) -> Node:
+        return self.near if recipient == self.near.uuid else self.far
 
     def replay(self, node: Node) -> None:
         """Some of the files that were ever sent to C{node} appear again, in any order."""
         crossed = self._crossed.get(node.uuid, [])
         for name, data in self.random.sample(crossed, int(len(crossed) * self.plan.replays)):
             wait = self.random.expovariate(0.5)
-            self.clock.callLater(wait, self.carrier_folder.put, node.uuid, name, data)
+            self.clock.callLater(wait, node.inbound.put, node.uuid, name, data)
 
     @property
     def trace(self) -> str:
         """See the class."""
         return self._trace.hexdigest()
+
+    # --- what happens
 
     def run(self) -> None:
         """
@@ -421,6 +216,23 @@ class World:
 
         @raise Violation: a promise was broken.
         """
+        self._arrange()
+        self._advance(self.plan.seconds + 12)
+        self.note("calm returns")
+        self.channel.faults = Faults()
+        self.calm = True
+        for node in self.nodes():
+            node.doomed = False
+            node.start()
+        if self.plan.clones:
+            self._decide()
+        self._until_quiet()
+        self._advance(60)
+        self._judge()
+        for node in self.nodes():
+            node.crash()
+
+    def _arrange(self) -> None:
         plan, random, later = self.plan, self.random, self.clock.callLater
         nodes = (self.near, self.far)
         for node in nodes:
@@ -443,26 +255,68 @@ class World:
             later(at + POWER_WINDOW + 0.1 + random.choice((0.0, 1.0)), node.start)
             self._burst(node, at + POWER_WINDOW + 0.1)
         for _ in range(plan.restores):
+            self._restore(random.choice(nodes), 2 + random.random() * plan.seconds)
+        for _ in range(plan.both):
+            at = 2 + random.random() * plan.seconds
+            for node in nodes:
+                self._restore(node, at + random.choice((0.0, 0.0, random.random() * 3)))
+        for _ in range(plan.wipes):
             node, at = random.choice(nodes), 2 + random.random() * plan.seconds
-            later(at * random.random(), self._back_up, node)
-            later(at, node.restore)
+            later(at, node.wipe)
             later(at + random.choice((0.01, 1.0, 5.0)), node.start)
             self._burst(node, at)
-        self._advance(plan.seconds + 12)
-        self.channel.faults = CALM
-        for node in nodes:
-            node.doomed = False
-            node.start()
-        for _ in range(400):
-            self._advance(60)
-            if self._quiet():
-                break
-        else:
-            raise Violation(f"not quiet after {self.clock.seconds():.0f} s: {self._state()}")
-        self._advance(60)
-        self._judge()
-        for node in nodes:
-            node.crash()
+        for _ in range(plan.clones):
+            later(2 + random.random() * plan.seconds, self._clone, random.choice(nodes))
+
+    def _restore(self, node: Node, at: float) -> None:
+        random, later = self.random, self.clock.callLater
+        later(at * random.random(), self._back_up, node)
+        later(at, node.restore, random.random() < 0.2)
+        later(at + random.choice((0.01, 1.0, 5.0)), node.start)
+        self._burst(node, at)
+
+    def _clone(self, node: Node) -> None:
+        """A copy is started beside C{node}; perhaps one of the two ends before anybody has noticed."""
+        self.note(f"a copy of {node.name} is started beside it")
+        self.clone = clone = node.clone(f"{node.name}-clone")
+        self.shared |= clone.unsent()
+        self.restores += 1
+        self.rolled_back.add(node.uuid)
+        clone.start()
+        self._burst(clone, self.clock.seconds())
+        if self.random.random() < 0.3:
+            wait = min(20, self.plan.seconds + 10 - self.clock.seconds()) * self.random.random()
+            self.clock.callLater(wait, self._end, self.random.choice((node, clone)))
+
+    def _decide(self) -> None:
+        """The operator does what an alarm says: stop one of the two, start the other side again."""
+        clone = self.clone
+        if clone is not None:
+            self._until_quiet()
+            if self._link_state(clone.peer) is not LinkState.STOPPED:
+                raise Violation(f"two processes of one node, and nobody has noticed: {self._state()}")
+            self._end(self.random.choice((clone, clone.peer.peer)))
+        for node in (self.near, self.far):
+            if self._link_state(node) is LinkState.STOPPED:
+                self.alarms += 1
+                node.crash()
+                node.start()
+
+    def _end(self, node: Node) -> None:
+        """One of two copies is stopped for good; the other is the node from now on."""
+        clone = self.clone
+        if clone is None:
+            return
+        self.note(f"{node.name} ends for good")
+        node.crash()
+        self.clone = None
+        if node is not clone:
+            node.gone = True  # whatever else was planned for it
+            clone.peer.peer = clone
+            if self.near is node:
+                self.near = clone
+            else:
+                self.far = clone
 
     def soon(self, function: Callable[[], None], within: int = 30) -> None:
         """After some more events, so that it falls into the middle of something."""
@@ -472,7 +326,9 @@ class World:
         """Messages immediately after a restore, before anything is known of the peer."""
         for burst in range(5):
             message = self.plan.messages + 1 + self.random.getrandbits(40)
-            self.clock.callLater(at + 0.02 + burst / 50, self._send, node, message, 100)
+            self.clock.callLater(
+                max(0.0, at + 0.02 + burst / 50 - self.clock.seconds()), self._send, node, message, 100
+            )
 
     def _send(self, node: Node, message: int, size: int) -> None:
         if node.life is not None:
@@ -493,14 +349,30 @@ class World:
         if self.failures:
             raise Violation(str(self.failures[0]))
 
+    # --- what must hold
+
+    def _until_quiet(self) -> None:
+        for _ in range(400):
+            self._advance(60)
+            if self._quiet():
+                return
+        raise Violation(f"not quiet after {self.clock.seconds():.0f} s: {self._state()}")
+
+    def _link_state(self, node: Node) -> LinkState | None:
+        return node.life.link.state if node.life is not None and node.life.link is not None else None
+
     def _quiet(self) -> bool:
-        lives = [node.life for node in (self.near, self.far)]
-        links = [life.link for life in lives if life is not None]
-        return all(link is not None and not link.engine.sender.unacknowledged() for link in links)
+        if self.clone is not None:
+            return self._link_state(self.clone.peer) is LinkState.STOPPED
+        links = [node.life.link for node in (self.near, self.far) if node.life is not None]
+        return all(
+            link is not None and not link.engine.sender.unacknowledged() and link.engine.synchronised
+            for link in links
+        )
 
     def _state(self) -> str:
         lines = []
-        for node in (self.near, self.far):
+        for node in self.nodes():
             link = node.life.link if node.life else None
             if link is not None:
                 lines.append(
@@ -530,10 +402,3 @@ class World:
                 raise Violation(f"{receiver.name}: {left} records were never handed up")
             if not self.restores and (received - set(sent) or any(sent.values())):
                 raise Violation("something was invented, or called uncertain, without a restore")
-
-
-if __name__ == "__main__":  # python -m tests.torture.lifetime SEED [MESSAGES]
-    import sys
-
-    replayed = live(plan_of(int(sys.argv[1]), int((sys.argv[2:] or ["200"])[0])))
-    print(f"{replayed.files} files, {dict(replayed.channel.counts)}, trace {replayed.trace}")

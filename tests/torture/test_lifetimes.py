@@ -6,7 +6,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.torture.lifetime import Violation, live, plan_of
+from tests.torture.life import Violation
+from tests.torture.lifetime import live, plan_of
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 LIVES, MESSAGES = 100 * SOAK, 200
@@ -25,7 +26,7 @@ class LifetimeTests(SynchronousTestCase):
             try:
                 world = live(plan_of(seed, MESSAGES))
             except Violation as violation:
-                self.fail(f"{violation}\nReplay: python -m tests.torture.lifetime {seed} {MESSAGES}")
+                self.fail(f"{violation}\nReplay: python -m tests.torture {seed} {MESSAGES} --trace")
             faults += world.channel.counts["cut"] + world.channel.counts["lost"]
             restores += world.restores
         self.assertGreater(faults, LIVES * 20)

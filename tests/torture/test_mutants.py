@@ -7,7 +7,8 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.torture import mutants
-from tests.torture.lifetime import Violation, live, plan_of
+from tests.torture.life import Violation
+from tests.torture.lifetime import live, plan_of
 from tests.torture.mutants import Mutant
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))

@@ -1,0 +1,363 @@
+"""
+A node of L{tests.torture.lifetime}: the real journal, link and packets, from one
+start to its crash and over all its lives, backups, restores and copies.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from sqlite3 import connect
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from nacl.public import PrivateKey
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver, ITransaction, Outgoing
+from hoft.protocols import log
+from hoft.protocols.database import DATABASE
+from hoft.protocols.journal import Journal
+from hoft.protocols.keyring import Keyring
+from hoft.protocols.link import Link
+from hoft.protocols.node_parts import NodeParts
+from hoft.protocols.replication import Settings
+from hoft.protocols.router import LinkRouter
+from hoft.protocols.schema import Schema
+from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.timing import TimingSettings
+from hoft.testing.worker import InlineWorker
+
+if TYPE_CHECKING:
+    from tests.torture.lifetime import World
+
+T = TypeVar("T")
+
+CHANNEL = 1
+
+PROGRAM = Schema(
+    "program",
+    (
+        (
+            "CREATE TABLE sent (message INTEGER PRIMARY KEY, outbox INTEGER, uncertain INTEGER DEFAULT 0)",
+            "CREATE TABLE received (message INTEGER PRIMARY KEY)",
+        ),
+    ),
+)
+"""What a program notes: its messages' ids in the outbox, which it was told are uncertain, which came."""
+
+
+class Violation(AssertionError):
+    """The log broke its promise."""
+
+
+def content(seed: int, message: int, size: int) -> bytes:
+    """The payload of a message: its number, then bytes that follow from it."""
+    head = message.to_bytes(8, "big") + size.to_bytes(4, "big")
+    return head + Random(f"{seed} {message}").randbytes(size)
+
+
+class Disk(InlineWorker):
+    """Where a journal waits for the disk; tells the node when all that it has is there."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.world.clock, node.world.plan.disk)
+        self._node = node
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """See L{InlineWorker.call}."""
+
+        def synced() -> T:
+            result = function(*arguments)
+            self._node.synced()
+            return result
+
+        return super().call(synced)
+
+
+@implementer(IRecordReceiver)
+class Life:
+    """A node from one start to its crash."""
+
+    def __init__(self, node: Node) -> None:
+        world = node.world
+        self.node = node
+        self.over = False
+        delays = (world.plan.commit, 0.0005, 0.0002, 0.0002)
+        self.workers = [*(InlineWorker(world.clock, delay) for delay in delays), Disk(node)]
+        journal, write, opening, read, sync = self.workers
+        self.journal = Journal(
+            node.folder,
+            journal,
+            sync,
+            [log.SCHEMA, PROGRAM],
+            entropy=world.entropy,
+            read_worker=read,
+            reserve=0,
+            segment_size=1 << 20,
+        )
+        self.boot = world.random.getrandbits(64) or 1
+        self.write = write
+        self.opening = opening
+        self.link: Link | None = None
+        self.started = Deferred.fromCoroutine(self._start())
+        self.started.addErrback(world.failures.append)
+
+    async def _start(self) -> None:
+        world, node = self.node.world, self.node
+        await self.journal.open()
+        parts = NodeParts(
+            node=node.uuid,
+            boot=self.boot,
+            journal=self.journal,
+            writing=self.write,
+            reactor=world.clock,
+            clock=world.clock.seconds,
+            entropy=world.entropy,
+            wall_clock=world.clock.seconds,
+            settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
+            outboxes_at_start=await self.journal.transact(log.last_outbox_ids),
+        )
+        peer = node.peer
+        carrier = node.inbound.carrier(node.uuid, self.boot, world.clock.seconds)
+        router = LinkRouter(parts, self.opening, carrier.wake)
+        if node.told:
+            node.told = False
+            await router.begin_anew("the operator has said so")
+        suite = BoxSuite(bytes(node.key), bytes(peer.key.public_key))
+        link = Link(parts, peer.uuid, peer.name, Keyring([suite]), self)
+        await link.open()
+        if self.over:
+            return
+        self.link, self.carrier = link, carrier
+        router.add(link)
+        await carrier.start(router)
+        link.makeConnection(carrier.transport(peer.uuid))
+
+    def crash(self) -> None:
+        """The process is gone."""
+        self.over = True
+        for worker in self.workers:
+            worker.crash()
+        if self.link is not None:
+            self.link.close()
+            self.carrier.stop()
+        self.journal.abandon()
+
+    def send(self, message: int, size: int) -> None:
+        """The program on this node sends a message."""
+        if self.link is None:
+            return
+        world = self.node.world
+        world.note(f"{self.node.name} sends message {message}")
+        outgoing = Outgoing(content(world.plan.seed, message, size), CHANNEL, message % 4 + 2)
+
+        def note(transaction: ITransaction) -> None:
+            transaction.execute("INSERT INTO sent (message) VALUES (?)", (message,))
+
+        def noted(outbox: int) -> None:
+            assert self.link is not None
+            self.link.commit(
+                also=lambda t: t.execute("UPDATE sent SET outbox = ? WHERE message = ?", (outbox, message))
+            ).addErrback(world.failures.append)
+
+        done = self.link.commit([outgoing], also=note)
+        done.addCallbacks(lambda result: noted(result.sent[0]), world.failures.append)
+
+    # --- IRecordReceiver
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """See L{IRecordReceiver}."""
+        for record in records:
+            if record.payload is None:
+                link.read([record.id]).addCallbacks(
+                    lambda payloads, id=record.id: self._take(link, id, payloads[0]),
+                    self.node.world.failures.append,
+                )
+            else:
+                # Some at once, some later, so that crashes find them in the inbox.
+                wait = self.node.world.random.choice((0.0, 0.0, 0.5))
+                self.node.world.clock.callLater(wait, self._take, link, record.id, record.payload)
+
+    def _take(self, link: ILink, id: int, payload: bytes) -> None:
+        if self.over:
+            return
+        message = int.from_bytes(payload[:8], "big")
+        if payload != content(self.node.world.plan.seed, message, int.from_bytes(payload[8:12], "big")):
+            raise Violation(f"message {message} arrived damaged")
+
+        def note(transaction: ITransaction) -> bool:
+            held = transaction.execute("SELECT 1 FROM inbox WHERE id = ?", (id,)).fetchone()
+            if held is None:  # a rollback has taken it back
+                return False
+            added = transaction.execute("INSERT OR IGNORE INTO received VALUES (?)", (message,))
+            if not added.rowcount and message not in world.shared:
+                raise Violation(f"{node.name} is handed message {message} again")
+            return True
+
+        def acted(result: CommitResult[bool]) -> None:
+            if result.value and durable:
+                world.act(node, message)
+
+        world, node = self.node.world, self.node
+        # What is done before it is on the disk may be done again after a power cut.
+        durable = message % 2 == 0
+        done = link.commit(consume=[id], also=note, durable=durable)
+        done.addCallbacks(acted, world.failures.append)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+
+    def linkChanged(self, link: ILink) -> None:
+        """See L{IRecordReceiver}."""
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        """See L{IRecordReceiver}."""
+        world, node = self.node.world, self.node
+        world.rollbacks += 1
+        if world.random.random() < 0.3 and not world.calm:
+            # Perhaps before what follows from it is committed.
+            world.soon(node.crash_and_start, within=6)
+
+        def note(transaction: ITransaction) -> None:
+            certain = set(resent)
+            for message, outbox in transaction.execute("SELECT message, outbox FROM sent").fetchall():
+                if outbox not in certain:
+                    transaction.execute("UPDATE sent SET uncertain = 1 WHERE message = ?", (message,))
+
+        link.commit(also=note).addErrback(self.node.world.failures.append)
+
+
+class Node:
+    """
+    A node across its lives, crashes, backups and restores.
+
+    @ivar inbound: where its files lie.
+    @ivar told: C{hoft restored} was run since the last life.
+    @ivar gone: it was stopped for good, in favour of its copy.
+    """
+
+    def __init__(self, world: World, name: str, uuid: UUID, key: PrivateKey) -> None:
+        self.world = world
+        self.name = name
+        self.uuid = uuid
+        self.key = key
+        self.folder = world.folder / name
+        self.inbound = world.carrier_folder
+        self.backups: list[Path] = []
+        self.on_disk: Path | None = None
+        self.doomed = False
+        self.told = False
+        self.gone = False
+        self.peer: Node
+        self.life: Life | None = None
+
+    @classmethod
+    def new(cls, world: World, name: str) -> Node:
+        """One with nothing in its folder."""
+        random = world.random
+        node = cls(world, name, UUID(bytes=random.randbytes(16)), PrivateKey(random.randbytes(32)))
+        node.folder.mkdir(mode=0o700)
+        return node
+
+    def clone(self, name: str) -> Node:
+        """A copy of this one, as it is now or as it was once, on another machine with the same carrier."""
+        node = Node(self.world, name, self.uuid, self.key)
+        copy = self.world.random.choice([self.folder, self.folder, *self.backups])
+        shutil.copytree(copy, node.folder)
+        node.inbound = self.world.second_folder
+        node.backups = list(self.backups)
+        node.peer = self.peer
+        return node
+
+    def start(self) -> None:
+        """A process starts."""
+        if self.life is None and not self.gone:
+            self.world.note(f"{self.name} starts")
+            self.life = Life(self)
+            self.world.replay(self)
+
+    def crash(self) -> None:
+        """It is killed."""
+        if self.life is not None:
+            self.world.note(f"{self.name} is killed")
+            self.life.crash()
+            self.life = None
+
+    def doom(self) -> None:
+        """It is to be killed over the next file that arrives."""
+        self.doomed = True
+
+    def crash_and_start(self) -> None:
+        """It is killed, and started again a second later."""
+        self.crash()
+        self.world.clock.callLater(1.0, self.start)
+
+    def back_up(self) -> None:
+        """Somebody copies the state folder of the running node."""
+        target = self.world.folder / f"{self.name}-{len(self.backups)}"
+        self.world.note(f"{self.name} is copied to {target.name}")
+        shutil.copytree(self.folder, target)
+        self.backups.append(target)
+
+    def restore(self, told: bool) -> None:
+        """
+        The node is killed and an earlier copy put in the place of its state.
+
+        @param told: and C{hoft restored} is run.
+        """
+        if self.backups:
+            self.crash()
+            copy = self.world.random.choice(self.backups)
+            self.world.note(f"{self.name} is restored from {copy.name}{' and told so' * told}")
+            self._put(copy)
+            self.told = told
+            self.world.rolled_back.add(self.uuid)
+
+    def wipe(self) -> None:
+        """The node is killed, and its journal is gone."""
+        self.crash()
+        self.world.note(f"{self.name} is wiped")
+        shutil.rmtree(self.folder)
+        self.folder.mkdir(mode=0o700)
+        self.told = False
+        self.world.restores += 1
+        self.world.rolled_back.add(self.uuid)
+
+    def _put(self, copy: Path) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(copy, self.folder)
+        self.world.restores += 1
+
+    def threaten(self) -> None:
+        """The power is about to fail: note from now on what is on the disk."""
+        self.on_disk = self.world.folder / f"{self.name}-disk"
+        self.synced()
+
+    def synced(self) -> None:
+        """All that was committed by now is on the disk."""
+        if self.on_disk is not None:
+            shutil.rmtree(self.on_disk, ignore_errors=True)
+            shutil.copytree(self.folder, self.on_disk)
+
+    def cut_power(self) -> None:
+        """The machine is gone, and with it what was not on the disk yet."""
+        self.crash()
+        if self.on_disk is not None:
+            self.world.note(f"the power of {self.name} fails")
+            self._put(self.on_disk)
+            shutil.rmtree(self.on_disk)
+            self.on_disk = None
+
+    def unsent(self) -> set[int]:
+        """Messages in its journal that have no number yet; for a node that does not run."""
+        with closing(connect(self.folder / DATABASE)) as journal:
+            rows = journal.execute(
+                "SELECT message FROM sent WHERE outbox IS NULL"
+                " OR outbox IN (SELECT id FROM outbox WHERE number IS NULL)"
+            ).fetchall()
+        return {message for (message,) in rows}
