@@ -102,6 +102,7 @@ class Node(Service):
 
     @ivar links: by the names of the peers.
     @ivar streams: those of all links.
+    @ivar forwards: ports that lead to targets behind peers.
     """
 
     _log = Logger()
@@ -144,7 +145,7 @@ class Node(Service):
         )
         self._messages = MessageLinks(program, os.urandom)
         self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
-        self._forwards = TcpForwards(reactor, self.streams.open)
+        self.forwards = TcpForwards(reactor, self.streams.open)
         self._channels = Channels(
             {
                 MESSAGES: self._messages,
@@ -217,7 +218,7 @@ class Node(Service):
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
-        await self._forwards.reconfigure(config.tcp, config.deadline, _where(config))
+        await self.forwards.reconfigure(config.tcp, config.deadline, _where(config))
         registry.started(self.streams)
         self._announce()
 
@@ -242,7 +243,7 @@ class Node(Service):
         await self._server.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
-        await self._forwards.stop()
+        await self.forwards.stop()
         registry.stopped(self.streams)
         await gatherResults([self._ingress.stop(), self._egress.stop(), self.streams.stop()])
         self._messages.stop()
@@ -369,7 +370,7 @@ class Node(Service):
         for description in config.listen:
             if description not in self._ports:
                 await self._listen(description)
-        await self._forwards.reconfigure(config.tcp, config.deadline, _where(config))
+        await self.forwards.reconfigure(config.tcp, config.deadline, _where(config))
         for description in [known for known in self._ports if known not in config.listen]:
             await maybeDeferred(self._ports.pop(description).stopListening)
         for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
