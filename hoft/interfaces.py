@@ -96,6 +96,8 @@ class IFileTransport(ITransport):
     """
 
     recipient: UUID = Attribute("whose inbox the files are for")
+    max_file: int | None = Attribute("most bytes of a file that the carrier passes; None: no limit known")
+    max_files: int | None = Attribute("most files of ours that may lie there at a time; None: no limit known")
 
     def create() -> IFileWriter:
         """
@@ -200,6 +202,21 @@ class Outgoing:
     channel: int
     urgency: int = 3
     """RFC 9218: 0 goes first, 7 last."""
+    flow: int = 0
+    """
+    Records of equal urgency take turns by this: what belongs together has one number, and
+    what does not another.  It is not kept: what a restart finds waiting is one flow.
+    """
+    expires: float | None = None
+    """
+    Seconds after the commit: if it has not begun to be sent by then, it never is, and
+    the receiver is told (L{IExpiryReceiver}).  One that an earlier process may have sent stays.
+    """
+    compress: bool = False
+    """
+    It may be sent compressed, if that pays: its length on the way then tells something of
+    its content.  So not where one party's secrets stand beside what another may choose.
+    """
 
 
 @frozen
@@ -259,6 +276,16 @@ class ILink(Interface):
     def backlog() -> int:
         """Payload bytes committed for sending and not acknowledged yet."""
 
+    def cancel(ids: Sequence[int]) -> Deferred[list[int]]:
+        """
+        Take back records that have not begun to be sent.
+
+        @param ids: as L{CommitResult.sent} names them; unknown ones are passed over.
+        @return: fires with those that will never be delivered, nor be reported as
+            acknowledged, once that is committed.  All others are sent as if nothing had been asked.
+        @raise JournalError: (as failure) nothing was taken back.
+        """
+
 
 @frozen
 class CommitResult(Generic[T]):
@@ -294,6 +321,13 @@ class IRecordReceiver(Interface):
         What the receiver asks to be committed within this call is in the journal
         before the report counts as made; else it is made again after a restart.
         """
+
+
+class IExpiryReceiver(IRecordReceiver):
+    """A layer above a link that commits records with L{Outgoing.expires}."""
+
+    def recordsExpired(link: ILink, ids: Sequence[int]) -> None:
+        """These waited too long to be sent, and never will be."""
 
 
 # --- Messages of programs, on layer 1 --------------------------------------

@@ -180,6 +180,8 @@ class Control:
     """An incarnation of the peer that was superseded and must not be used again; 0: none."""
     probe: bool = False
     """Please answer."""
+    full: bool = False
+    """The sender has no room for records just now; of several packets the latest counts."""
 
     def __attrs_post_init__(self) -> None:
         if len(self.sack) > MAX_RANGES:
@@ -203,6 +205,7 @@ class Control:
             "boot": self.peer_boot,
             "retired": self.retired,
             "probe": self.probe,
+            "full": self.full,
         }
         if self.receipts:
             # Counted from frame 0, which is never missing: so each gap is 1 at least.
@@ -231,6 +234,7 @@ class Control:
         if len(receipts) == 1:
             raise ValueError("no receipts, but their boot")
         probe = _take(values, "probe", bool, False)
+        full = _take(values, "full", bool, False)
         if values:
             raise ValueError(f"unknown fields {sorted(values)}")
         return cls(
@@ -243,6 +247,7 @@ class Control:
             peer_boot=numbers["boot"],
             retired=numbers["retired"],
             probe=probe,
+            full=full,
         )
 
 

@@ -18,44 +18,43 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import LinkClosed, PayloadLost
+from hoft.errors import JournalFull, LinkClosed
 from hoft.interfaces import (
     CommitResult,
+    IExpiryReceiver,
     IFileTransport,
     ILink,
-    Incoming,
     IRecordReceiver,
     ITransaction,
     LinkState,
     Outgoing,
 )
 from hoft.protocols import log, log_writing
+from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
+from hoft.protocols.inbox import Inbox
 from hoft.protocols.journal import Transaction
 from hoft.protocols.keyring import Keyring
-from hoft.protocols.log_writing import Accept, Accepted, Acknowledge, Commit, Committed, Step
+from hoft.protocols.link_state import next_change, state_of, status_of
+from hoft.protocols.log_writing import VOID, Accept, Accepted, Acknowledge, Commit, Committed, Step
 from hoft.protocols.node_parts import NodeParts
-from hoft.protocols.outbox import Outbox, for_engine
+from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
-from hoft.protocols.replication import LogState, Replication
-from hoft.protocols.sealing import Suite
+from hoft.protocols.replication import LogState, Replication, Settings
+from hoft.protocols.sealing import BOX, Suite
 from hoft.protocols.synchronisation import Judgement, Sighting
+from hoft.protocols.waking import AckSync, Alarm
+from hoft.protocols.withdrawing import Withdrawals
 
 T = TypeVar("T")
-
-SYNC_AGAIN = 60.0
-"""Seconds after which a journal that could not be synced is asked again."""
-
-LATE_AFTER = 30.0
-"""Seconds after which an unacknowledged record makes the link late, however slow the carrier."""
 
 
 @implementer(ILink)
@@ -66,18 +65,24 @@ class Link:
     Life: C{await link.open()}, L{makeConnection}, then until L{close}.
 
     @ivar engine: for status displays; read only.
-    @ivar due: (clock) before this L{tick} has nothing to do.
     """
 
     _log = Logger()
 
     def __init__(
-        self, parts: NodeParts, peer: UUID, name: str, keys: Keyring, receiver: IRecordReceiver
+        self,
+        parts: NodeParts,
+        peer: UUID,
+        name: str,
+        keys: Keyring,
+        receiver: IRecordReceiver,
+        settings: Settings | None = None,
     ) -> None:
         """
         @param name: what the configuration calls the peer.
         @param keys: how packets of this link are sealed; may be changed while it runs.
         @param receiver: the layer above.
+        @param settings: the node's, if not given.
         """
         self.peer = peer
         self.name = name
@@ -87,19 +92,22 @@ class Link:
         self._parts = parts
         self._journal = parts.journal
         self._receiver = receiver
+        self._settings = parts.settings if settings is None else settings
         self._publisher: Publisher | None = None
         self._link = 0
         self._generation = 0
         self._clock = 0
         self._outbox = Outbox()
-        self._inbox: dict[int, log.Held] = {}
-        self._leftovers: list[log.Held] = []
+        self._withdrawals = Withdrawals(self._outbox, lambda: self.engine.sender, self._write)
+        self._inbox = Inbox()
         self._adopting: Deferred[bool] | None = None
-        self._syncing = False
-        self._sync_not_before = float("-inf")
-        self._timer: IDelayedCall | None = None
-        self._timer_at = 0.0
-        self.due = float("-inf")
+        self._alarm = Alarm(parts.reactor, self.tick)
+        self._ack_sync = AckSync(
+            parts.clock,
+            lambda: self._journal.transact(_nothing, durable=True),
+            lambda failure: self._lost(failure, "nothing can be acknowledged"),
+            self.pump,
+        )
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
@@ -107,6 +115,7 @@ class Link:
             "records_sent": 0,
             "records_acknowledged": 0,
             "records_received": 0,
+            "records_cancelled": 0,
             "packets_read": 0,
             "packets_cut": 0,
             "frames_bad": 0,
@@ -125,12 +134,13 @@ class Link:
         self._link = opened.link
         self._generation = opened.generation
         self._clock = opened.clock
-        self._outbox = Outbox(opened.outbox)
-        self._inbox = {held.id: held for held in opened.inbox}
-        self._leftovers = list(opened.inbox)
+        self._outbox = Outbox(opened.outbox, self._now())
+        self._withdrawals = Withdrawals(self._outbox, lambda: self.engine.sender, self._write)
+        self._withdrawals.watch(opened.outbox, self._wall_clock_ahead())
+        self._inbox = Inbox(opened.inbox)
         parts = self._parts
         self.engine = Replication(
-            parts.settings,
+            self._settings,
             incarnation=self._journal.incarnation,
             boot=parts.boot,
             log=LogState(
@@ -167,7 +177,7 @@ class Link:
     def close(self) -> None:
         """Stop at once; what is committed goes on when the link is opened again."""
         self._closed = True
-        self._cancel_timer()
+        self._alarm.cancel()
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -187,7 +197,7 @@ class Link:
         if self._closed:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
         generation = self._generation
-        consumed = [held for id in consume if (held := self._inbox.pop(id, None)) is not None]
+        consumed = self._inbox.consume(consume)
         size = sum(len(record.payload) for record in send)
         self._outbox.backlog += size
 
@@ -195,16 +205,19 @@ class Link:
             self._outbox.backlog -= size
             self._raise_clock(done.clock, done.generation)
             if send:
-                self._enqueued(done.records, send)
+                self._enqueued(done, send)
+                self._withdrawals.watch(done.records, self._wall_clock_ahead())
             return CommitResult(done.value, [queued.id for queued in done.records])
 
         def failed(failure: Failure) -> Failure:
             self._outbox.backlog -= size
             if generation == self._generation:
-                self._inbox.update((held.id, held) for held in consumed)
+                self._inbox.restore(consumed)
             return failure
 
-        committing = self._write(Commit(send, consume, also), durable)
+        committing = self._write(
+            Commit(send, consume, also, self._parts.wall_clock(), self._compressor()), durable
+        )
         return committing.addCallbacks(committed, failed)
 
     def _write(self, step: Step, durable: bool = False) -> Deferred[Any]:
@@ -218,43 +231,61 @@ class Link:
         if generation == self._generation:
             self._clock = max(self._clock, clock)
 
-    def _enqueued(self, queued: Sequence[log.Queued], send: Sequence[Outgoing]) -> None:
+    def _compressor(self) -> Compressor | None:
+        # Whoever agreed on another suite wants what crosses to be readable on the way.
+        return self._parts.compressor if self.keys.suite.number == BOX else None
+
+    def _enqueued(self, done: Committed, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
-        for record in self._outbox.add(queued, send):
+        for record in self._outbox.add(done.records, send, done.payloads, self._now()):
             self.engine.queue(record)
         self.pump()
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """See L{ILink.read}."""
-        held = [self._inbox.get(id) for id in ids]
-        gone = [id for id, one in zip(ids, held, strict=True) if one is None]
-        if gone:
-            return fail(PayloadLost(f"records {gone} of {self.name} were consumed, or went with their log"))
-        return self._journal.load([one.location for one in held if one is not None])
+        finding = execute(self._inbox.locations, ids, self.name)
+        return finding.addCallback(self._journal.load)
 
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
         return self._outbox.backlog
 
+    def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:
+        """See L{ILink.cancel}."""
+        if self._closed:
+            return fail(LinkClosed(f"the link to {self.name} is closed"))
+        return self._withdrawals.withdraw(ids).addCallback(self._withdrawn)
+
+    def _withdrawn(self, ids: list[int]) -> list[int]:
+        self.counters["records_cancelled"] += len(ids)
+        self.pump()
+        return ids
+
+    def _expire(self, now: float) -> None:
+        ids = self._withdrawals.due(now)
+        if ids:
+            done = self._withdrawals.withdraw(ids).addCallback(self._withdrawn)
+            done.addCallback(self._expired)
+            done.addErrback(self._lost, "records that have expired are sent all the same")
+
+    def _expired(self, ids: list[int]) -> None:
+        if ids and not self._closed and IExpiryReceiver.providedBy(self._receiver):
+            self._receiver.recordsExpired(self, ids)
+
+    def _wall_clock_ahead(self) -> float:
+        return self._parts.wall_clock() - self._now()
+
     def status(self) -> dict[str, Any]:
         """What there is to know of the link, ready for JSON; times in seconds, sizes in bytes."""
-        engine = self.engine
-        sender = engine.sender
-        now = self._now()
+        oldest = self._outbox.oldest()
         return {
             "peer": str(self.peer),
             "state": self.state.value,
             "suite": self.keys.suite.name,
             "own_key": f"{self.keys.suite.own_key_id:04x}",
-            "round_trip": engine.round_trips.smoothed,
-            "timeout": engine.round_trips.timeout(),
-            "heard": None if engine.last_heard is None else now - engine.last_heard,
-            "unacknowledged_records": sender.unacknowledged(),
+            **status_of(self.engine, self._now()),
             "unacknowledged_bytes": self._outbox.backlog,
-            "retransmitted_records": dict(sender.retransmitted),
-            "lost_packets": sender.lost_packets,
-            "cut_packets": sender.cut_packets,
-            "duplicate_records": engine.receiver.duplicates,
+            "oldest_unacknowledged": None if oldest is None else self._now() - oldest,
             "packets_written": 0 if self._publisher is None else self._publisher.packets,
             **self.counters,
         }
@@ -336,12 +367,16 @@ class Link:
             if accepted is None:
                 return
             self._raise_clock(accepted.clock, generation)
+            receiver.room(True, self._now())
             receiver.committed(numbers, self._now())
-            self._hand_up(accepted.records, [record.payload for record in fresh])
+            self._hand_up(accepted.records, [record.payload for record in fresh if record.channel != VOID])
             self.pump()
 
         def failed(failure: Failure) -> Failure:
             receiver.refused(numbers)
+            if failure.check(JournalFull):
+                receiver.room(False, self._now())
+                self.pump()
             return failure
 
         return self._write(Accept(generation, clock, fresh)).addCallbacks(committed, failed)
@@ -358,13 +393,9 @@ class Link:
         if self._closed:
             return
         self.counters["records_received"] += len(held)
-        for one in held:
-            self._inbox[one.id] = one
-        incoming = [
-            Incoming(one.id, one.channel, one.size, payload)
-            for one, payload in zip(held, payloads, strict=True)
-        ]
-        self._receiver.recordsReceived(self, incoming)
+        incoming = self._inbox.enter(held, payloads)
+        if incoming:
+            self._receiver.recordsReceived(self, incoming)
 
     def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:
         self._remove(files)
@@ -372,7 +403,7 @@ class Link:
         if not known:
             return
         self.counters["records_acknowledged"] += len(known)
-        ids = [queued.id for queued in known]
+        ids = [queued.id for queued in known if queued.channel != VOID]
         done = self._write(Acknowledge(self._generation, clock, known))
         done.addCallback(lambda _: self._receiver.recordsAcknowledged(self, ids))
         done.addErrback(self._lost, "acknowledgements were not noted; they will be asked for again")
@@ -402,16 +433,14 @@ class Link:
         self._generation = adopted.generation
         self._clock = adopted.clock
         self._outbox.replace(adopted)
-        new = self.engine.adopt(sighting, map(for_engine, adopted.outbox), self._now())
+        left = [queued for queued in adopted.outbox if not self._withdrawals.is_withdrawn(queued.id)]
+        new = self.engine.adopt(sighting, self._outbox.numbered(left), self._now())
         if new:
             self._remove(sender.give_up())
         if new and known:
             self._rolled_back(adopted)
-        # Those who know of them by what they have written themselves may have consumed some.
-        leftovers = [held for held in self._leftovers if held.id in self._inbox]
-        self._leftovers = []
-        if leftovers:
-            self._hand_up(leftovers, [None] * len(leftovers))
+        leftovers = self._inbox.leftovers()
+        self._hand_up(leftovers, [None] * len(leftovers))
         return True
 
     def _not_adopted(self, failure: Failure) -> bool:
@@ -445,7 +474,6 @@ class Link:
         self._generation = begun.generation
         self._clock = begun.clock
         self._inbox.clear()
-        self._leftovers = []
         self._outbox.replace(begun)
         self._remove(self.engine.sender.give_up())
         self.engine.reincarnate(self._journal.incarnation, begun.clock, self._now())
@@ -475,7 +503,8 @@ class Link:
         if self._closed or publisher is None:
             return
         now = self._now()
-        self._sync_if_due(now)
+        self._expire(now)
+        self._ack_sync.sync_if_due(self.engine, now)
         may = self._carrier_up and self._adopting is None and now >= publisher.not_before
         if may and not publisher.busy:
             plan = self.engine.next_packet(self._clock, now)
@@ -490,28 +519,8 @@ class Link:
         if not self._closed:
             now = self._now()
             self._update_state()
-            self.due = min(self._next_deadline(now), self._late_at(now))
-            self._set_timer(now)
-
-    def _sync_if_due(self, now: float) -> None:
-        if self._syncing or now < self._sync_not_before or not self.engine.wants_sync(now):
-            return
-        self._syncing = True
-        receiver = self.engine.receiver
-        count = receiver.to_sync()
-
-        def synced(_: object) -> None:
-            self._syncing = False
-            receiver.durable(count, self._now())
-
-        def failed(failure: Failure) -> None:
-            self._syncing = False
-            self._sync_not_before = self._now() + SYNC_AGAIN
-            self._lost(failure, "nothing can be acknowledged")
-
-        done = self._journal.transact(_nothing, durable=True)
-        done.addCallbacks(synced, failed)
-        done.addCallback(lambda _: self.pump())
+            changes = next_change(self.engine, self.state, now)
+            self._alarm.set(min(self._next_deadline(now), changes), now)
 
     def _remove(self, names: Sequence[str]) -> None:
         if self._publisher is not None:
@@ -522,49 +531,19 @@ class Link:
     def _now(self) -> float:
         return self._parts.clock()
 
+    @property
+    def due(self) -> float:
+        """(clock) Before this L{tick} has nothing to do."""
+        return self._alarm.due
+
     def _next_deadline(self, now: float) -> float:
-        """When the engine wants to be asked again, as far as that does not wait for something else."""
-        publisher, deadline = self._publisher, self.engine.deadline()
-        if deadline is None or publisher is None or publisher.busy or not self._carrier_up:
-            return math.inf
-        if self._syncing:
-            # The answer that is due waits for the sync, which pumps when it is over.
-            deadline = self.engine.deadline_without_answer()
-            if deadline is None:
-                return math.inf
-        elif now < self._sync_not_before:
-            others = self.engine.deadline_without_answer()
-            deadline = self._sync_not_before if others is None else min(others, self._sync_not_before)
-        return max(deadline, publisher.not_before, now + 0.0005)
-
-    def _late_at(self, now: float) -> float:
-        """When the link will be late if nothing is heard."""
-        silence = self.engine.silence(now)
-        if not silence or self.state is not LinkState.UP:
-            return math.inf
-        return now + max(self._patience() - silence, 0.0005)
-
-    def _patience(self) -> float:
-        return max(LATE_AFTER, 4 * self.engine.round_trips.timeout())
-
-    def _set_timer(self, now: float) -> None:
-        if self.due == math.inf:
-            return
-        if self._timer is not None:
-            if self._timer_at <= self.due:
-                return  # it rings too early, and is set anew then: cheaper than moving it each time
-            self._cancel_timer()
-        self._timer_at = self.due
-        self._timer = self._parts.reactor.callLater(max(0.0, self.due - now), self._timed_out)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-
-    def _timed_out(self) -> None:
-        self._timer = None
-        self.tick()
+        """When there will be something to do, as far as that does not wait for something else."""
+        publisher, expiry = self._publisher, self._withdrawals.next_due()
+        deadline = math.inf if expiry is None else max(expiry, now + 0.0005)
+        if publisher is None or publisher.busy or not self._carrier_up:
+            return deadline
+        engine = self._ack_sync.deadline(self.engine, now)
+        return min(deadline, max(engine, publisher.not_before, now + 0.0005))
 
     def tick(self) -> None:
         """
@@ -582,23 +561,11 @@ class Link:
         self.pump()
 
     def _update_state(self) -> None:
-        state = self._current_state()
+        failing = self._publisher is not None and self._publisher.failing
+        state = state_of(self.engine, self._carrier_up and not failing, self._now())
         if state is not self.state:
             self.state = state
             self._receiver.linkChanged(self)
-
-    def _current_state(self) -> LinkState:
-        engine = self.engine
-        if engine.synchronisation.stopped:
-            return LinkState.STOPPED
-        if not self._carrier_up or (self._publisher is not None and self._publisher.failing):
-            return LinkState.DOWN
-        if not engine.synchronised:
-            return LinkState.UNKNOWN
-        silence = engine.silence(self._now())
-        if silence > self._patience():
-            return LinkState.LATE
-        return LinkState.UP
 
     def _lost(self, failure: Failure, what: str) -> None:
         self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)

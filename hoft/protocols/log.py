@@ -62,7 +62,8 @@ SCHEMA = Schema(
                 channel INTEGER NOT NULL,
                 urgency INTEGER NOT NULL,
                 size INTEGER NOT NULL,
-                location BLOB NOT NULL
+                location BLOB NOT NULL,
+                expires REAL
             )""",
             """CREATE TABLE inbox (
                 id INTEGER PRIMARY KEY,
@@ -97,9 +98,12 @@ class Queued:
     number: int | None
     """None until the link is synchronised."""
     channel: int
+    """And above its 8 bits the record's flags."""
     urgency: int
     size: int
     location: Location
+    expires: float | None = None
+    """By the wall clock: after this it need not be sent any more."""
 
 
 @frozen
@@ -167,8 +171,8 @@ def decode_received(encoded: bytes) -> RangeSet:
 
 
 def _queued(row: Sequence[Any]) -> Queued:
-    id, number, channel, urgency, size, location = row
-    return Queued(id, number, channel, urgency, size, Location.parse(location))
+    id, number, channel, urgency, size, location, expires = row
+    return Queued(id, number, channel, urgency, size, Location.parse(location), expires)
 
 
 def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
@@ -203,7 +207,7 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
 
 def _outbox(transaction: Transaction, link: int) -> list[Queued]:
     rows = transaction.execute(
-        "SELECT id, number, channel, urgency, size, location FROM outbox WHERE id BETWEEN ? AND ?"
+        "SELECT id, number, channel, urgency, size, location, expires FROM outbox WHERE id BETWEEN ? AND ?"
         " ORDER BY id",
         ids_of(link),
     )

@@ -19,10 +19,18 @@ from typing import Any
 from attrs import frozen
 
 from hoft.interfaces import ITransaction, Outgoing
+from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Transaction
+from hoft.protocols.layout import COMPRESSED
 from hoft.protocols.log import Held, Queued, decode_received, encode_received, ids_of, word
 from hoft.protocols.packets import Record
 from hoft.protocols.segments import IN_SEGMENT, Location
+
+VOID = 0
+"""The channel of records that say nothing."""
+
+NOWHERE = Location(0, b"")
+"""Where their payload is."""
 
 
 @frozen
@@ -32,11 +40,15 @@ class Commit:
 
     @ivar consume: ids; unknown ones are passed over.
     @ivar also: called with the transaction, before the rest.
+    @ivar now: by the wall clock, for records that expire.
+    @ivar compressor: for records that ask for it; C{None} to leave all as they are.
     """
 
     send: Sequence[Outgoing]
     consume: Sequence[int]
     also: Callable[[ITransaction], Any] | None
+    now: float = 0.0
+    compressor: Compressor | None = None
 
 
 @frozen
@@ -47,12 +59,14 @@ class Committed:
     @ivar value: what C{also} returned.
     @ivar clock: the link's; raised if it is synchronised in this boot, since the peer
         may come to know of the commit.
+    @ivar payloads: of the records, as they are to be sent.
     """
 
     value: Any
     generation: int
     clock: int
     records: Sequence[Queued]
+    payloads: Sequence[bytes]
 
 
 @frozen
@@ -71,7 +85,7 @@ class Accept:
 
 @frozen
 class Accepted:
-    """What an L{Accept} brought into the inbox, in the packet's order."""
+    """What an L{Accept} brought into the inbox, in the packet's order: all but what says nothing."""
 
     clock: int
     records: Sequence[Held]
@@ -91,12 +105,25 @@ class Acknowledge:
     records: Sequence[Queued]
 
 
-Step = Commit | Accept | Acknowledge
+@frozen
+class Void:
+    """
+    Take back records that were never sent: what has no number goes, what has one stays
+    as a record of nothing, so that the peer will have all numbers.  It does the ids and
+    numbers of those that were there.
+    """
+
+    ids: Sequence[int]
+
+
+Voided = list[tuple[int, int | None]]
+
+Step = Commit | Accept | Acknowledge | Void
 
 
 def write(
     transaction: Transaction, link: int, boot: int, steps: Iterable[Step]
-) -> list[Committed | Accepted | None]:
+) -> list[Committed | Accepted | Voided | None]:
     """
     Take these steps, in their order.
 
@@ -131,9 +158,11 @@ class _Writer:
         self._acknowledged: list[int] = []
         self._consumed: list[int] = []
 
-    def take(self, step: Step) -> Committed | Accepted | None:
+    def take(self, step: Step) -> Committed | Accepted | Voided | None:
         if isinstance(step, Commit):
             return self._commit(step)
+        if isinstance(step, Void):
+            return self._void(step.ids)
         if step.generation != self._generation:
             return None
         self._peer_clock = max(self._peer_clock, step.clock)
@@ -151,25 +180,37 @@ class _Writer:
             value = step.also(self._transaction)
         self._consumed += step.consume
         queued: list[Queued] = []
+        payloads: list[bytes] = []
         for record in step.send:
             self._outbox += 1
             number = None
             if self._synchronised:
                 number = self._number
                 self._number += 1
-            location = self._transaction.store(record.payload)
-            one = Queued(self._outbox, number, record.channel, record.urgency, len(record.payload), location)
-            queued.append(one)
-            self._queued.append((one.id, number, one.channel, one.urgency, one.size, bytes(location)))
+            payload, channel = record.payload, record.channel
+            if record.compress and step.compressor is not None:
+                packed = step.compressor.pack(payload)
+                if packed is not None:
+                    payload, channel = packed, channel | COMPRESSED << 8
+            location = self._transaction.store(payload)
+            size = len(payload)
+            expires = None if record.expires is None else step.now + record.expires
+            queued.append(Queued(self._outbox, number, channel, record.urgency, size, location, expires))
+            self._queued.append(
+                (self._outbox, number, channel, record.urgency, size, bytes(location), expires)
+            )
+            payloads.append(payload)
         if self._synchronised:
             self._clock += 1
-        return Committed(value, self._generation, self._clock, queued)
+        return Committed(value, self._generation, self._clock, queued, payloads)
 
     def _accept(self, step: Accept) -> Accepted:
         received = decode_received(self._received)
         held: list[Held] = []
         for record in step.records:
             received.add(record.number)
+            if record.channel == VOID:
+                continue
             self._inbox += 1
             location = self._transaction.store(record.payload)
             held.append(Held(self._inbox, record.channel, len(record.payload), location))
@@ -177,6 +218,23 @@ class _Writer:
         self._received = encode_received(received)
         self._clock += 1
         return Accepted(self._clock, held)
+
+    def _void(self, ids: Sequence[int]) -> Voided:
+        self._write_rows()  # they may be among them
+        voided: Voided = []
+        for id in ids:
+            row = self._transaction.execute("SELECT number, location FROM outbox WHERE id = ?", (id,))
+            for number, location in row.fetchall():
+                self._transaction.discard(Location.parse(location))
+                if number is None:
+                    self._transaction.execute("DELETE FROM outbox WHERE id = ?", (id,))
+                else:
+                    self._transaction.execute(
+                        "UPDATE outbox SET channel = ?, size = 0, location = ?, expires = NULL WHERE id = ?",
+                        (VOID, bytes(NOWHERE), id),
+                    )
+                voided.append((id, number))
+        return voided
 
     def finish(self) -> None:
         """Write what was noted."""
@@ -197,7 +255,11 @@ class _Writer:
 
     def _write_rows(self) -> None:
         if self._queued:
-            _insert(self._transaction, "outbox (id, number, channel, urgency, size, location)", self._queued)
+            _insert(
+                self._transaction,
+                "outbox (id, number, channel, urgency, size, location, expires)",
+                self._queued,
+            )
             self._queued = []
         if self._held:
             _insert(self._transaction, "inbox (id, channel, size, location)", self._held)

@@ -40,6 +40,7 @@ class Receiver:
 
     @ivar duplicates: records that arrived again.
     @ivar over_limit: records beyond the limit, which were dropped.
+    @ivar full: the journal had no room for records when it was last asked; see L{room}.
     """
 
     def __init__(self, round_trips: RoundTrips, received: RangeSet) -> None:
@@ -57,12 +58,14 @@ class Receiver:
         self._bytes_owed = 0
         self.duplicates = 0
         self.over_limit = 0
+        self.full = False
 
     def successor(self) -> Receiver:
         """The receiver of a new log, which goes on counting."""
         new = Receiver(self._round_trips, RangeSet())
         new.duplicates = self.duplicates
         new.over_limit = self.over_limit
+        new.full = self.full
         return new
 
     @property
@@ -93,6 +96,12 @@ class Receiver:
         """The journal could not take these: they are as if they had not arrived."""
         for number in numbers:
             self._known.discard(number)
+
+    def room(self, there_is: bool, now: float) -> None:
+        """The journal has taken records, or had no room for them: the peer is to hear of a change."""
+        if self.full is there_is:
+            self.full = not there_is
+            self.owe(now)
 
     def to_sync(self) -> int:
         """How many committed numbers wait for being durable; pass it to L{durable} after a sync."""

@@ -127,6 +127,7 @@ class Replication:
             entropy=entropy,
         )
         self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
+        self._newest = 0
         self._hello_at = now
         self._hellos = 0
         self._probe_due = False
@@ -173,6 +174,9 @@ class Replication:
             return Heard(judgement, seen)
         self._heard(now)
         self.sender.raise_limit(control.limit)
+        if header.number >= self._newest:
+            self._newest = header.number
+            self.sender.peer_full = control.full
         if control.receipts and control.receipts[0].boot == self.boot:
             self.sender.receipts(control.receipts, now)
         acknowledged = self.sender.acknowledge(control.ack, control.sack, now)
@@ -220,6 +224,7 @@ class Replication:
         new = self.synchronisation.is_new_log(seen)
         first = self.synchronisation.adopted is None
         self.synchronisation.adopt(seen)
+        self._newest = 0
         self._heard(now)
         if self._greeted_at is not None:
             self.round_trips.answered_within(now - self._greeted_at)
@@ -316,6 +321,7 @@ class Replication:
             peer_boot=sync.peer_boot,
             retired=retired,
             probe=probe,
+            full=self.receiver.full,
         )
         if adopted:
             self.receiver.answered()

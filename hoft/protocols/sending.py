@@ -56,6 +56,7 @@ class Sender:
     @ivar spurious_packets: how many of these arrived after all.
     @ivar spurious_bytes: payload that was sent again because of these.
     @ivar cut_packets: how many arrived with frames missing.
+    @ivar peer_full: the peer has no room: only probes go, so that it can say when it has.
     @ivar sizes: how large packets are to be; it outlives logs, as do C{cost} and C{pace}.
     """
 
@@ -75,6 +76,7 @@ class Sender:
         self._highest = 0
         self._queue = SendQueue()
         self._blocked: list[tuple[int, OutgoingRecord]] = []
+        self._withheld: set[int] = set()
         self._flight = Flight(round_trips)
         self._arrived_bytes = 0
         self._probes: list[int] = []
@@ -86,6 +88,7 @@ class Sender:
         self._suspended_at: float | None = None
         self._resumed_at = float("-inf")
         self._given_up = False
+        self.peer_full = False
         self.retransmitted = {"lost": 0, "cut": 0, "probe": 0}
         self.lost_packets = 0
         self.spurious_packets = 0
@@ -113,6 +116,7 @@ class Sender:
     def queue(self, record: OutgoingRecord) -> None:
         """A committed record waits to be sent (also again, after a restart)."""
         number = record.number
+        self._withheld.discard(number)
         self._records[number] = record
         self._highest = max(self._highest, number)
         if number > self._limit:
@@ -128,20 +132,35 @@ class Sender:
         """The peer accepts record numbers up to C{limit}; the maximum of all statements holds."""
         self._limit = max(self._limit, limit)
         while self._blocked and self._blocked[0][0] <= self._limit:
-            record = heappop(self._blocked)[1]
-            if not record.settled:
+            number, record = heappop(self._blocked)
+            if not record.settled and not record.packets and number not in self._withheld:
                 self._queue.add(record)
+
+    def withhold(self, number: int) -> bool:
+        """
+        Do not send a record until it is given to L{queue} again.
+
+        @return: false if it was sent already, or is not known.
+        """
+        record = self._records.get(number)
+        if record is None or record.packets or number in self._withheld:
+            return False
+        self._queue.discard(record)
+        self._withheld.add(number)
+        return True
 
     def may_send(self) -> bool:
         """Whether there is something to be sent, and room for it among what is under way."""
         flight = self._flight
         return (
             len(self._queue) > 0
-            and flight.flying_bytes < self._most_bytes()
+            and not self.peer_full
+            and flight.flying_bytes < self.most_bytes()
             and len(flight.flying) < self.pace.files()
         )
 
-    def _most_bytes(self) -> float:
+    def most_bytes(self) -> float:
+        """How many bytes may be under way."""
         return self.limits.bytes_in_transit or max(IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip())
 
     def take(self, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
@@ -154,7 +173,7 @@ class Sender:
         if not self.may_send():
             return Frames(0, stride)
         if most is None:
-            most = int(min(self.sizes.next(), self._most_bytes() / PACKETS_AT_ONCE))
+            most = int(min(self.sizes.next(), self.most_bytes() / PACKETS_AT_ONCE))
         frames = Frames(most, stride)
         self._queue.fill(frames, most)
         return frames
@@ -433,3 +452,15 @@ class Sender:
     def unacknowledged(self) -> int:
         """How many records are queued or under way."""
         return len(self._records)
+
+    def held(self) -> int:
+        """How many of these wait until the peer accepts their numbers."""
+        return len(self._blocked)
+
+    def files_in_transit(self) -> int:
+        """How many files were written and are not known to have arrived."""
+        return len(self._flight.flying)
+
+    def bytes_in_transit(self) -> int:
+        """Their bytes."""
+        return self._flight.flying_bytes

@@ -13,6 +13,7 @@ from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import ILink, ITransaction, LinkState, Outgoing
 from hoft.protocols.packets import Header
 from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
+from hoft.protocols.sending import PROBE_FILES
 from hoft.transports.memory import unchanged
 from tests.protocols.nodes import Pair, lost
 
@@ -404,6 +405,37 @@ class JournalTests(LinkTestCase):
         self.assertEqual(self.far.program.payloads, [b"one"])
         self.assertEqual(len(self.near.program.acknowledged), 1)
         self.assertEqual(self.far.program.acknowledged[-1:], far_id)
+
+    def test_the_peer_is_told(self) -> None:
+        """It sends records no more, but asks now and then; once there is room it goes on at once."""
+        self._refuse(JournalFull("no room"))
+        self.near.send(b"one")
+        self.pair.advance(5)
+        self.assertTrue(self.near.link.status()["peer_full"])
+        before = self.near.link.status()["packets_written"]
+        self.near.send(*[b"more"] * 50)
+        self.pair.advance(60)
+        self.assertLess(self.near.link.status()["packets_written"] - before, 60)
+        self.assertLessEqual(self.near.link.engine.sender.files_in_transit(), 1 + PROBE_FILES)
+        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
+        self.far.carrier.wake()
+        self.pair.advance(2)
+        self.assertFalse(self.near.link.status()["peer_full"])
+        self.assertEqual(len(self.far.program.payloads), 51)
+
+    def test_two_that_are_full(self) -> None:
+        """Each still hears what the other has acknowledged, so that both get rid of it."""
+        lose, self.pair.deliver = self.pair.deliver, lost
+        self.far.send(b"mine")
+        self.near.send(b"its")
+        self.pair.advance(1)
+        self.pair.deliver = lose
+        while not (self.near.program.payloads and self.far.program.payloads):
+            self.pair.clock.step()
+        for node in (self.near, self.far):
+            node.journal._database.has_room = lambda: False  # type: ignore[method-assign]
+        self.pair.advance(60)
+        self.assertEqual((self.near.rows("outbox"), self.far.rows("outbox")), (0, 0))
 
     def test_commits_are_refused(self) -> None:
         """The caller is told; nothing is counted as waiting."""

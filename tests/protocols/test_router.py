@@ -69,7 +69,7 @@ class TickTests(RouterTestCase):
         """What is under way is sent again, and the link is late in time, by ticks alone."""
         self.near.send(b"one")
         self.pair.advance(0.01)
-        self.near.link._cancel_timer()
+        self.near.link._alarm.cancel()
         call_later = self.pair.clock.callLater
         self.patch(
             self.pair.clock,
