@@ -161,6 +161,8 @@ class Config:
     """How much the journal may hold of what is under way."""
     heartbeat: float = 30.0
     """Silence after which a link is probed; 0 is never."""
+    compress: bool = True
+    """Whether bodies cross compressed where that pays and the suite allows it."""
 
 
 def read(path: Path) -> Config:
@@ -250,6 +252,7 @@ def parse(text: str, path: Path) -> Config:
         max_request_body=top.size("max_request_body", 4 << 30),
         spool=top.size("spool", 16 << 30),
         heartbeat=top.seconds("heartbeat", 30.0),
+        compress=top.truth("compress", default=True),
     )
     top.finish()
     return config

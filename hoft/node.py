@@ -31,6 +31,7 @@ from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
 from hoft.probing import probe
 from hoft.protocols import log as link_log
+from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
@@ -192,6 +193,7 @@ class Node(Service):
             entropy=os.urandom,
             wall_clock=time.time,
             settings=Settings(heartbeat=config.heartbeat),
+            compressor=Compressor() if config.compress else None,
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
         carrier = maker_for(config.transport).carrier(

@@ -136,12 +136,13 @@ class Table:
             return None
         return check_reference(self.where, self._key(key), self.text(key), names, kind)
 
-    def truth(self, key: str) -> bool:
-        """False if nothing is said."""
+    def truth(self, key: str, default: bool = False) -> bool:
         value = self._take(key)
-        if value is not None and not isinstance(value, bool):
+        if value is None:
+            return default
+        if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false, without quotes")
-        return bool(value)
+        return value
 
     def seconds(self, key: str, default: float, least: float = 0.0) -> float:
         value = self._take(key)

@@ -31,6 +31,7 @@ deadline = 12
 max_request_body = "2 GiB"
 spool = 1000
 heartbeat = 0
+compress = false
 
 [peers.far]
 card = "{FAR}"
@@ -77,6 +78,7 @@ class FileTests(SynchronousTestCase):
                 max_request_body=2 << 30,
                 spool=1000,
                 heartbeat=0.0,
+                compress=False,
                 peers=(
                     Peer("far", FAR),
                     Peer("plant", THIRD_ANEW, THIRD, "authenticated", Path("/srv/near/secrets/plant.psk")),

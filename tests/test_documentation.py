@@ -238,7 +238,7 @@ class ConfigurationReference(SynchronousTestCase):
                 given = config.parse(f'name = "near"\n{key} = {shown[1]}\n', STORED)
                 self.assertEqual(getattr(given, key), getattr(usual, key), key)
                 tomllib.loads(f"x = {shown[1]}")
-        self.assertEqual(found, 6)
+        self.assertEqual(found, 7)
 
 
 class CommandLineReference(SynchronousTestCase):

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from hoft.interfaces import IWorker
+from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
 from hoft.protocols.replication import Settings
 
@@ -33,6 +34,8 @@ class NodeParts:
     """Seconds; tells two runs of one resumed snapshot apart, decides nothing."""
     outboxes_at_start: Mapping[int, int]
     """L{hoft.protocols.log.last_outbox_ids} when this process had opened the journal."""
+    compressor: Compressor | None = None
+    """Of the journal's thread, for records that ask for it; None: nothing is compressed."""
     packet_numbers: defaultdict[UUID, Iterator[int]] = field(
         factory=lambda: defaultdict(lambda: count(1)), init=False, repr=False
     )

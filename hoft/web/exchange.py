@@ -43,6 +43,7 @@ from attrs import field, frozen
 from hoft import cbor
 from hoft.errors import RecordError
 from hoft.protocols.packets import MAX_RECORD
+from hoft.web.compressing import compressible
 from hoft.web.heads import (
     MAX_FIELDS,
     Fields,
@@ -224,6 +225,8 @@ class PartWriter:
         self._digest = body_digest()
         self._head: bytes | None = None
         """Encoded, while it is held back."""
+        self._fields: Fields = ()
+        self._shrinks: bool | None = None
         self._held = bytearray()
 
     def head(self, head: RequestHead | ResponseHead, flush: bool = False) -> list[bytes]:
@@ -233,6 +236,7 @@ class PartWriter:
         @raise ValueError: the head is larger than L{MAX_HEAD}.
         """
         self._head = encode_head(head)
+        self._fields = head.headers
         return self.flush() if flush else []
 
     def data(self, piece: bytes | memoryview, flush: bool = False) -> list[bytes]:
@@ -267,6 +271,17 @@ class PartWriter:
             payloads.append(self._data(self._held))
             self._held.clear()
         return payloads
+
+    def compressible(self, payload: bytes) -> bool:
+        """
+        Whether a payload that this gave out is worth an attempt.  None with fields in it
+        ever is: secrets are in them, beside what callers choose, and lengths would tell.
+        """
+        if payload[0] != Kind.DATA:
+            return False
+        if self._shrinks is None:
+            self._shrinks = compressible(self._fields)
+        return self._shrinks
 
     @property
     def held(self) -> int:

@@ -463,7 +463,8 @@ class Exchange:
 
     def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
         urgency = 3 if self._head is None else self._head.urgency
-        send = [Outgoing(part, RESPONSES, urgency) for part in parts]
+        compressible = self._sender.compressible
+        send = [Outgoing(part, RESPONSES, urgency, compress=compressible(part)) for part in parts]
         if not last:
             also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
             return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)

@@ -99,6 +99,10 @@ class ResponseSender(Protocol):
         """Neither the service's response has ended, nor was it given up."""
         return self._input
 
+    def compressible(self, part: bytes) -> bool:
+        """See L{PartWriter.compressible}."""
+        return self._writer.compressible(part)
+
     # --- From the service ---------------------------------------------------------
 
     def respond(self, head: ResponseHead, response: ExactResponse) -> None:

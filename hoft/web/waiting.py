@@ -158,7 +158,8 @@ class Waiting:
 
     def _queue(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
-            self._pending.append(Outgoing(payload, REQUESTS, self._head.urgency))
+            compress = self._writer.compressible(payload)
+            self._pending.append(Outgoing(payload, REQUESTS, self._head.urgency, compress=compress))
             self._pending_size += len(payload)
 
     def _commit(self) -> None:

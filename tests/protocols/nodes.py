@@ -26,6 +26,7 @@ from hoft.interfaces import (
     Verdict,
 )
 from hoft.protocols import log
+from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
@@ -146,6 +147,7 @@ class Node:
             wall_clock=pair.clock.seconds,
             settings=SETTINGS,
             outboxes_at_start=pair.result(self.journal.transact(log.last_outbox_ids)),
+            compressor=Compressor(),
         )
         self.carrier = pair.folder.carrier(self.uuid, self.parts.boot, pair.clock.seconds)
         self.router = LinkRouter(self.parts, self.opening, self.carrier.wake)
