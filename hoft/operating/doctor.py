@@ -22,7 +22,7 @@ from hoft.operating import local_checks, screen
 from hoft.operating.finding import Finding, Level, fail, ok, warn
 from hoft.operating.folder_checks import Folders
 from hoft.operating.places import Place
-from hoft.operating.wording import duration
+from hoft.operating.wording import counted, duration
 from hoft.suites import suites_of
 from hoft.transports.locations import FolderLocation
 
@@ -103,7 +103,7 @@ def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]
     for problem in screen.problems(node):
         yield fail(problem, "'hoft status' has the details")
     for reason, count in node["refused"].items():
-        yield warn(f"{count} files were refused: {reason}", "'hoft status' has the last of them")
+        yield warn(f"{counted(count, 'file')} refused: {reason}", "'hoft status' has the last of them")
     return node
 
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hoft.operating.wording import duration, printable, size
+from hoft.operating.wording import counted, duration, printable, size
 
 Paint = Callable[[str, str], str]
 """From a state and a text to that text in the state's colour."""
@@ -60,9 +60,8 @@ _COLUMNS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], str]]
         ("bytes_per_second",),
         lambda peer: _or_dash(peer["bytes_per_second"], lambda v: f"{size(v)}/s"),
     ),
-    ("PACKET", ("packet_size",), lambda peer: _or_dash(peer["packet_size"], size)),
 )
-"""Heading, the keys it needs, and what stands below it."""
+"""Heading, the keys it needs, and what stands below it; where there is no room the last ones are left out."""
 
 _COUNTS = {
     "held_records": "records held back",
@@ -80,9 +79,14 @@ _COUNTS = {
     "records_sent": "records out",
     "records_acknowledged": "acknowledged",
     "records_received": "records in",
+    "files_in_transit_limit": "files in transit at most",
+    "bytes_in_transit_limit": "in transit at most",
+    "bytes_per_second_limit": "at most",
     "rollbacks": "restores noticed",
 }
-_ELSEWHERE = {"peer", "timeout", "packet_size_reason"}.union(*(keys for _, keys, _ in _COLUMNS))
+_ELSEWHERE = {"peer", "timeout", "packet_size", "packet_size_reason"}.union(
+    *(keys for _, keys, _ in _COLUMNS)
+)
 
 _SHOWN_APART = {"peers", "carrier", "refused", "refused_last"}
 
@@ -137,7 +141,8 @@ def _lateness(peer: Mapping[str, Any]) -> str:
         return heard
     oldest = peer.get("oldest_unacknowledged")
     since = f", the oldest for {duration(oldest)}" if oldest is not None else ""
-    return f"{peer['unacknowledged_records']} records are not acknowledged{since}; {heard}"
+    records = counted(peer["unacknowledged_records"], "record")
+    return f"{records} not acknowledged{since}; {heard}"
 
 
 def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
@@ -147,7 +152,7 @@ def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
     head = f"{node['name']}  up {duration(node['uptime'])}  hoft {node['version']}  process {node['process']}"
     calls = f"callers waiting {node['ingress']['waiting']}  calls running {node['egress']['running']}"
     disk = f"journal {size(node['journal_bytes'])}, {size(node['journal_free'])} free"
-    lines = [f"{head}  {carrier}", f"{calls}  {disk}", "", *_table(peers, paint)]
+    lines = [f"{head}  {carrier}", f"{calls}  {disk}", "", *_table(peers, width, paint)]
     shown = {name: peer for name, peer in peers.items() if len(peers) <= DETAILED or peer["state"] != "up"}
     for name, peer in shown.items():
         lines += _wrapped(name, _details(peer), width)
@@ -182,7 +187,7 @@ def stopped(name: str, journal: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _table(peers: Mapping[str, Mapping[str, Any]], paint: Paint) -> list[str]:
+def _table(peers: Mapping[str, Mapping[str, Any]], width: int, paint: Paint) -> list[str]:
     if not peers:
         return ["no peers"]
     columns = [
@@ -190,10 +195,13 @@ def _table(peers: Mapping[str, Mapping[str, Any]], paint: Paint) -> list[str]:
         for heading, keys, cell in _COLUMNS
         if all(key in peer for peer in peers.values() for key in keys)
     ]
-    rows = [("PEER", *(heading for heading, _ in columns))]
-    rows += [(name, *(cell(peer) for _, cell in columns)) for name, peer in peers.items()]
-    heading, *lines = _aligned(rows)
-    return [heading, *map(paint, (peer["state"] for peer in peers.values()), lines)]
+    while True:
+        rows = [("PEER", *(heading for heading, _ in columns))]
+        rows += [(name, *(cell(peer) for _, cell in columns)) for name, peer in peers.items()]
+        heading, *lines = _aligned(rows)
+        if len(columns) == 1 or max(map(len, (heading, *lines))) <= width:
+            return [heading, *map(paint, (peer["state"] for peer in peers.values()), lines)]
+        columns.pop()
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -206,9 +214,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _details(peer: Mapping[str, Any]) -> Iterator[str]:
     """What is not in the table, and is not zero."""
-    reason = peer.get("packet_size_reason")
-    if reason:
-        yield f"packet size: {printable(str(reason))}"
+    if peer.get("packet_size"):
+        reason = peer.get("packet_size_reason")
+        yield f"files of {size(peer['packet_size'])}" + (f" ({printable(str(reason))})" if reason else "")
     known = [(key, words) for key, words in _COUNTS.items() if key in peer]
     others = [(key, _words(key)) for key in peer if key not in _ELSEWHERE and key not in _COUNTS]
     for key, words in known + others:

@@ -84,13 +84,19 @@ class RunningTests(SynchronousTestCase):
         }
         reason = {"packet_size_reason": "the largest that still arrives", "low_water_of_peer": True}
         text = self.shown(changed(**news, **reason, parity={"even": 0, "odd": 2}, mood="fine\x07"))
-        self.assertRegex(text, r"OLDEST +WAITING +IN TRANSIT +RATE +PACKET\n")
-        self.assertRegex(text, r" 75 s +12 \(3.0 MiB\) +2 \(1.0 MiB\) +- +1.0 MiB\n")
+        self.assertRegex(text, r"OLDEST +WAITING +IN TRANSIT +RATE\n")
+        self.assertRegex(text, r" 75 s +12 \(3.0 MiB\) +2 \(1.0 MiB\) +-\n")
         joined = " ".join(text.split())
-        self.assertIn("packet size: the largest that still arrives", joined)
-        self.assertIn("64 MiB in transit limit", joined)
+        self.assertIn("files of 1.0 MiB (the largest that still arrives)", joined)
+        self.assertIn("64 MiB in transit at most", joined)
         self.assertIn("parity: 2 odd; mood: fine\\x07", joined)
         self.assertIn("low water of peer", joined)
+
+    def test_columns_that_have_no_room_are_left_out(self) -> None:
+        node = changed()
+        node["peers"] = {"x" * 63: node["peers"]["far"]}
+        self.assertIn("STATE  HEARD\n", self.shown(node))
+        self.assertIn("WAITING", self.shown(node, 120))
 
     def test_of_many_peers_only_those_in_trouble_have_details(self) -> None:
         node = changed(state="late")
@@ -127,14 +133,14 @@ class ProblemTests(SynchronousTestCase):
             ({"state": "down"}, "far is down: no files can be written for it"),
             (
                 {"state": "down", "heard": 7200.0},
-                "far is down: 12 records are not acknowledged; it was last heard 2 h ago",
+                "far is down: 12 records not acknowledged; it was last heard 2 h ago",
             ),
             ({"peer_full": True}, "far has no room: what is for it waits here"),
             ({"state": "stopped"}, "far is stopped: a copy of one of the two nodes runs beside it"),
             ({"state": "odd"}, "far is odd: see the log"),
             (
                 {"state": "late", "oldest_unacknowledged": 240.0},
-                "far is late: 12 records are not acknowledged, the oldest for 4 min; it was last heard 1.9 s",
+                "far is late: 12 records not acknowledged, the oldest for 4 min; it was last heard 1.9 s",
             ),
             ({"state": "late", "unacknowledged_records": 0}, "far is late: it was last heard 1.9 s ago"),
             ({"state": "late", "heard": None, "unacknowledged_records": 0}, "far is late: not heard"),
