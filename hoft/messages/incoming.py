@@ -65,7 +65,7 @@ CREDIT_URGENCY = 0
 """What is told of credit goes first: somebody may be waiting for it."""
 
 FETCHED = 16
-"""Records whose payload is not in memory that are read at once to find out what they are."""
+"""Records, or messages, whose payload is not in memory and that are read at once."""
 
 
 @implementer(IMessage)
@@ -243,10 +243,12 @@ class IncomingMessages:
         if whole is None:
             return
         self._counts["received"] += 1
-        self._ready.append(whole)
-        if len(self._ready) == 1 and len(piece.data) == piece.total and self._may_hand_up():
-            self._hand_up(self._ready.popleft(), piece.data)
-        self._hand_up_ready()
+        at_once = len(piece.data) == piece.total and not self._ready and not self._handing_up
+        if at_once and self._has_room(1, piece.total):
+            self._hand_up(whole, piece.data)
+        else:
+            self._ready.append(whole)
+            self._hand_up_ready()
 
     def _withdrawal(self, record: int, withdrawal: Withdrawal) -> None:
         if self._gathering.is_complete(withdrawal.message):
@@ -281,41 +283,54 @@ class IncomingMessages:
 
     # --- handing up
 
-    def _may_hand_up(self) -> bool:
-        """Whether there is a program, and the next message fits what it may have in hand."""
-        size = _in_memory(self._ready[0])
+    def _has_room(self, messages: int, size: int) -> bool:
+        """Whether there is a program, and it may have so many more, with so many bytes, in hand."""
         return (
             self._program is not None
             and not self._closed
-            and not self._handing_up
-            and self._in_hand < IN_HAND
+            and self._in_hand + messages <= IN_HAND
             and self._in_hand_bytes + size <= IN_HAND_BYTES
         )
 
     def _hand_up_ready(self) -> None:
-        if self._ready and self._may_hand_up():
+        if self._ready and not self._handing_up:
             self._handing_up = True
             Deferred.fromCoroutine(self._read_and_hand_up()).addErrback(self._broken)
 
     async def _read_and_hand_up(self) -> None:
+        most = FETCHED
         try:
-            while self._ready:
-                self._handing_up = False
-                if not self._may_hand_up():
-                    return
-                self._handing_up = True
-                message = self._ready.popleft()
-                size = _in_memory(message)
+            while batch := self._next_ready(most):
+                held = [message.holding(0, _in_memory(message)) for message in batch]
                 try:
-                    # Of one that is not handed up with its payload: whether it is still there.
-                    payloads = await self._link.read(message.holding(0, size))
+                    # Of one that is handed up without its payload: whether it is still there.
+                    payloads = iter(await self._link.read([one for records in held for one in records]))
                 except PayloadLost:
-                    self._gathering.forget(message)
+                    # It went with its log, or is damaged: look at each alone.
+                    if most > 1:
+                        self._ready.extendleft(reversed(batch))
+                    else:
+                        self._gathering.forget(batch[0])
+                        self._commit([*batch[0].records.values()], None)
+                    most = 1
                     continue
-                payload = b"".join(map(data_of, payloads)) if size == message.total else None
-                self._hand_up(message, payload)
+                for message, records in zip(batch, held, strict=True):
+                    data = b"".join(data_of(next(payloads)) for _ in records)
+                    self._hand_up(message, data if _in_memory(message) == message.total else None)
         finally:
             self._handing_up = False
+
+    def _next_ready(self, most: int) -> list[Gathered]:
+        """The next messages that there is room for: small ones together, C{most} at most."""
+        batch: list[Gathered] = []
+        size = 0
+        while self._ready and len(batch) < most:
+            more = size + _in_memory(self._ready[0])
+            if not self._has_room(len(batch) + 1, more) or (batch and more > MAX_WHOLE):
+                break
+            size = more
+            batch.append(self._ready.popleft())
+        return batch
 
     def _hand_up(self, gathered: Gathered, payload: bytes | None) -> None:
         assert self._program is not None

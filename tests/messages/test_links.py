@@ -291,6 +291,21 @@ class ConsumingTests(MessageCase):
             self.pair.advance(1)
         self.assertEqual({*heard.payloads}, {*payloads[:-1], None})
 
+    def test_one_that_is_gone_is_no_obstacle_to_others(self) -> None:
+        """As when our journal was restored while messages waited for the program."""
+        self.patch(incoming, "IN_HAND", 1)
+        self.far.heard.keep = True
+        self.near.tell(b"first", b"gone", b"last")
+        self.pair.advance(5)
+        [first] = self.far.heard.messages
+        rows = self.far.journal.transact(lambda t: t.execute("SELECT id FROM inbox ORDER BY id").fetchall())
+        _, gone, _ = self.pair.result(rows)
+        self.pair.result(self.far.link.commit(consume=gone))
+        self.pair.result(first.consume())
+        self.pair.advance(5)
+        self.assertEqual(self.far.heard.payloads, [b"first", b"last"])
+        self.assertEqual(self.far.messages.counters()["waiting_for_program"], 1)
+
 
 class CreditTests(MessageCase):
     """How much may wait at a peer, or on the way there; with a window of 1 MiB."""
