@@ -64,6 +64,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/installed-dev
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture
 
 docs: $(VENV)/installed-dev

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from attrs import evolve
 from twisted.internet.defer import succeed
 
 from hoft.protocols import log, log_writing
@@ -39,6 +40,32 @@ def ack_before_commit() -> AbstractContextManager[object]:
             self._acknowledged.add(number)
         self._answer_ready = bool(new) or self._answer_ready
         return new
+
+    return patch.object(Receiver, "accept", mutated)
+
+
+def ack_before_disk() -> AbstractContextManager[object]:
+    """A record is acknowledged once it is committed: a power cut loses it."""
+    committed = Receiver.committed
+
+    def mutated(self: Receiver, numbers: Iterable[int], now: float) -> None:
+        committed(self, numbers, now)
+        self.durable(self.to_sync(), now)
+
+    return patch.object(Receiver, "committed", mutated)
+
+
+def small_window() -> AbstractContextManager[object]:
+    """Only the latest sixteen numbers are remembered: what is late comes twice."""
+    accept = Receiver.accept
+
+    def mutated(self: Receiver, numbers: Iterable[int]) -> set[int]:
+        numbers = list(numbers)
+        latest = max((end for _, end in self._known), default=0)
+        for number in numbers:
+            if number <= latest - 16:
+                self._known.discard(number)
+        return accept(self, numbers)
 
     return patch.object(Receiver, "accept", mutated)
 
@@ -129,6 +156,21 @@ def no_mint() -> AbstractContextManager[object]:
     return patch.object(Synchronisation, "_knows_more", lambda self, seen: False)
 
 
+def forget_retired() -> AbstractContextManager[object]:
+    """That incarnations of the peer were given up is forgotten at each start."""
+    opened = log.open_log
+
+    def mutated(*arguments: Any, **rest: Any) -> log.Opened:
+        return evolve(opened(*arguments, **rest), retired=[])
+
+    return patch.object(log, "open_log", mutated)
+
+
+def alarm_changes_nothing() -> AbstractContextManager[object]:
+    """After a clone was noticed, and stopped, the log goes on in which both have written."""
+    return patch.object(log, "retire", lambda transaction, link, incarnations: None)
+
+
 def keep_suspects() -> AbstractContextManager[object]:
     """After a restore, what waited without a number in the copy is sent, though it may have been before."""
     begin = log.begin_all_logs
@@ -212,12 +254,16 @@ def rollback_told_too_soon() -> AbstractContextManager[object]:
 
 MUTANTS: Sequence[Mutant] = (
     ack_before_commit,
+    ack_before_disk,
+    small_window,
     give_up,
     no_timers,
     receipts_settle,
     truncation_accepted,
     adopt_without_echo,
     no_mint,
+    forget_retired,
+    alarm_changes_nothing,
     keep_suspects,
     keep_inbox,
     forget_received,

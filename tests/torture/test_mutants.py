@@ -12,11 +12,11 @@ from tests.torture.lifetime import live, plan_of
 from tests.torture.mutants import Mutant
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-SEEDS, MESSAGES = 300, 60
+SEEDS, MESSAGES = 500, 60
 
 
 class MutantTests(SynchronousTestCase):
-    """Each is caught within 300 lives."""
+    """Each is caught within 500 lives."""
 
     def assertCaught(self, mutant: Mutant) -> None:
         with mutant():
