@@ -7,14 +7,20 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
+import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
 
 from hoft.cli import main
 from tests.processes import PATIENCE, command, environment, hoft
 
 from .gateway import GatewayCase
 from .processes import wait_until
+from .services import SocketService, respond
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -116,3 +122,49 @@ class DoctorTests(GatewayCase):
         for node in gateway.nodes:
             [peer] = node.status()["peers"].values()
             self.assertEqual((peer["state"], peer["rollbacks"]), ("up", 0))
+
+
+class RestoredTests(GatewayCase):
+    def test_both_nodes_are_restored_from_a_backup_made_amid_a_call(self) -> None:
+        gateway = self.pair()
+        near = gateway.near
+        made: list[bytes] = []
+        gate = Event()
+
+        def pay(connection: socket.socket, head: bytes) -> None:
+            made.append(head.split(b"\r\n")[0])
+            gate.wait(20)
+            respond(connection)
+
+        service = SocketService(pay)
+        self.addCleanup(service.close)
+        self.addCleanup(gate.set)
+        gateway.route("pay", service.url)
+        gateway.start()
+        with ThreadPoolExecutor(1) as callers:
+            calling = callers.submit(near.call, "POST", "/svc/pay/", b"12 crowns")
+            wait_until(lambda: made, "the service is called")
+            for node in gateway.nodes:
+                shutil.copytree(node.folder, gateway.folder / f"{node.name} backup", ignore=_sockets)
+            code, _, err = run("restored", near.folder)
+            self.assertEqual(code, 2)
+            self.assertIn("stop it first", err)
+            gate.set()
+            self.assertEqual(calling.result(20).status, 200)
+        for node in gateway.nodes:
+            node.stop()
+            shutil.rmtree(node.folder)
+            (gateway.folder / f"{node.name} backup").rename(node.folder)
+            code, out, err = run("restored", node.folder)
+            self.assertEqual((code, err), (0, ""))
+            self.assertIn("the journal has a new incarnation", out)
+        gateway.start()
+        self.assertEqual(near.call("GET", "/svc/pay/again").status, 200)
+        gateway.await_quiet()
+        # The call of before, which the backup knows as begun, was not made once more.
+        self.assertEqual(made, [b"POST / HTTP/1.1", b"GET /again HTTP/1.1"])
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    """What L{shutil.copytree} cannot copy."""
+    return [name for name in names if (Path(folder) / name).is_socket()]
