@@ -318,12 +318,16 @@ class NodeTests(Command):
                         "psk": False,
                     }
                 ],
-                "routes": [{"name": "stock", "peer": "far", "url": "https://stock.example/api"}],
+                "routes": [
+                    {"name": "stock", "peer": "far", "url": "https://stock.example/api", "limits": {}}
+                ],
+                "callers": [],
                 "allowed": [
                     {"url": "http://127.0.0.1:8000", "peer": None, "private": False},
                     {"url": "http://wiki.lan", "peer": None, "private": True},
                 ],
                 "forwards": [],
+                "tcp": [],
             },
         )
 
