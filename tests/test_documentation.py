@@ -26,7 +26,7 @@ CARD = (
 
 PEERS = f'[peers.far]\ncard = "{CARD}"\n'
 
-_OTHERS = {"twisted/plugins/bucket_carrier.py"}
+_OTHERS = {"twisted/plugins/maildir_plugin.py"}
 """Files that a reader makes."""
 
 STORED = ROOT / "hoft.toml"

@@ -65,7 +65,10 @@ CREDIT_URGENCY = 0
 """What is told of credit goes first: somebody may be waiting for it."""
 
 FETCHED = 16
-"""Records, or messages, whose payload is not in memory and that are read at once."""
+"""Records whose payload is not in memory that are read at once to find out what they are."""
+
+READ_TOGETHER = 256
+"""Messages that wait for the program, and are read at once, as far as L{MAX_WHOLE} goes."""
 
 
 @implementer(IMessage)
@@ -298,7 +301,7 @@ class IncomingMessages:
             Deferred.fromCoroutine(self._read_and_hand_up()).addErrback(self._broken)
 
     async def _read_and_hand_up(self) -> None:
-        most = FETCHED
+        most = READ_TOGETHER
         try:
             while batch := self._next_ready(most):
                 held = [message.holding(0, _in_memory(message)) for message in batch]
