@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
@@ -55,7 +56,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def connectionMade(self) -> None:
         self._conversations.open.add(self)
         if len(self._conversations.open) > CONNECTIONS:
-            self._send({"error": f"{CONNECTIONS} others are asking already"})
+            self._send(_error(f"{CONNECTIONS} others are asking already"))
         else:
             self.setTimeout(QUESTION_TIME)
 
@@ -69,29 +70,25 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
         except (ValueError, RecursionError):
             question = None
         if not isinstance(question, dict):
-            self._send({"error": "a question is a JSON object on one line"})
+            self._send(_error("a question is a JSON object on one line"))
             return
         answer = self._answer = maybeDeferred(self._conversations.answer, question)
-        answer.addCallback(lambda value: {"answer": value}).addErrback(self._failed)
+        answer.addCallback(self._conversations.encode).addErrback(self._failed)
         answer.addCallback(self._send)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._asked = True
-        self._send({"error": f"a question has at most {LONGEST_QUESTION} bytes"})
+        self._send(_error(f"a question has at most {LONGEST_QUESTION} bytes"))
 
-    def _failed(self, failure: Failure) -> dict[str, Any]:
+    def _failed(self, failure: Failure) -> bytes:
         if failure.check(LocalError, CancelledError) is None:
             self._log.failure("A question could not be answered", failure)
-        return {"error": failure.getErrorMessage()}
+        return _error(failure.getErrorMessage())
 
-    def _send(self, answer: Mapping[str, Any]) -> None:
-        if self not in self._conversations.open:
-            return
-        line = json.dumps(answer).encode("ascii")
-        if len(line) >= LONGEST_ANSWER:
-            line = b'{"error": "the answer is too long"}'
-        self.sendLine(line)
-        self.transport.loseConnection()
+    def _send(self, line: bytes) -> None:
+        if self in self._conversations.open:
+            self.sendLine(line if len(line) < LONGEST_ANSWER else _error("the answer is too long"))
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._conversations.open.discard(self)
@@ -100,14 +97,28 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
             self._answer.cancel()
 
 
+def _encoded(answer: Any) -> bytes:
+    # Not dumps(), which is quicker, but lets no other thread run before it is done.
+    return "".join(json.JSONEncoder().iterencode(answer)).encode("ascii")
+
+
+def _error(message: str) -> bytes:
+    return json.dumps({"error": message}).encode("ascii")
+
+
 class _Conversations(Factory):
     """@ivar open: those there are now."""
 
     noisy = False
 
-    def __init__(self, answer: Answerer) -> None:
+    def __init__(self, reactor: Any, answer: Answerer) -> None:
         self.answer = answer
+        self._reactor = reactor
         self.open: set[_Conversation] = set()
+
+    def encode(self, answer: Any) -> Deferred[bytes]:
+        """The line that brings C{answer}; made on a thread, since that of a thousand peers takes 0.1 s."""
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _encoded, {"answer": answer})
 
     def buildProtocol(self, addr: IAddress | None) -> _Conversation:
         """See L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>}."""
@@ -124,7 +135,7 @@ class LocalServer:
     def __init__(self, reactor: Any, state: Path, answer: Answerer) -> None:
         self._reactor = reactor
         self._state = state
-        self._conversations = _Conversations(answer)
+        self._conversations = _Conversations(reactor, answer)
         self._address: SocketAddress | None = None
         self._port: IListeningPort | None = None
 

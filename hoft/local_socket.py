@@ -6,6 +6,9 @@ A connection is one question and one answer, each a JSON object on a line of its
     {"ask": "status"}
     {"answer": {...}}   or   {"error": "why there is none"}
 
+Who closes it before the answer has come, or its own half of it, does not wait for
+the answer any more.
+
 Whoever may use the state folder may ask (the folder has mode 0700, the socket 0600).
 L{hoft.local_server} is the other side.
 """

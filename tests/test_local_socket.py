@@ -40,8 +40,12 @@ class LocalSocketTests(TestCase):
     def asking(self, *arguments: Any, **details: Any) -> Deferred[Any]:
         return deferToThread(ask, *arguments, **details)
 
-    def sending(self, data: bytes) -> Deferred[bytes]:
-        """What comes back after exactly these bytes."""
+    def sending(self, data: bytes, ends: bool = False) -> Deferred[bytes]:
+        """
+        What comes back after exactly these bytes.
+
+        @param ends: nothing will follow them, which breaks off what was asked.
+        """
 
         def talk() -> bytes:
             address = SocketAddress(self.state)
@@ -50,7 +54,8 @@ class LocalSocketTests(TestCase):
                 connection.connect(address.path)
                 address.close()
                 connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
+                if ends:
+                    connection.shutdown(socket.SHUT_WR)
                 received = b""
                 while piece := connection.recv(65536):
                     received += piece
@@ -88,7 +93,7 @@ class LocalSocketTests(TestCase):
             self.assertEqual(list(json.loads(received)), ["error"], data[:20])
         received = yield self.sending(b'{"ask": "it"}\n{"ask": "again"}\n')
         self.assertEqual(received, b'{"answer": "well"}\n')
-        received = yield self.sending(b'{"ask": "it"}')
+        received = yield self.sending(b'{"ask": "it"}', ends=True)
         self.assertEqual(received, b"")
 
     @inlineCallbacks
