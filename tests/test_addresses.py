@@ -6,7 +6,14 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.addresses import check_endpoint, check_host_pattern, check_url
+from hoft.addresses import (
+    check_allowed,
+    check_endpoint,
+    check_host_pattern,
+    check_tcp_target,
+    check_url,
+    local_endpoint,
+)
 from hoft.errors import ConfigurationError
 
 
@@ -63,6 +70,60 @@ class EndpointTests(SynchronousTestCase):
         ):  # fmt: skip
             with self.assertRaises(ConfigurationError, msg=description):
                 check_endpoint("w", "k", description)
+
+
+class TcpTests(SynchronousTestCase):
+    def test_targets_are_a_host_and_a_port(self) -> None:
+        for target in ("h:1", "db.plant.lan:5432", "127.0.0.1:22", "[::1]:65535"):
+            self.assertEqual(check_tcp_target("w", "k", target), target)
+            self.assertEqual(check_allowed("w", "k", f"tcp://{target}/"), f"tcp://{target}")
+        self.assertEqual(check_allowed("w", "k", "http://h/a"), "http://h/a")
+
+    def test_other_targets_are_refused(self) -> None:
+        for target in (
+            "",
+            "h",
+            "h:",
+            ":22",
+            "h:0",
+            "h:65536",
+            "h:x",
+            "::1:22",
+            "[h]:22",
+            "u@h:22",
+            "h/a:22",
+            "h:22/a",
+        ):
+            for check, text in ((check_tcp_target, target), (check_allowed, f"tcp://{target}")):
+                with self.assertRaises(ConfigurationError, msg=text) as caught:
+                    check("w", "k", text)
+                self.assertNotIn("\n", str(caught.exception))
+
+    def test_where_to_listen_may_be_said_in_short(self) -> None:
+        for text, endpoint in (
+            ("2222", "tcp:2222:interface=127.0.0.1"),
+            ("localhost:2222", "tcp:2222:interface=127.0.0.1"),
+            ("127.0.0.5:2222", "tcp:2222:interface=127.0.0.5"),
+            ("[::1]:2222", r"tcp6:2222:interface=\:\:1"),
+            ("unix:/run/x.sock", "unix:/run/x.sock"),
+            ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.1"),
+        ):
+            self.assertEqual(local_endpoint("w", "k", text), endpoint)
+            serverFromString(reactor, endpoint)
+
+    def test_others_never_reach_it(self) -> None:
+        for text in (
+            "0.0.0.0:2222",
+            "*:2222",
+            ":65536",
+            "192.0.2.1:22",
+            "[::]:22",
+            "host:22",
+            "tcp:2222",
+            "",
+        ):
+            with self.assertRaises(ConfigurationError, msg=text):
+                local_endpoint("w", "k", text)
 
 
 class HostPatternTests(SynchronousTestCase):

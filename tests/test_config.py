@@ -10,7 +10,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import config
-from hoft.config import Allow, Config, Forward, Peer, Route
+from hoft.config import Allow, Config, Forward, Peer, Route, TcpForward
 from hoft.errors import ConfigurationError
 from hoft.identity import Identity
 
@@ -57,9 +57,17 @@ url = "https://stock.example"
 url = "http://wiki.lan"
 private = true
 
+[[allow]]
+url = "tcp://[::1]:22/"
+
 [[forward]]
 match = "*.example"
 peer = "plant"
+
+[[tcp]]
+listen = "unix:/run/ssh.sock"
+peer = "plant"
+to = "ssh.lan:22"
 """
 
 
@@ -88,8 +96,10 @@ class FileTests(SynchronousTestCase):
                     Allow("http://127.0.0.1:8000/v1", "far"),
                     Allow("https://stock.example"),
                     Allow("http://wiki.lan", private=True),
+                    Allow("tcp://[::1]:22"),
                 ),
                 forwards=(Forward("*.example", "plant"),),
+                tcp=(TcpForward("unix:/run/ssh.sock", "plant", "ssh.lan:22"),),
             ),
         )
 
@@ -218,6 +228,42 @@ class FileTests(SynchronousTestCase):
             ('"3 MiB"', 3 << 20), ('"1 GB"', 10**9), ('"1TiB"', 1 << 40),
         ):  # fmt: skip
             self.assertEqual(config.parse(f'name = "n"\nspool = {written}', FILE).spool, size, written)
+
+
+class TrafficTests(SynchronousTestCase):
+    """How much may be under way."""
+
+    CARD = '[peers.far]\ncard = "hoft-card:far:f976ca22-a976-4b00-a215-f62e3b9438ac:' + (
+        'vJXrKYzootqcMn2xqg-doGA7FpaXbJ0JOWb6kaOAFzE:fd8d15cb7e"\n'
+    )
+
+    def traffic(self, node: str = "", peer: str = "") -> config.Traffic:
+        [found] = config.parse(f'name = "n"\n{node}\n{self.CARD}{peer}', FILE).peers
+        return found.traffic
+
+    def test_defaults(self) -> None:
+        """No limits but those that keep a folder and a disk in order."""
+        self.assertEqual(self.traffic(), config.Traffic())
+
+    def test_for_all_and_for_one(self) -> None:
+        """What a peer's table does not say is as at the top."""
+        traffic = self.traffic(
+            'bytes_per_second = "1 MB"\nlargest_file = "10 MB"',
+            'largest_file = "1 MB"\nfiles_in_transit = 20',
+        )
+        self.assertEqual(traffic.bytes_per_second, 1_000_000)
+        self.assertEqual((traffic.largest_file, traffic.files_in_transit), (1_000_000, 20))
+
+    def test_out_of_range(self) -> None:
+        """One clear line."""
+        for line, wanted in (
+            ('largest_file = "1 GB"', "500000000"),
+            ("largest_file = 1000", "131072"),
+            ('padding = "1 MiB"', "65536"),
+            ("files_in_transit = 0", "above 0"),
+        ):
+            error = self.assertRaises(ConfigurationError, self.traffic, peer=line)
+            self.assertIn(wanted, str(error))
 
 
 class CommandLineTests(SynchronousTestCase):

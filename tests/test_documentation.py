@@ -127,6 +127,14 @@ class Examples(SynchronousTestCase):
         """Two programs that send each other messages, over a careless mirror."""
         self.follow("docs/how-to-messages.rst")
 
+    def test_tcp(self) -> None:
+        """A port that leads to a service behind the peer."""
+        self.follow("docs/how-to-tcp.rst")
+
+    def test_endpoints(self) -> None:
+        """Two programs that speak AMP."""
+        self.follow("docs/how-to-endpoints.rst")
+
     def test_commandLine(self) -> None:
         """The reference shows each command's help."""
         self.follow("docs/reference-command-line.rst")
@@ -224,6 +232,7 @@ class ConfigurationReference(SynchronousTestCase):
             ("refresh_token", f'token_url = "http://a/"\n{secret}'),
         ):
             keys |= self._keys("credentials", f'[credentials.a]\nkind = "{kind}"\n{rest}zzz = 1\n')
+        keys |= self._keys("tcp", f'{PEERS}[[tcp]]\nlisten = "unix:/s"\npeer = "far"\nto = "h:1"\nzzz = 1\n')
         keys |= self._keys("forward", f'{PEERS}[[forward]]\nmatch = "*"\npeer = "far"\nzzz = 1\n')
         self.assertEqual(set(self.described), keys)
 

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import config, editing
-from hoft.config import Allow, Peer, Route
+from hoft.config import Allow, Peer, Route, TcpForward
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Identity
 
@@ -130,15 +130,32 @@ class EditingTests(SynchronousTestCase):
         self.write('default_peer = "old"\n' + HANDMADE.format(card=FAR))
         editing.allow(self.path, "http://a", "old")
         editing.allow(self.path, "http://b")
+        editing.forward(self.path, "unix:/run/ssh", "old", "h:22")
         self.assertEqual(
             editing.untrust(self.path, "old"),
-            ["route stock", "allow http://a", "forward *.example", "default_peer"],
+            ["route stock", "allow http://a", "forward *.example", "tcp unix:/run/ssh", "default_peer"],
         )
         current = self.read()
         self.assertEqual(
             (current.peers, current.routes, current.forwards, current.default_peer), ((), (), (), None)
         )
         self.assertEqual(current.allowed, (Allow("http://b"),))
+
+    def test_a_port_is_forwarded_to_one_place_until_that_is_taken_back(self) -> None:
+        editing.trust(self.path, "far", FAR)
+        ssh, web = "tcp:2222:interface=127.0.0.1", "tcp:8081:interface=127.0.0.1"
+        self.assertTrue(editing.forward(self.path, ssh, "far", "h:22"))
+        self.assertTrue(editing.forward(self.path, web, "far", "h:80"))
+        self.assertTrue(editing.forward(self.path, ssh, "far", "[::1]:22"))
+        self.assertFalse(editing.forward(self.path, ssh, "far", "[::1]:22"))
+        self.assertEqual(
+            self.read().tcp, (TcpForward(ssh, "far", "[::1]:22"), TcpForward(web, "far", "h:80"))
+        )
+        editing.unforward(self.path, ssh)
+        with self.assertRaisesRegex(ConfigurationError, "nothing listens at tcp:2222.*one of tcp:8081"):
+            editing.unforward(self.path, ssh)
+        editing.unforward(self.path, web)
+        self.assertEqual(self.read().tcp, ())
 
     def test_files_written_with_inline_tables_are_edited_too(self) -> None:
         self.write(f'name = "n"\nallow = [{{url = "http://a"}}]\npeers = {{ far = {{ card = "{FAR}" }} }}\n')
