@@ -39,6 +39,20 @@ SUITES = ("box", "authenticated", "checksum")
 
 
 @frozen
+class Traffic:
+    """How much may be under way to a peer."""
+
+    bytes_per_second: int = 0
+    """0 is no limit."""
+    files_in_transit: int = 1000
+    bytes_in_transit: int = 0
+    """0: as much as the carrier needs."""
+    largest_file: int = 500_000_000
+    padding: int = 0
+    """Bytes after the end of each file that do not matter."""
+
+
+@frozen
 class Peer:
     """Another node, known by its card."""
 
@@ -51,6 +65,7 @@ class Peer:
     suite: str = SUITES[0]
     psk_file: Path | None = None
     """Where the secret is that it shares with us; see L{hoft.identity.load_psk}."""
+    traffic: Traffic = Traffic()
 
 
 @frozen
@@ -196,7 +211,8 @@ def parse(text: str, path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(str(path), "", str(error), "TOML, https://toml.io") from None
     top = Table(str(path), "", values)
-    peers = top.named("peers", lambda table: _peer(table, path.absolute().parent))
+    traffic = _traffic(top, Traffic())
+    peers = top.named("peers", lambda table: _peer(table, path.absolute().parent, traffic))
     _check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
@@ -407,7 +423,18 @@ def _command_line_peers(texts: Iterable[str]) -> tuple[Peer, ...]:
     return tuple(peers)
 
 
-def _peer(table: Table, folder: Path) -> Peer:
+def _traffic(table: Table, default: Traffic) -> Traffic:
+    """The keys of a peer; what is not said is as for the node."""
+    return Traffic(
+        bytes_per_second=table.size("bytes_per_second", default.bytes_per_second),
+        files_in_transit=table.count("files_in_transit") or default.files_in_transit,
+        bytes_in_transit=table.size("bytes_in_transit", default.bytes_in_transit),
+        largest_file=table.size("largest_file", default.largest_file, 128 << 10, 500_000_000),
+        padding=table.size("padding", default.padding, most=64 << 10),
+    )
+
+
+def _peer(table: Table, folder: Path, traffic: Traffic) -> Peer:
     card = _card(table, "card")
     older = _card(table, "older_card") if table.text("older_card", "") else None
     if older is not None and (older.uuid != card.uuid or older.public_key == card.public_key):
@@ -423,7 +450,7 @@ def _peer(table: Table, folder: Path) -> Peer:
             psk_file = folder / psk_path(text)
         except IdentityError as error:
             raise ConfigurationError(where, key, str(error), "a path") from None
-    return Peer(table.own_name, card, older, suite, psk_file)
+    return Peer(table.own_name, card, older, suite, psk_file, _traffic(table, traffic))
 
 
 def _caller(table: Table) -> Caller:

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
 from hoft.channels import Channels
-from hoft.config import COMMAND_LINE, Config, Peer
+from hoft.config import COMMAND_LINE, Config, Peer, Traffic
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, LinkState
@@ -36,6 +36,7 @@ from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
+from hoft.protocols.pacing import Limits as TransitLimits
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
@@ -192,7 +193,7 @@ class Node(Service):
             clock=time.monotonic,
             entropy=os.urandom,
             wall_clock=time.time,
-            settings=Settings(heartbeat=config.heartbeat),
+            settings=_settings(config.heartbeat, Traffic()),
             compressor=Compressor() if config.compress else None,
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
@@ -264,7 +265,8 @@ class Node(Service):
 
     async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
         """A link that is known to the router, but does not write yet."""
-        link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels)
+        settings = _settings(self._config.heartbeat, peer.traffic)
+        link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels, settings)
         await link.open()
         await self._egress.attach(link)
         await self._messages.attach(link)
@@ -450,6 +452,13 @@ def _shown(address: IAddress) -> str:
 def _where(config: Config) -> str:
     """What L{ConfigurationError.where} says of it."""
     return str(config.path or COMMAND_LINE)
+
+
+def _settings(heartbeat: float, traffic: Traffic) -> Settings:
+    limits = TransitLimits(traffic.bytes_per_second, traffic.files_in_transit, traffic.bytes_in_transit)
+    return Settings(
+        packet_size=traffic.largest_file, heartbeat=heartbeat, limits=limits, padding=traffic.padding
+    )
 
 
 def _limits(config: Config) -> Limits:

@@ -170,21 +170,23 @@ class Table:
             raise self._wrong(key, value, "a whole number above 0, or nothing for no limit")
         return value
 
-    def size(self, key: str, default: int) -> int:
+    def size(self, key: str, default: int, least: int = 0, most: int = (1 << 63) - 1) -> int:
         """Bytes: a number, or a text such as C{"512 MiB"}."""
         value = self._take(key)
-        wanted = 'bytes, as a number or as "512 MiB" or "4 GB"'
         if value is None:
             return default
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
-            return value
+        size = value if isinstance(value, int) and not isinstance(value, bool) else -1
         match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match is None:
-            raise self._wrong(key, value, wanted)
-        unit = match[2].upper()
-        base = 1024 if unit.endswith("I") else 1000
-        power = " KMGT".index(unit[0]) if unit else 0
-        return int(match[1]) * int(base**power)
+        if match is not None:
+            unit = match[2].upper()
+            base = 1024 if unit.endswith("I") else 1000
+            power = " KMGT".index(unit[0]) if unit else 0
+            size = int(match[1]) * int(base**power)
+        elif size < 0:
+            raise self._wrong(key, value, 'bytes, as a number or as "512 MiB" or "4 GB"')
+        if not least <= size <= most:
+            raise self._wrong(key, value, f"from {least} to {most} bytes")
+        return size
 
     def named(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...]:
         """What C{read} makes of each table C{[key.NAME]}."""

@@ -57,6 +57,12 @@ from hoft.protocols.withdrawing import Withdrawals
 T = TypeVar("T")
 
 
+ESTIMATES_EVERY = 600.0
+"""Seconds between notes in the journal of what was learned of the carrier."""
+ESTIMATES_RECEIPTS = 64
+"""And only if so much more is known."""
+
+
 @implementer(ILink)
 class Link:
     """
@@ -111,6 +117,8 @@ class Link:
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
+        self._estimates_at = 0.0
+        self._estimates_of = 0
         self.counters = {
             "records_sent": 0,
             "records_acknowledged": 0,
@@ -151,6 +159,7 @@ class Link:
                 retired=opened.retired,
                 boots=opened.boots,
                 received=opened.received,
+                estimates=opened.estimates,
             ),
             entropy=parts.entropy,
             packet_numbers=parts.packet_numbers[self.peer],
@@ -161,7 +170,8 @@ class Link:
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
-        self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
+        self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport, self._settings)
+        self.engine.sender.restrict(transport.max_file, transport.max_files)
         self.pump()
 
     def rekey(self, suites: Sequence[Suite]) -> None:
@@ -521,6 +531,19 @@ class Link:
             self._update_state()
             changes = next_change(self.engine, self.state, now)
             self._alarm.set(min(self._next_deadline(now), changes), now)
+            self._keep_estimates(now)
+
+    def _keep_estimates(self, now: float) -> None:
+        """Now and then: the next process is to begin with what was learned of the carrier."""
+        receipts = self.engine.sender.cost.receipts
+        if now < self._estimates_at or receipts - self._estimates_of < ESTIMATES_RECEIPTS:
+            return
+        estimates = self.engine.estimates()
+        if estimates is not None:
+            self._estimates_at = now + ESTIMATES_EVERY
+            self._estimates_of = receipts
+            done = self._journal.transact(partial(log.keep_estimates, link=self._link, estimates=estimates))
+            done.addErrback(self._lost, "what was learned of the carrier is not kept")
 
     def _remove(self, names: Sequence[str]) -> None:
         if self._publisher is not None:

@@ -62,7 +62,7 @@ def status_of(engine: Replication, now: float) -> dict[str, Any]:
         "bytes_in_transit": sender.bytes_in_transit(),
         "files_in_transit_limit": sender.pace.files(),
         "bytes_in_transit_limit": sender.most_bytes(),
-        "bytes_per_second_limit": sender.limits.bytes_per_second or None,
+        "bytes_per_second_limit": sender.pace.limits.bytes_per_second or None,
         "unacknowledged_records": sender.unacknowledged(),
         "held_records": sender.held(),
         "peer_full": sender.peer_full,

@@ -25,6 +25,7 @@ from typing import Any
 from attrs import frozen
 
 from hoft.interfaces import ITransaction
+from hoft.protocols.estimates import Estimates
 from hoft.protocols.journal import Transaction
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.schema import Schema
@@ -47,7 +48,8 @@ SCHEMA = Schema(
                 received BLOB NOT NULL DEFAULT x'',
                 rolled_back INTEGER NOT NULL DEFAULT 0,
                 last_outbox INTEGER NOT NULL DEFAULT 0,
-                last_inbox INTEGER NOT NULL DEFAULT 0
+                last_inbox INTEGER NOT NULL DEFAULT 0,
+                estimates BLOB
             )""",
             """CREATE TABLE retired (
                 link INTEGER NOT NULL REFERENCES link,
@@ -131,6 +133,7 @@ class Opened:
     retired: Sequence[int]
     boots: Sequence[int]
     received: RangeSet
+    estimates: Estimates | None
     outbox: Sequence[Queued]
     inbox: Sequence[Held]
 
@@ -180,11 +183,12 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     transaction.execute("INSERT INTO boot (boot) VALUES (?) ON CONFLICT DO NOTHING", (word(boot),))
     transaction.execute("DELETE FROM boot WHERE number <= (SELECT max(number) FROM boot) - ?", (BOOTS,))
     transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
-    link, generation, clock, incarnation, peer_clock, peer_boot, received, rolled_back = transaction.execute(
-        "SELECT id, generation, clock, peer_incarnation, peer_clock, peer_boot, received, rolled_back"
-        " FROM link WHERE peer = ?",
+    row = transaction.execute(
+        "SELECT id, generation, clock, peer_incarnation, peer_clock, peer_boot, received, rolled_back,"
+        " estimates FROM link WHERE peer = ?",
         (peer,),
     ).fetchone()
+    link, generation, clock, incarnation, peer_clock, peer_boot, received, rolled_back, estimates = row
     retired = transaction.execute("SELECT incarnation FROM retired WHERE link = ?", (link,)).fetchall()
     inbox = transaction.execute(
         "SELECT id, channel, size, location FROM inbox WHERE id BETWEEN ? AND ? ORDER BY id", ids_of(link)
@@ -200,6 +204,7 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
         boots=[_number(one) for (one,) in transaction.execute("SELECT boot FROM boot").fetchall()],
         retired=[_number(word) for (word,) in retired],
         received=decode_received(received),
+        estimates=None if estimates is None else Estimates.decode(estimates),
         outbox=_outbox(transaction, link),
         inbox=[Held(id, channel, size, Location.parse(location)) for id, channel, size, location in inbox],
     )
@@ -310,6 +315,11 @@ def begin_all_logs(transaction: Transaction, restored: Mapping[int, int]) -> dic
         ).fetchone()
         begun[peer] = Adopted(generation, clock, dropped, _outbox(transaction, link), last)
     return begun
+
+
+def keep_estimates(transaction: Transaction, link: int, estimates: Estimates) -> None:
+    """For the next process."""
+    transaction.execute("UPDATE link SET estimates = ? WHERE id = ?", (estimates.encode(), link))
 
 
 def rollback_told(transaction: Transaction, link: int) -> None:

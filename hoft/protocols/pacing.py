@@ -150,6 +150,7 @@ class Limits:
     files_in_transit: int = 1000
     """Written, and not known to have arrived."""
     bytes_in_transit: int = 0
+    """0: what the carrier brings in two round trips, 64 MiB at least."""
 
 
 class Pace:
@@ -157,11 +158,12 @@ class Pace:
     When the next file may be written.
 
     @ivar not_before: seconds on the clock of C{now}; a file with records waits for that.
+    @ivar limits: what the user, or the carrier, allows.
     """
 
     def __init__(self, limits: Limits, cost: CarrierCost) -> None:
         self.not_before = float("-inf")
-        self._limits = limits
+        self.limits = limits
         self._cost = cost
         self._files = 0
 
@@ -171,7 +173,7 @@ class Pace:
 
         @param round_trip: seconds, as far as that is known.
         """
-        allowed = self._limits.bytes_per_second
+        allowed = self.limits.bytes_per_second
         wait = self._cost.cost.wait(length)
         if wait:
             self._files += 1
@@ -200,4 +202,4 @@ class Pace:
     def files(self) -> int:
         """How many may be under way."""
         known = FIRST_FILES + self._cost.receipts
-        return min(self._limits.files_in_transit, known) if known < KNOWN else self._limits.files_in_transit
+        return min(self.limits.files_in_transit, known) if known < KNOWN else self.limits.files_in_transit

@@ -43,6 +43,8 @@ class PacketJob:
     boot: int
     stride: int
     hedge: bytes
+    padding: int = 0
+    """Bytes after the end of the packet."""
     control: bytes = field(init=False, repr=False)
 
     @control.default
@@ -52,7 +54,8 @@ class PacketJob:
     @property
     def length(self) -> int:
         """Bytes of the file."""
-        return packet_length(len(self.control), self._sizes(), self.suite.number, self.stride)
+        length = packet_length(len(self.control), self._sizes(), self.suite.number, self.stride)
+        return length + self.padding
 
     def _sizes(self) -> list[list[int]]:
         return [[payload.size for payload in frame] for frame in self.frames]
@@ -113,7 +116,8 @@ def write_packet(
                 file.write(sealed)
             else:
                 gathered += sealed
-        file.write(gathered + packet.end())
+        # No zeros: those count as not arrived.
+        file.write(gathered + packet.end() + b"\xff" * job.padding)
         file.finish()
     except BaseException:
         file.abandon()

@@ -19,7 +19,7 @@ from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packet_writing import PacketJob, write_packet
-from hoft.protocols.replication import PacketPlan, Replication
+from hoft.protocols.replication import PacketPlan, Replication, Settings
 
 CONTROL_FILES = 4
 """Files without records that may lie in the folder, for each peer."""
@@ -40,7 +40,13 @@ class Publisher:
     _log = Logger()
 
     def __init__(
-        self, parts: NodeParts, peer: UUID, name: str, keys: Keyring, transport: IFileTransport
+        self,
+        parts: NodeParts,
+        peer: UUID,
+        name: str,
+        keys: Keyring,
+        transport: IFileTransport,
+        settings: Settings,
     ) -> None:
         """@param name: what the configuration calls the peer."""
         self.busy = False
@@ -51,6 +57,7 @@ class Publisher:
         self._name = name
         self._keys = keys
         self._transport = transport
+        self._settings = settings
         self._retry: float | None = None
         self._control_files: list[str] = []
         self._closed = False
@@ -78,8 +85,9 @@ class Publisher:
             sender=parts.node.bytes,
             recipient=self._peer.bytes,
             boot=parts.boot,
-            stride=parts.settings.stride,
+            stride=self._settings.stride,
             hedge=parts.wall_clock().hex().encode(),
+            padding=self._settings.padding,
         )
         engine.sending(plan, job.length, now)
         sender = engine.sender

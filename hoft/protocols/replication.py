@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from attrs import field, frozen
 
 from hoft.protocols.control import Control
-from hoft.protocols.pacing import Limits
+from hoft.protocols.estimates import Estimates
+from hoft.protocols.pacing import CarrierCost, Cost, Limits
 from hoft.protocols.packets import Header
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
 from hoft.protocols.sending import Acknowledged, Sender
-from hoft.protocols.sizing import LARGEST, PacketSizes
+from hoft.protocols.sizing import LARGEST, SMALLEST, START, PacketSizes
 from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
@@ -47,6 +48,8 @@ class Settings:
     """After so long a silence the peer is asked whether it is there; 0 is never."""
     limits: Limits = field(factory=Limits)
     """What the user allows."""
+    padding: int = 0
+    """Bytes after the end of each packet, for carriers that lose a few there."""
 
 
 @frozen
@@ -61,6 +64,7 @@ class LogState:
     boots: Sequence[int]
     """This node's, so far."""
     received: RangeSet
+    estimates: Estimates | None = None
 
 
 @frozen
@@ -83,6 +87,15 @@ class PacketPlan:
     echo: int
     control: Control
     frames: Sequence[Sequence[OutgoingRecord]]
+
+
+def _sizes(settings: Settings, known: Estimates | None) -> tuple[int, int]:
+    """The largest size of a packet, and that to begin with."""
+    largest, allowed = settings.packet_size, int(settings.limits.bytes_per_second)
+    if allowed:
+        # Else one file would use up the allowance for long, whatever comes after it.
+        largest = min(largest, max(allowed, SMALLEST))
+    return largest, START if known is None else known.packet_size
 
 
 class Replication:
@@ -110,9 +123,13 @@ class Replication:
         """
         self._settings = settings
         self.boot = boot
-        self.round_trips = RoundTrips(settings.timing)
+        known = log.estimates
+        self.round_trips = RoundTrips(settings.timing, known)
         self.sender = Sender(
-            self.round_trips, sizes=PacketSizes(settings.packet_size), limits=settings.limits
+            self.round_trips,
+            PacketSizes(*_sizes(settings, known)),
+            CarrierCost(None if known is None else Cost(known.per_file, known.per_byte)),
+            settings.limits,
         )
         self.receiver = Receiver(self.round_trips, log.received)
         self.synchronisation = Synchronisation(
@@ -136,6 +153,21 @@ class Replication:
         self._unanswered_heartbeats = 0
         self._heartbeat_from = now
         self.last_heard: float | None = None
+
+    def estimates(self) -> Estimates | None:
+        """What is worth keeping for the next process; None before anything is known."""
+        trips, sender = self.round_trips, self.sender
+        if trips.smoothed is None:
+            return None
+        cost = sender.cost.cost
+        return Estimates(
+            smoothed=trips.smoothed,
+            variation=trips.variation,
+            slowest=trips.slowest,
+            per_file=cost.per_file,
+            per_byte=cost.per_byte,
+            packet_size=sender.sizes.current,
+        )
 
     @property
     def synchronised(self) -> bool:

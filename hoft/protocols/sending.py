@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from hoft.protocols.control import Receipt
 from hoft.protocols.flight import Flight, Packet, Sending
@@ -36,6 +36,9 @@ INITIAL_LIMIT = 1024
 
 PROBE_FILES = 4
 """Unanswered probes that may lie in the folder."""
+
+RESERVED_FILES = 8
+"""Of those that a carrier lets lie there, for probes and files without records."""
 
 
 @frozen
@@ -69,8 +72,7 @@ class Sender:
     ) -> None:
         self.sizes = PacketSizes() if sizes is None else sizes
         self.cost = CarrierCost() if cost is None else cost
-        self.limits = Limits() if limits is None else limits
-        self.pace = Pace(self.limits, self.cost)
+        self.pace = Pace(Limits() if limits is None else limits, self.cost)
         self._round_trips = round_trips
         self._records: dict[int, OutgoingRecord] = {}
         self._highest = 0
@@ -97,7 +99,7 @@ class Sender:
 
     def successor(self) -> Sender:
         """The sender of a new log, which goes on counting."""
-        new = Sender(self._round_trips, self.sizes, self.cost, self.limits)
+        new = Sender(self._round_trips, self.sizes, self.cost)
         new.pace = self.pace
         new.retransmitted = self.retransmitted
         new.lost_packets = self.lost_packets
@@ -105,6 +107,20 @@ class Sender:
         new.spurious_bytes = self.spurious_bytes
         new.cut_packets = self.cut_packets
         return new
+
+    def restrict(self, largest: int | None, files: int | None) -> None:
+        """
+        The carrier passes no more than this.
+
+        @param largest: bytes of a file.
+        @param files: how many may lie there.
+        """
+        if largest is not None and largest < self.sizes.largest:
+            self.sizes = PacketSizes(largest, self.sizes.current)
+        if files is not None:
+            limits = self.pace.limits
+            most = min(max(files - RESERVED_FILES, 1), limits.files_in_transit)
+            self.pace.limits = evolve(limits, files_in_transit=most)
 
     def give_up(self) -> list[str]:
         """The log is replaced: names of our files, which are of no use any more."""
@@ -161,7 +177,9 @@ class Sender:
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""
-        return self.limits.bytes_in_transit or max(IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip())
+        return self.pace.limits.bytes_in_transit or max(
+            IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip()
+        )
 
     def take(self, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
         """

@@ -65,6 +65,11 @@ class PacketSizes:
         return len(self._sizes) - 1
 
     @property
+    def largest(self) -> int:
+        """No file is to be longer."""
+        return self._sizes[-1]
+
+    @property
     def current(self) -> int:
         """Bytes of a file, about."""
         return self._sizes[self._at]

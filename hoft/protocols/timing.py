@@ -16,6 +16,8 @@ from collections import deque
 
 from attrs import frozen
 
+from hoft.protocols.estimates import Estimates
+
 SAMPLES = 256
 PATIENCE = 4
 """Unanswered probes before the waits between them grow."""
@@ -49,7 +51,8 @@ class TimingSettings:
 class RoundTrips:
     """Round trip times of one link and the waits that follow from them."""
 
-    def __init__(self, settings: TimingSettings) -> None:
+    def __init__(self, settings: TimingSettings, known: Estimates | None = None) -> None:
+        """@param known: from an earlier process."""
         self._settings = settings
         self._recent: deque[float] = deque()
         self._sorted: list[float] = []
@@ -63,6 +66,12 @@ class RoundTrips:
         self.variation = 0.0
         self.lowest: float | None = None
         """The shortest round trip, with nothing waiting; it rises slowly where none is as short any more."""
+        if known is not None:
+            self.smoothed = known.smoothed
+            self.variation = known.variation
+            self._recent.append(known.slowest)
+            self._sorted.append(known.slowest)
+            self._estimate()
 
     def answered_within(self, seconds: float) -> None:
         """
@@ -118,10 +127,14 @@ class RoundTrips:
         self._reordering = min(self._reordering * REORDERING_STEP, REORDERING_MOST)
         self._estimate()
 
+    @property
+    def slowest(self) -> float:
+        """Seconds: all but one in a hundred of the recent round trips were as short."""
+        return self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
+
     def _estimate(self) -> None:
         if self.smoothed is not None:
-            slowest = self._sorted[min(len(self._sorted) - 1, (len(self._sorted) * 99) // 100)]
-            wait = max(self.smoothed + 4 * self.variation, 1.125 * slowest) * self._reordering
+            wait = max(self.smoothed + 4 * self.variation, 1.125 * self.slowest) * self._reordering
             self._wait = wait + max(self.ack_delay(), 2 * self._hold)
 
     def timeout(self, size: int = 0) -> float:

@@ -90,6 +90,8 @@ class FailingTransport:
         self.tries: list[float] = []
         self.clock: Callable[[], float] = lambda: 0.0
         self.removed: list[str] = []
+        self.max_file: int | None = None
+        self.max_files: int | None = None
 
     def create(self) -> IFileWriter:
         self.tries.append(self.clock())
@@ -145,7 +147,7 @@ class Node:
             clock=pair.clock.seconds,
             entropy=pair.random.randbytes,
             wall_clock=pair.clock.seconds,
-            settings=SETTINGS,
+            settings=pair.settings,
             outboxes_at_start=pair.result(self.journal.transact(log.last_outbox_ids)),
             compressor=Compressor(),
         )
@@ -165,6 +167,7 @@ class Node:
         self.router.add(self.link)
         self.transport = FailingTransport(self.carrier.transport(peer.uuid))
         self.transport.clock = pair.clock.seconds
+        self.transport.max_file, self.transport.max_files = pair.max_file, pair.max_files
         self.link.makeConnection(self.transport)
 
     def receiver(self) -> IRecordReceiver:
@@ -200,6 +203,8 @@ class Pair:
     Two nodes, near and far.
 
     @ivar deliver: what becomes of each file; see L{MemoryFolder}.
+    @ivar settings: of links that are opened from now on.
+    @ivar max_file: what their carrier says of itself; so C{max_files}.
     @ivar crossed: all files ever published: sender, name, content.
     """
 
@@ -209,6 +214,9 @@ class Pair:
         self.random = Random(seed)
         self.clock = HeapClock()
         self.deliver = unchanged
+        self.settings = SETTINGS
+        self.max_file: int | None = None
+        self.max_files: int | None = None
         self.crossed: list[tuple[UUID, str, bytes]] = []
         self.folder = MemoryFolder(self.clock, self._deliver)
         self.near, self.far = kind(self, "near"), kind(self, "far")

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import ILink, ITransaction, LinkState, Outgoing
+from hoft.protocols.link_state import DOWN_AFTER
+from hoft.protocols.pacing import Limits
 from hoft.protocols.packets import Header
 from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
 from hoft.protocols.sending import PROBE_FILES
 from hoft.transports.memory import unchanged
-from tests.protocols.nodes import Pair, lost
+from tests.protocols.nodes import SETTINGS, Pair, lost
 
 
 class LinkTestCase(SynchronousTestCase):
@@ -377,6 +380,95 @@ class CarrierTests(LinkTestCase):
         self.assertLessEqual(len(self.pair.folder.inbox(self.far.uuid)), 0)
         self.assertLessEqual(len(self.pair.folder.inbox(self.near.uuid)), 0)
         self.assertEqual(self.pair.clock.getDelayedCalls(), [])
+
+
+class CarrierLimitTests(SynchronousTestCase):
+    """What the carrier or the user allows."""
+
+    def _sent(self, pair: Pair, count: int, size: int = 60_000) -> list[int]:
+        """The lengths of near's files for so many records."""
+        before = len(pair.crossed)
+        pair.near.send(*[bytes(size)] * count)
+        pair.advance(20)
+        return [len(data) for sender, _, data in pair.crossed[before:] if sender == pair.near.uuid]
+
+    def test_short_files(self) -> None:
+        """No file is longer than the carrier passes."""
+        pair = Pair(self)
+        pair.max_file = 200_000
+        pair.start()
+        lengths = self._sent(pair, 40)
+        self.assertLessEqual(max(lengths), 200_000)
+        self.assertGreater(max(lengths), 120_000)
+        self.assertEqual(len(pair.far.program.payloads), 40)
+
+    def test_few_files(self) -> None:
+        """No more of ours lie there than the carrier bears, though none is read."""
+        pair = Pair(self)
+        pair.max_files = 12
+        pair.start()
+        pair.deliver = lost
+        for _ in range(30):
+            pair.near.send(b"one")
+            pair.advance(1)
+        self.assertLessEqual(pair.near.link.status()["files_in_transit"], 12)
+
+    def test_slowly(self) -> None:
+        """No more bytes a second than the user allows."""
+        pair = Pair(self)
+        pair.settings = evolve(SETTINGS, limits=Limits(bytes_per_second=100_000))
+        pair.start()
+        self.assertLess(sum(self._sent(pair, 100)), 20 * 100_000 + 2 * 100_000)
+        pair.advance(100)
+        self.assertEqual(len(pair.far.program.payloads), 100)
+
+    def test_padding(self) -> None:
+        """A carrier that loses the end of every file takes nothing that matters."""
+        pair = Pair(self)
+        pair.settings = evolve(SETTINGS, padding=100)
+        pair.start()
+        pair.deliver = lambda sender, recipient, name, data: [(0.0, data[:-90])]
+        self._sent(pair, 10)
+        self.assertEqual(len(pair.far.program.payloads), 10)
+        self.assertEqual(pair.far.link.counters["packets_cut"], 0)
+
+
+class EstimatesTests(LinkTestCase):
+    """What was learned of the carrier."""
+
+    def test_kept(self) -> None:
+        """The next process begins with it."""
+        self.pair.deliver = lambda sender, recipient, name, data: [(2.0, data)]
+        for _ in range(100):
+            self.near.send(b"one")
+            self.pair.advance(10)
+        before = self.near.link.status()
+        self.assertGreater(before["round_trip"], 3.9)
+        self.near.crash()
+        self.near.start()
+        after = self.near.link.status()
+        self.assertAlmostEqual(after["round_trip"], before["round_trip"], places=2)
+        self.assertGreater(after["timeout"], before["round_trip"])
+        self.assertEqual(after["packet_size"], before["packet_size"])
+
+
+class StateTests(LinkTestCase):
+    """How well the peer is heard."""
+
+    def test_late_then_down(self) -> None:
+        """An answer that is owed for half a minute makes it late, for an hour down; then it is up at once."""
+        self.pair.deliver, deliver = lost, self.pair.deliver
+        self.near.send(b"one")
+        self.pair.advance(60)
+        self.assertIs(self.near.link.state, LinkState.LATE)
+        self.pair.advance(DOWN_AFTER)
+        self.assertIs(self.near.link.state, LinkState.DOWN)
+        self.assertGreater(self.near.link.status()["oldest_unacknowledged"], DOWN_AFTER)
+        self.pair.deliver = deliver
+        self.pair.advance(900)
+        self.assertIs(self.near.link.state, LinkState.UP)
+        self.assertIsNone(self.near.link.status()["oldest_unacknowledged"])
+        self.assertEqual(self.near.program.states[-3:], [LinkState.LATE, LinkState.DOWN, LinkState.UP])
 
 
 class JournalTests(LinkTestCase):
