@@ -356,6 +356,8 @@ class Node:
     def unsent(self) -> set[int]:
         """Messages in its journal that have no number yet; for a node that does not run."""
         with closing(connect(self.folder / DATABASE)) as journal:
+            if not journal.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'sent'").fetchone()[0]:
+                return set()
             rows = journal.execute(
                 "SELECT message FROM sent WHERE outbox IS NULL"
                 " OR outbox IN (SELECT id FROM outbox WHERE number IS NULL)"

@@ -136,6 +136,7 @@ class World:
         self.near, self.far = Node.new(self, "near"), Node.new(self, "far")
         self.near.peer, self.far.peer = self.far, self.near
         self.clone: Node | None = None
+        self.cloned = False
 
     def nodes(self) -> tuple[Node, ...]:
         """Both, and perhaps the copy of one."""
@@ -217,17 +218,26 @@ class World:
         @raise Violation: a promise was broken.
         """
         self._arrange()
-        self._advance(self.plan.seconds + 12)
+        self.advance(self.plan.seconds + 12)
+        self.settle()
+
+    def settle(self) -> None:
+        """
+        Calm returns: everything must be delivered.
+
+        @raise Violation: a promise was broken.
+        """
         self.note("calm returns")
         self.channel.faults = Faults()
         self.calm = True
+        self._countdowns.clear()
         for node in self.nodes():
             node.doomed = False
             node.start()
-        if self.plan.clones:
+        if self.cloned:
             self._decide()
         self._until_quiet()
-        self._advance(60)
+        self.advance(60)
         self._judge()
         for node in self.nodes():
             node.crash()
@@ -266,7 +276,7 @@ class World:
             later(at + random.choice((0.01, 1.0, 5.0)), node.start)
             self._burst(node, at)
         for _ in range(plan.clones):
-            later(2 + random.random() * plan.seconds, self._clone, random.choice(nodes))
+            later(2 + random.random() * plan.seconds, self.start_clone, random.choice(nodes))
 
     def _restore(self, node: Node, at: float) -> None:
         random, later = self.random, self.clock.callLater
@@ -275,9 +285,10 @@ class World:
         later(at + random.choice((0.01, 1.0, 5.0)), node.start)
         self._burst(node, at)
 
-    def _clone(self, node: Node) -> None:
+    def start_clone(self, node: Node) -> None:
         """A copy is started beside C{node}; perhaps one of the two ends before anybody has noticed."""
         self.note(f"a copy of {node.name} is started beside it")
+        self.cloned = True
         self.clone = clone = node.clone(f"{node.name}-clone")
         self.shared |= clone.unsent()
         self.restores += 1
@@ -285,13 +296,15 @@ class World:
         clone.start()
         self._burst(clone, self.clock.seconds())
         if self.random.random() < 0.3:
-            wait = min(20, self.plan.seconds + 10 - self.clock.seconds()) * self.random.random()
-            self.clock.callLater(wait, self._end, self.random.choice((node, clone)))
+            ends = self.random.choice((node, clone))
+            self.clock.callLater(self.random.random() * 20, lambda: None if self.calm else self._end(ends))
 
     def _decide(self) -> None:
         """The operator does what an alarm says: stop one of the two, start the other side again."""
         clone = self.clone
         if clone is not None:
+            for node in (clone, clone.peer.peer):
+                self._burst(node, self.clock.seconds())  # who says nothing is not noticed
             self._until_quiet()
             if self._link_state(clone.peer) is not LinkState.STOPPED:
                 raise Violation(f"two processes of one node, and nobody has noticed: {self._state()}")
@@ -338,7 +351,12 @@ class World:
         if node.folder.exists():
             node.back_up()
 
-    def _advance(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass.
+
+        @raise Violation: a promise was broken, or something failed.
+        """
         until = self.clock.seconds() + seconds
         while self.clock.step(until):
             if self._countdowns:
@@ -353,7 +371,7 @@ class World:
 
     def _until_quiet(self) -> None:
         for _ in range(400):
-            self._advance(60)
+            self.advance(60)
             if self._quiet():
                 return
         raise Violation(f"not quiet after {self.clock.seconds():.0f} s: {self._state()}")
@@ -385,7 +403,7 @@ class World:
         answers: list[list[Any]] = []
         asked = node.life.journal.transact(lambda t: t.execute(sql).fetchall())
         asked.addCallbacks(answers.append, self.failures.append)
-        self._advance(1)
+        self.advance(1)
         return answers[0]
 
     def _judge(self) -> None:
