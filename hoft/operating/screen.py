@@ -147,7 +147,8 @@ def _lateness(peer: Mapping[str, Any]) -> str:
 
 def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
     """The lines for a node that runs; L{problems} are not among them."""
-    peers: Mapping[str, Mapping[str, Any]] = node["peers"]
+    # Those in trouble first: there may be more than a screen has lines.
+    peers = dict(sorted(node["peers"].items(), key=lambda item: bool(item[1]["state"] == "up")))
     carrier = "carrier up" if node.get("carrier_down") is None else paint("down", "carrier down")
     head = f"{node['name']}  up {duration(node['uptime'])}  hoft {node['version']}  process {node['process']}"
     calls = f"callers waiting {node['ingress']['waiting']}  calls running {node['egress']['running']}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -173,6 +174,21 @@ class FolderChecksTests(SynchronousTestCase):
         self.assertTrue(any("does not show up in listings" in line for line in lines), lines)
         self.assertTrue(any("the clock of its file system is 0 ms" in line for line in lines), lines)
 
+    def test_a_folder_that_cannot_rename_or_takes_short_names_only(self) -> None:
+        def refuse(number: int) -> Callable[..., None]:
+            def call(*_: object) -> None:
+                raise OSError(number, os.strerror(number))
+
+            return call
+
+        self.patch(folder_checks, "publish", refuse(errno.EPERM))
+        line = next(line for line in self.examine() if line.startswith("fail: outbox"))
+        self.assertIn("files cannot be renamed (Operation not permitted): add rename=no", line)
+        self.assertEqual([line for line in self.examine("&rename=no") if line.startswith("fail: ")], [])
+        self.patch(folder_checks, "create_regular", refuse(errno.ENAMETOOLONG))
+        line = next(line for line in self.examine() if line.startswith("fail: outbox"))
+        self.assertIn("names of files may not be as long as ours: add names=short", line)
+
     def test_no_room(self) -> None:
         self.patch(folder_checks, "_ROOM", 1 << 60)
         self.assertTrue(
@@ -279,6 +295,17 @@ class DoctorCommandTests(SynchronousTestCase):
         line, json_line = out.getvalue().splitlines()
         self.assertTrue(line.startswith(f"fail: configuration: {folder}/hoft.toml: cannot be read"), line)
         self.assertEqual(json.loads(json_line)["level"], "fail")
+
+    def test_a_route_to_an_unknown_peer(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir(parents=True)
+        (folder / "hoft.toml").write_text('name = "near"\n[routes.stock]\npeer = "fra"\nurl = "http://a"\n')
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(main(["doctor", str(folder)]), 2)
+        self.assertRegex(
+            out.getvalue(), r"\Afail: configuration: .*routes.stock.peer: no peer is called 'fra'"
+        )
 
     def test_what_hangs_is_said_and_not_waited_for(self) -> None:
         self.patch(doctor, "PATIENCE", 0.05)

@@ -100,9 +100,9 @@ class RunningTests(SynchronousTestCase):
 
     def test_of_many_peers_only_those_in_trouble_have_details(self) -> None:
         node = changed(state="late")
-        for number in range(6):
-            node["peers"][f"p{number}"] = PEER
+        node["peers"] = {**{f"p{number}": PEER for number in range(6)}, **node["peers"]}
         text = self.shown(node)
+        self.assertLess(text.index("\nfar "), text.index("\np0 "), "trouble first")
         self.assertIn("\nfar: 120 files out", text)
         self.assertNotIn("\np1: ", text)
 
