@@ -19,14 +19,13 @@ from attrs import asdict
 
 from hoft import config, editing
 from hoft.addresses import check_allowed, check_endpoint, check_tcp_target, check_url, local_endpoint
+from hoft.config import CONFIGURATION_FILE
 from hoft.errors import ConfigurationError, LocalError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
 from hoft.mirror import Faults, Mirror, carry
 from hoft.running import ask_to_reload
 from hoft.tables import check_reference
 from hoft.tokens import hash_token, make_token
-
-CONFIGURATION_FILE = "hoft.toml"
 
 LIMITS = ("in_flight", "per_second", "per_day", "bytes_per_day")
 """What a caller or a route can be held to, by the names of keys in the file."""

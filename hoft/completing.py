@@ -31,7 +31,7 @@ class _Names:
 
     def __call__(self, *, parsed_args: Namespace, **_: object) -> list[str]:
         try:
-            current = config.read(parsed_args.folder / "hoft.toml")
+            current = config.read(parsed_args.folder / config.CONFIGURATION_FILE)
         except (LocalError, AttributeError):
             return []  # no node, or none named yet
         return [one.name for one in getattr(current, self._part)]

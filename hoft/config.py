@@ -24,6 +24,9 @@ from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card, psk_path
 from hoft.tables import Table, check_reference
 
+CONFIGURATION_FILE = "hoft.toml"
+"""What the file is called within a node's folder."""
+
 COMMAND_LINE = "command line"
 """What L{ConfigurationError.where} says of options."""
 

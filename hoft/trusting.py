@@ -13,7 +13,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from hoft import config, editing
-from hoft.commands import CONFIGURATION_FILE, own_card, read_node, taken_up
+from hoft.commands import own_card, read_node, taken_up
+from hoft.config import CONFIGURATION_FILE
 from hoft.errors import IdentityError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Card, Identity, key_id, load_psk, psk_path
 from hoft.local_socket import ask

@@ -8,10 +8,8 @@ from pathlib import Path
 from attrs import frozen
 
 from hoft import config
-from hoft.config import Config
+from hoft.config import CONFIGURATION_FILE, Config
 from hoft.identity import IDENTITY_FILE
-
-CONFIGURATION_FILE = "hoft.toml"
 
 
 @frozen
