@@ -133,7 +133,7 @@ class Life:
         await link.open()
         if self.over:
             return
-        self.link, self.carrier = link, carrier
+        self.link, self.carrier, self.router = link, carrier, router
         router.add(link)
         await carrier.start(router)
         link.makeConnection(carrier.transport(peer.uuid))

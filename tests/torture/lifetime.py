@@ -110,6 +110,7 @@ class World:
     @ivar trace: a digest of all that crossed, equal for equal seeds.
     @ivar shared: messages that two copies of a node held before either had numbered them.
     @ivar rolled_back: nodes that were restored, wiped or copied.
+    @ivar crossed: names and contents of all files so far, by recipient, if the plan has replays.
     """
 
     def __init__(self, plan: Plan, folder: Path, trace: Trace | None = None) -> None:
@@ -130,7 +131,7 @@ class World:
         self.rolled_back: set[UUID] = set()
         self._acted: Counter[tuple[UUID, int]] = Counter()
         self._readable = trace
-        self._crossed: dict[UUID, list[tuple[str, bytes]]] = {}
+        self.crossed: dict[UUID, list[tuple[str, bytes]]] = {}
         self._countdowns: list[tuple[int, Callable[[], None]]] = []
         self._trace = blake2b(digest_size=16)
         self.near, self.far = Node.new(self, "near"), Node.new(self, "far")
@@ -169,7 +170,7 @@ class World:
         self._trace.update(f"{self.clock.seconds():.6f} {name} {len(data)}".encode())
         self._trace.update(data)
         if self.plan.replays:
-            self._crossed.setdefault(recipient, []).append((name, data))
+            self.crossed.setdefault(recipient, []).append((name, data))
         arrivals = list(self.channel(sender, recipient, name, data))
         if self._readable is not None:
             self._readable.packet(self.clock.seconds(), self._named(recipient), data, arrivals)
@@ -199,7 +200,7 @@ class World:
 
     def replay(self, node: Node) -> None:
         """Some of the files that were ever sent to C{node} appear again, in any order."""
-        crossed = self._crossed.get(node.uuid, [])
+        crossed = self.crossed.get(node.uuid, [])
         for name, data in self.random.sample(crossed, int(len(crossed) * self.plan.replays)):
             wait = self.random.expovariate(0.5)
             self.clock.callLater(wait, node.inbound.put, node.uuid, name, data)
@@ -217,7 +218,7 @@ class World:
 
         @raise Violation: a promise was broken.
         """
-        self._arrange()
+        self.arrange()
         self.advance(self.plan.seconds + 12)
         self.settle()
 
@@ -242,7 +243,8 @@ class World:
         for node in self.nodes():
             node.crash()
 
-    def _arrange(self) -> None:
+    def arrange(self) -> None:
+        """Ask the clock for all that the plan has in it."""
         plan, random, later = self.plan, self.random, self.clock.callLater
         nodes = (self.near, self.far)
         for node in nodes:
@@ -263,7 +265,7 @@ class World:
             later(at, node.threaten)
             later(at + POWER_WINDOW, self.soon, node.cut_power)
             later(at + POWER_WINDOW + 0.1 + random.choice((0.0, 1.0)), node.start)
-            self._burst(node, at + POWER_WINDOW + 0.1)
+            self.burst(node, at + POWER_WINDOW + 0.1)
         for _ in range(plan.restores):
             self._restore(random.choice(nodes), 2 + random.random() * plan.seconds)
         for _ in range(plan.both):
@@ -274,7 +276,7 @@ class World:
             node, at = random.choice(nodes), 2 + random.random() * plan.seconds
             later(at, node.wipe)
             later(at + random.choice((0.01, 1.0, 5.0)), node.start)
-            self._burst(node, at)
+            self.burst(node, at)
         for _ in range(plan.clones):
             later(2 + random.random() * plan.seconds, self.start_clone, random.choice(nodes))
 
@@ -283,7 +285,7 @@ class World:
         later(at * random.random(), self._back_up, node)
         later(at, node.restore, random.random() < 0.2)
         later(at + random.choice((0.01, 1.0, 5.0)), node.start)
-        self._burst(node, at)
+        self.burst(node, at)
 
     def start_clone(self, node: Node) -> None:
         """A copy is started beside C{node}; perhaps one of the two ends before anybody has noticed."""
@@ -294,7 +296,7 @@ class World:
         self.restores += 1
         self.rolled_back.add(node.uuid)
         clone.start()
-        self._burst(clone, self.clock.seconds())
+        self.burst(clone, self.clock.seconds())
         if self.random.random() < 0.3:
             ends = self.random.choice((node, clone))
             self.clock.callLater(self.random.random() * 20, lambda: None if self.calm else self._end(ends))
@@ -304,7 +306,7 @@ class World:
         clone = self.clone
         if clone is not None:
             for node in (clone, clone.peer.peer):
-                self._burst(node, self.clock.seconds())  # who says nothing is not noticed
+                self.burst(node, self.clock.seconds())  # who says nothing is not noticed
             self._until_quiet()
             if self._link_state(clone.peer) is not LinkState.STOPPED:
                 raise Violation(f"two processes of one node, and nobody has noticed: {self._state()}")
@@ -335,7 +337,7 @@ class World:
         """After some more events, so that it falls into the middle of something."""
         self._countdowns.append((self.random.randrange(within), function))
 
-    def _burst(self, node: Node, at: float) -> None:
+    def burst(self, node: Node, at: float) -> None:
         """Messages immediately after a restore, before anything is known of the peer."""
         for burst in range(5):
             message = self.plan.messages + 1 + self.random.getrandbits(40)
