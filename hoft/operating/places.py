@@ -29,8 +29,9 @@ class Place:
         @param folder: of a C{hoft.toml}, or that file, or a state folder.
         @raise hoft.errors.ConfigurationError: it is none of these, or the file has a mistake.
         """
-        file = folder if folder.is_file() else folder / CONFIGURATION_FILE
-        if not file.exists() and (folder / IDENTITY_FILE).exists():
+        # Not Path's own, which raise what these take for a no.
+        file = folder if os.path.isfile(folder) else folder / CONFIGURATION_FILE
+        if not os.path.exists(file) and os.path.exists(folder / IDENTITY_FILE):
             return cls(Path(os.path.realpath(folder)), None)
         current = config.read(file)
         return cls(current.state, current)
