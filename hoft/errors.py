@@ -89,6 +89,10 @@ class MessageConsumed(LocalError):
     """A message was to be consumed a second time."""
 
 
+class MessageExpired(LocalError):
+    """A message was not sent within its time, and will not be."""
+
+
 class MessageUncertain(HoftError):
     """The log began anew under a message: it may have been delivered, or not."""
 

@@ -350,6 +350,11 @@ class OutgoingMessage:
     payload: bytes
     urgency: int = 3
     """RFC 9218: 0 goes first, 7 last."""
+    expires: float | None = None
+    """
+    Seconds, as long as this process lives, after which it is withdrawn if any part of
+    it has not begun to be sent by then.
+    """
 
 
 class IMessage(Interface):
@@ -394,7 +399,7 @@ class IMessageLink(Interface):
     name: str = Attribute("what our configuration calls it")
     state: LinkState = Attribute("how well it is heard")
 
-    def send(payload: bytes, urgency: int = 3) -> Deferred[UUID]:
+    def send(payload: bytes, urgency: int = 3, expires: float | None = None) -> Deferred[UUID]:
         """
         Send one message.
 
@@ -420,6 +425,7 @@ class IMessageLink(Interface):
         @raise MessageTooLarge: (as failure) one is larger than L{MAX_MESSAGE}, or
             all together than a peer ever takes at once.
         @raise MessageConsumed: (as failure) one of C{consume} was consumed before.
+        @raise MessageExpired: (as failure) one of C{send} did before the peer had room.
         @raise MessageUncertain: (as failure) the log began anew in the midst of a large commit.
         @raise JournalFull: (as failure) no room here.
         @raise LinkClosed: (as failure) the link was closed before.
@@ -437,6 +443,7 @@ class ISentMessage(Interface):
         """
         Fires with C{id} once the peer's journal has all of it, on disk.
 
+        @raise MessageExpired: (as failure) it was withdrawn, and will not be handed up.
         @raise MessageUncertain: (as failure) one side was restored or has lost its
             state: it may have been delivered or not, and is not sent again.
         @raise LinkClosed: (as failure) the link was closed first; the message is

@@ -145,7 +145,7 @@ class Node(Service):
         self._ingress = Ingress(
             reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status, self._meters
         )
-        self._messages = MessageLinks(program, os.urandom)
+        self._messages = MessageLinks(program, clock, os.urandom)
         self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
         self.forwards = TcpForwards(reactor, self.streams.open)
         self._channels = Channels(

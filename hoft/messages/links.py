@@ -47,12 +47,14 @@ class MessageLink:
         self,
         link: ILink,
         program: IMessageReceiver | None,
+        clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         again: Callable[[MessageLink], None],
         counts: Counter[str],
     ) -> None:
         """
         @param program: whom messages are for; without one they wait.
+        @param clock: monotonic seconds.
         @param entropy: random bytes.
         @param again: asks for L{tick} to be called later.
         @param counts: for status displays.
@@ -61,7 +63,7 @@ class MessageLink:
         self.name = link.name
         self.link = link
         self._ledger = Ledger(link.peer.bytes)
-        self._outgoing = OutgoingMessages(link, self._ledger, entropy, lambda: again(self), counts)
+        self._outgoing = OutgoingMessages(link, self._ledger, clock, entropy, lambda: again(self), counts)
         self._incoming = IncomingMessages(
             link, self, self._ledger, program, self._outgoing.credit, lambda: again(self), counts
         )
@@ -73,9 +75,10 @@ class MessageLink:
 
     # --- IMessageLink
 
-    def send(self, payload: bytes, urgency: int = 3) -> Deferred[UUID]:
+    def send(self, payload: bytes, urgency: int = 3, expires: float | None = None) -> Deferred[UUID]:
         """See L{IMessageLink.send}."""
-        committing: Deferred[CommittedMessages[None]] = self.commit([OutgoingMessage(payload, urgency)])
+        message = OutgoingMessage(payload, urgency, expires)
+        committing: Deferred[CommittedMessages[None]] = self.commit([message])
         return committing.addCallback(lambda committed: committed.sent[0].delivered())
 
     def commit(
@@ -128,7 +131,8 @@ class MessageLink:
         self._incoming.close()
 
     def tick(self) -> None:
-        """Try again what has failed."""
+        """Do what is due, and try again what has failed."""
+        self._outgoing.expire()
         self._outgoing.withdraw()
         self._incoming.grant()
 
@@ -172,12 +176,19 @@ class MessageLinks:
     SCHEMA = SCHEMA
     _log = Logger()
 
-    def __init__(self, program: IMessageReceiver | None, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        program: IMessageReceiver | None,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
         """
         @param program: whom messages are for; without one they wait.
+        @param clock: monotonic seconds.
         @param entropy: random bytes, for the ids of messages.
         """
         self._program = program
+        self._clock = clock
         self._entropy = entropy
         self._links: dict[UUID, MessageLink] = {}
         self._again: set[MessageLink] = set()
@@ -201,7 +212,7 @@ class MessageLinks:
         """What programs see of C{link}."""
         known = self._links.get(link.peer)
         if known is None or known.link is not link:
-            known = MessageLink(link, self._program, self._entropy, self._later, self._counts)
+            known = MessageLink(link, self._program, self._clock, self._entropy, self._later, self._counts)
             self._links[link.peer] = known
         return known
 
@@ -214,17 +225,18 @@ class MessageLinks:
             self.detach(link.link)
 
     def tick(self) -> None:
-        """Try again what has failed; to be called now and then."""
+        """To be called about twice a second; links with nothing to do cost nothing."""
         again, self._again = self._again, set()
         for link in again:
             link.tick()
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each, and what waits now."""
-        names = ("sent", "delivered", "uncertain", "received", "consumed", "withdrawn", "failed", "malformed")
+        outward = ("sent", "delivered", "expired", "uncertain")
+        inward = ("received", "consumed", "withdrawn", "failed", "malformed")
         links = self._links.values()
         return {
-            **{name: self._counts[name] for name in names},
+            **{name: self._counts[name] for name in (*outward, *inward)},
             "waiting_for_peers": sum(link.waiting_to_send for link in links),
             "waiting_for_program": sum(link.waiting_to_be_consumed for link in links),
         }

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from hoft.errors import JournalFull, LinkClosed, MessageTooLarge, MessageUncertain
+from hoft.errors import JournalFull, LinkClosed, MessageExpired, MessageTooLarge, MessageUncertain
 from hoft.interfaces import (
     MAX_MESSAGE,
     CommitResult,
     CommittedMessages,
     ILink,
-    ISentMessage,
     ITransaction,
     Outgoing,
     OutgoingMessage,
@@ -39,60 +38,19 @@ from hoft.messages.pieces import (
     WINDOW,
     Credit,
     cost,
-    count,
     encode_piece,
     encode_withdrawal,
 )
+from hoft.messages.pieces import count as pieces_of
+from hoft.messages.sent import Sent, SentMessage, Waiting
 
 T = TypeVar("T")
 
+LATER = 1.0
+"""Seconds after which a message that expires while it is committed is looked at again."""
+
 COMMIT_BYTES = 2 << 20
 """So much of messages goes into one commit of the journal: others wait for it."""
-
-
-@define(eq=False)
-class _Sent:
-    """
-    A message of ours.
-
-    @ivar payload: until all of it is in the journal.
-    @ivar records: those of its records that were not acknowledged.
-    @ivar waiting: who is to be told what becomes of it.
-    @ivar over: what they are told.
-    """
-
-    id: bytes
-    total: int
-    urgency: int
-    payload: bytes | None
-    records: set[int] = field(factory=set)
-    waiting: list[Deferred[UUID]] = field(factory=list)
-    over: UUID | Failure | None = None
-
-    def end(self, result: UUID | Failure) -> None:
-        """That has become of it."""
-        self.over = result
-        waiting, self.waiting = self.waiting, []
-        for deferred in waiting:
-            deferred.callback(result)
-
-
-@implementer(ISentMessage)
-class SentMessage:
-    """See L{ISentMessage}."""
-
-    def __init__(self, sent: _Sent) -> None:
-        self.id = UUID(bytes=sent.id)
-        self._sent = sent
-
-    def delivered(self) -> Deferred[UUID]:
-        """See L{ISentMessage.delivered}."""
-        over = self._sent.over
-        if over is not None:
-            return fail(over) if isinstance(over, Failure) else succeed(over)
-        deferred: Deferred[UUID] = Deferred()
-        self._sent.waiting.append(deferred)
-        return deferred
 
 
 class OutgoingMessages:
@@ -104,17 +62,20 @@ class OutgoingMessages:
         self,
         link: ILink,
         ledger: Ledger,
+        clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         again: Callable[[], None],
         counts: Counter[str],
     ) -> None:
         """
+        @param clock: monotonic seconds.
         @param entropy: random bytes, for the ids of messages.
-        @param again: asks for L{withdraw} to be called later.
+        @param again: asks for L{expire} and L{withdraw} to be called later.
         @param counts: for status displays.
         """
         self._link = link
         self._ledger = ledger
+        self._clock = clock
         self._entropy = entropy
         self._again = again
         self._counts = counts
@@ -124,9 +85,11 @@ class OutgoingMessages:
         self._spent = 0
         self._allowed = WINDOW
         self._logs = 0
-        self._queue: deque[tuple[int, Deferred[None]]] = deque()
-        self._records: dict[int, _Sent] = {}
-        self._withdrawing: list[_Sent] = []
+        self._queue: deque[Waiting] = deque()
+        self._records: dict[int, Sent] = {}
+        self._expiring: list[tuple[float, int, Sent]] = []
+        self._expiries = count()
+        self._withdrawing: list[Sent] = []
 
     # --- life
 
@@ -136,7 +99,7 @@ class OutgoingMessages:
             self._opened = True
             self._spent = flow.sent
             self._allowed = max(self._allowed, flow.allowed)
-        self._withdrawing += [_Sent(id, total, 0, None) for id, total in flow.unfinished]
+        self._withdrawing += [Sent(id, total, 0, None) for id, total in flow.unfinished]
         self.withdraw()
         self._let_go_on()
 
@@ -148,8 +111,9 @@ class OutgoingMessages:
         queue, self._queue = self._queue, deque()
         for sent in pending:
             sent.end(closed)
-        for _, waiting in queue:
-            waiting.errback(closed)
+        self._expiring.clear()
+        for waiting in queue:
+            waiting.told.errback(closed)
 
     # --- sending
 
@@ -172,20 +136,23 @@ class OutgoingMessages:
         if price > WINDOW:
             return fail(MessageTooLarge(f"messages of {price} bytes at once; {WINDOW} are the most"))
         messages = [
-            _Sent(self._entropy(16), size, message.urgency, message.payload)
+            Sent(self._entropy(16), size, message.urgency, message.payload)
             for message, size in zip(send, sizes, strict=True)
         ]
+        for message, sent in zip(send, messages, strict=True):
+            if message.expires is not None:
+                self._watch(sent, self._clock() + message.expires)
         return Deferred.fromCoroutine(self._commit(messages, price, consume, also))
 
     async def _commit(
         self,
-        messages: Sequence[_Sent],
+        messages: Sequence[Sent],
         price: int,
         consume: Callable[[], tuple[Sequence[int], Note]],
         also: Callable[[ITransaction], T] | None,
     ) -> CommittedMessages[T]:
         if messages:
-            await self._credit(price)
+            await self._credit(messages, price)
         logs, begun = self._logs, False
         *batches, last = _batches(messages)
         pending = self._ledger.sent(price) if messages else None
@@ -228,21 +195,21 @@ class OutgoingMessages:
         self._counts["sent"] += len(messages)
         return CommittedMessages(result.value, [SentMessage(sent) for sent in messages])
 
-    def _enter(self, batch: Sequence[tuple[_Sent, int]], result: CommitResult[Any]) -> None:
+    def _enter(self, batch: Sequence[tuple[Sent, int]], result: CommitResult[Any]) -> None:
         for (sent, _), record in zip(batch, result.sent, strict=True):
             sent.records.add(record)
             self._records[record] = sent
 
     # --- credit
 
-    async def _credit(self, price: int) -> None:
+    async def _credit(self, messages: Sequence[Sent], price: int) -> None:
         """Wait for it, first come, first served; nothing is waited for where there is enough."""
         if self._closed:
             raise LinkClosed(f"the link to {self._link.name} is closed")
         if self._queue or not self._enough(price):
-            waiting: Deferred[None] = Deferred()
-            self._queue.append((price, waiting))
-            await waiting
+            waiting = Waiting(messages, price)
+            self._queue.append(waiting)
+            await waiting.told
         else:
             self._spent += price
 
@@ -261,10 +228,10 @@ class OutgoingMessages:
         return self._allowed
 
     def _let_go_on(self) -> None:
-        while self._queue and self._enough(self._queue[0][0]):
-            price, waiting = self._queue.popleft()
-            self._spent += price
-            waiting.callback(None)
+        while self._queue and self._enough(self._queue[0].price):
+            waiting = self._queue.popleft()
+            self._spent += waiting.price
+            waiting.told.callback(None)
 
     @property
     def waiting(self) -> int:
@@ -293,6 +260,8 @@ class OutgoingMessages:
         self._spent = 0
         self._allowed = WINDOW
         self._logs += 1
+        for sent in self._records.values():
+            sent.paid = False
         for sent in {sent for record, sent in self._records.items() if record not in resent}:
             for record in sent.records:
                 self._records.pop(record, None)
@@ -300,6 +269,54 @@ class OutgoingMessages:
             self._counts["uncertain"] += 1
             sent.end(Failure(MessageUncertain(f"the log with {self._link.name} began anew")))
         self._let_go_on()
+
+    def _watch(self, sent: Sent, until: float) -> None:
+        """Withdraw it then."""
+        if len(self._expiring) > 2 * len(self._records) + 1000:
+            self._expiring = [one for one in self._expiring if one[2].over is None]
+            heapify(self._expiring)
+        heappush(self._expiring, (until, next(self._expiries), sent))
+        self._again()
+
+    def expire(self) -> None:
+        """Withdraw what has waited too long; to be called now and then, as C{again} asks."""
+        now = self._clock()
+        while self._expiring and self._expiring[0][0] <= now:
+            _, _, sent = heappop(self._expiring)
+            if sent.over is not None:
+                continue
+            waiting = next((one for one in self._queue if sent in one.messages), None)
+            if waiting is not None:
+                self._queue.remove(waiting)
+                self._counts["expired"] += 1
+                waiting.told.errback(MessageExpired(f"{self._link.name} had no room in time"))
+                self._let_go_on()
+            elif sent.payload is not None:  # it is just being committed
+                self._watch(sent, now + LATER)
+            else:
+                self._link.cancel(list(sent.records)).addCallbacks(self._expired, self._lost, (sent,))
+        if self._expiring:
+            self._again()
+
+    def _expired(self, cancelled: Sequence[int], sent: Sent) -> None:
+        if not cancelled or sent.over is not None:
+            return  # all of it is under way
+        for record in cancelled:
+            self._records.pop(record, None)
+        if len(cancelled) < pieces_of(sent.total):
+            self._withdrawing.append(sent)
+            self.withdraw()
+        elif sent.paid:
+            self._spent -= cost(sent.total)
+            returned = self._ledger.sent(-cost(sent.total))
+            self._link.commit((), (), returned).addErrback(self._lost)
+            self._let_go_on()
+        self._counts["expired"] += 1
+        sent.end(Failure(MessageExpired(f"not sent to {self._link.name} in time")))
+
+    def _lost(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed, JournalFull):
+            self._log.failure("An expired message for {peer} is still sent", failure, peer=self._link.name)
 
     def withdraw(self) -> None:
         """Tell the peer of what will not become whole."""
@@ -312,7 +329,7 @@ class OutgoingMessages:
             done = self._link.commit([outgoing], (), self._ledger.finished([sent.id]))
             done.addErrback(self._not_withdrawn, sent)
 
-    def _not_withdrawn(self, failure: Failure, sent: _Sent) -> None:
+    def _not_withdrawn(self, failure: Failure, sent: Sent) -> None:
         if failure.check(LinkClosed):
             return  # the row is still there: the next process does it
         if not failure.check(JournalFull):
@@ -321,12 +338,12 @@ class OutgoingMessages:
         self._again()
 
 
-def _batches(messages: Iterable[_Sent]) -> list[list[tuple[_Sent, int]]]:
+def _batches(messages: Iterable[Sent]) -> list[list[tuple[Sent, int]]]:
     """All pieces of these, as commits take them; at least one, which may be empty."""
-    batches: list[list[tuple[_Sent, int]]] = [[]]
+    batches: list[list[tuple[Sent, int]]] = [[]]
     size = 0
     for sent in messages:
-        for number in range(count(sent.total)):
+        for number in range(pieces_of(sent.total)):
             piece = min(PIECE, sent.total - number * PIECE)
             if size + piece > COMMIT_BYTES:
                 batches.append([])
@@ -336,9 +353,12 @@ def _batches(messages: Iterable[_Sent]) -> list[list[tuple[_Sent, int]]]:
     return batches
 
 
-def _records(batch: Iterable[tuple[_Sent, int]]) -> list[Outgoing]:
+def _records(batch: Iterable[tuple[Sent, int]]) -> list[Outgoing]:
     records = []
     for sent, number in batch:
         assert sent.payload is not None
-        records.append(Outgoing(encode_piece(sent.id, sent.payload, number), MESSAGES, sent.urgency))
+        # A large one takes turns with the others, piece by piece.
+        flow = MESSAGES if pieces_of(sent.total) == 1 else int.from_bytes(sent.id[:6], "big")
+        payload = encode_piece(sent.id, sent.payload, number)
+        records.append(Outgoing(payload, MESSAGES, sent.urgency, flow))
     return records

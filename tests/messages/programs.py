@@ -89,7 +89,7 @@ class MessageNode(Node):
         return self.messages.of(self.link)
 
     def receiver(self) -> IRecordReceiver:
-        self.messages = MessageLinks(self.mind, self.pair.random.randbytes)
+        self.messages = MessageLinks(self.mind, self.pair.clock.seconds, self.pair.random.randbytes)
         return self.messages
 
     def opened(self) -> None:

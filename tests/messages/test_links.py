@@ -14,6 +14,7 @@ from hoft.errors import (
     JournalFull,
     LinkClosed,
     MessageConsumed,
+    MessageExpired,
     MessageTooLarge,
     MessageUncertain,
     PayloadLost,
@@ -400,6 +401,92 @@ class CreditTests(MessageCase):
         self.pair.advance(5)
         self.fill()
         self.blocked()
+
+
+class ExpiryTests(MessageCase):
+    """Messages that are worth nothing after some time."""
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, with the ticks of a node."""
+        for _ in range(round(2 * seconds)):
+            self.pair.advance(0.5)
+            self.near.messages.tick()
+
+    def stop_near(self) -> None:
+        """Nothing is sent any more, as while the carrier is down."""
+        self.near.link.carrier_down()
+
+    def test_what_was_not_sent_in_time_never_is(self) -> None:
+        self.stop_near()
+        payload = bytes(300_000)
+        late = [self.near.messenger.send(one, expires=5) for one in (b"small", payload)]
+        kept = self.near.messenger.send(b"kept", expires=60)
+        self.wait(4)
+        for one in late:
+            self.assertNoResult(one)
+        self.wait(2)
+        for one in late:
+            self.failureResultOf(one, MessageExpired)
+        self.near.link.carrier_up()
+        self.wait(30)
+        self.successResultOf(kept)
+        self.assertEqual(self.far.heard.payloads, [b"kept"])
+        self.assertEqual((self.far.rows("inbox"), self.near.rows("outbox")), (0, 0))
+        self.assertEqual(self.near.messages.counters()["expired"], 2)
+        self.wait(60)
+        self.assertEqual(self.near.messenger._outgoing._expiring, [])
+
+    def test_credit_comes_back(self) -> None:
+        self.stop_near()
+        for _ in range(3):
+            sent = self.near.messenger.send(bytes(MAX_MESSAGE), expires=5)
+            self.wait(7)
+            self.failureResultOf(sent, MessageExpired)
+        self.assertEqual(self.near.messenger._outgoing._spent, 0)
+        self.restart(self.near)
+        self.assertEqual(self.near.messenger._outgoing._spent, 0)
+
+    def test_what_is_under_way_goes_on(self) -> None:
+        self.pair.deliver = lost
+        sent = self.near.messenger.send(b"on its way", expires=5)
+        self.wait(10)
+        self.assertNoResult(sent)
+        self.pair.deliver = unchanged
+        self.wait(60)
+        self.successResultOf(sent)
+        self.assertEqual(self.far.heard.payloads, [b"on its way"])
+
+    def test_what_was_sent_in_part_is_withdrawn(self) -> None:
+        sent = self.near.messenger.send(bytes(20 << 20), expires=1)
+        while not self.near.link.counters["records_acknowledged"]:
+            self.assertTrue(self.pair.clock.step())
+        self.stop_near()
+        self.wait(3)
+        self.failureResultOf(sent, MessageExpired)
+        self.near.link.carrier_up()
+        self.wait(60)
+        self.assertEqual((self.far.heard.messages, self.far.rows("inbox")), ([], 0))
+        self.assertEqual(self.far.messages.counters()["withdrawn"], 1)
+        self.assertEqual(len(self.far.messenger._incoming._gathering), 0)
+
+    def test_before_there_is_room_for_it(self) -> None:
+        self.far.heard.keep = True
+        self.patch(outgoing, "WINDOW", 1 << 20)
+        self.near.messenger._outgoing._allowed = 1 << 20
+        first = self.near.messenger.send(bytes(1 << 20))
+        late = self.near.messenger.send(b"late", expires=5)
+        patient = self.near.messenger.send(b"patient", expires=500)
+        self.wait(10)
+        self.successResultOf(first)
+        self.failureResultOf(late, MessageExpired)
+        self.assertNoResult(patient)
+
+    def test_those_that_were_delivered_are_forgotten(self) -> None:
+        for _ in range(30):
+            for _ in range(100):
+                self.near.messenger.send(b"x", expires=1e6)
+            self.wait(1)
+        self.assertLess(len(self.near.messenger._outgoing._expiring), 1500)
 
 
 class UnfinishedTests(MessageCase):
