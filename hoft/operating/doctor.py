@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from hoft.config import Config
-from hoft.errors import ConfigurationError, LocalError, NodeNotRunning, NodeSilent
+from hoft.errors import ConfigurationError, HoftError, LocalError, NodeNotRunning, NodeSilent
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
 from hoft.operating import local_checks, screen
@@ -193,6 +193,9 @@ def patiently(what: str, found: Iterable[Finding]) -> Iterator[Finding]:
             )
             return
         if one is None:
+            return
+        if isinstance(one, OSError | HoftError):
+            yield fail(f"{what} cannot be looked at ({one})", "run this as the user of the node")
             return
         if isinstance(one, BaseException):
             raise one

@@ -320,5 +320,16 @@ class DoctorCommandTests(SynchronousTestCase):
         self.assertEqual(lines[0], "ok: the first")
         self.assertIn("fail: inbox /mnt does not answer for 50 ms", lines[1])
 
+    def test_what_the_system_refuses_is_a_finding(self) -> None:
+        def look() -> Iterator[Finding]:
+            yield ok("the first")
+            raise PermissionError(errno.EACCES, "Permission denied", "/state")
+
+        lines = told(doctor.patiently("the state folder", look()))
+        self.assertEqual(lines[0], "ok: the first")
+        self.assertRegex(
+            lines[1], r"\Afail: the state folder cannot be looked at \(.*Permission denied: '/state'\)"
+        )
+
     def test_levels_are_exit_codes(self) -> None:
         self.assertEqual([int(one) for one in (Level.OK, Level.WARN, Level.FAIL)], [0, 1, 2])
