@@ -113,6 +113,12 @@ class IFileTransport(ITransport):
         those that still lie there.  Best effort, without waiting.
         """
 
+    def sweep() -> None:
+        """
+        The recipient has synchronised with this process: what earlier ones of ours
+        wrote for it counts no more.  Delete what still lies there of it, as C{remove}.
+        """
+
 
 class IFileWriter(Interface):
     """One file being written; used on one worker thread, may block."""

@@ -27,6 +27,7 @@ from zope.interface.verify import verifyObject
 from hoft.errors import CarrierError
 from hoft.interfaces import MAX_PIECE, ICarrier, IFileTransport, IFileWriter, Verdict
 from hoft.testing.harness import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
+from hoft.transports.filenames import LONG, FileName, Naming
 
 
 class CarrierConformance(CarrierHarness):
@@ -40,10 +41,16 @@ class CarrierConformance(CarrierHarness):
         without any carrier; L{None} where that cannot be done.
     @cvar lying: C{lying(recipient)} tells the names of all that lies there for
         C{recipient}; L{None} where that cannot be seen.
+    @cvar soon: seconds within which C{wake} brings what was put off.
+    @cvar sweeps: what earlier processes of a node wrote can be told from what others did.
+    @cvar naming: how files are called that the suite puts in place.
     """
 
     large = 5 * MAX_PIECE + 12345
     many = 100
+    soon = 0.8
+    sweeps = True
+    naming: Naming = LONG
     plant: Callable[[UUID, str, bytes], None] | None = None
     lying: Callable[[UUID], list[str]] | None = None
 
@@ -218,7 +225,7 @@ class CarrierConformance(CarrierHarness):
         began = time.monotonic()
         bob.wake()
         yield self.until(lambda: name in receiver.consumed, "the file comes again")
-        self.assertLess(time.monotonic() - began, 0.8)
+        self.assertLess(time.monotonic() - began, self.soon)
         self.assertEqual(receiver.consumed[name], content)
 
     @inlineCallbacks
@@ -327,6 +334,25 @@ class CarrierConformance(CarrierHarness):
         self.assertEqual(set(receiver.contents), {second})
 
     @inlineCallbacks
+    def test_sweep(self) -> Generator[Any, Any, None]:
+        """What earlier processes wrote can be cleared away; what this one, or another node, wrote stays."""
+        first, _ = yield self.node(ALICE, boot=1)
+        old = yield self.send(first.transport(BOB), b"of an earlier process")
+        yield first.stop()
+        carol, _ = yield self.node(CAROL)
+        wanted = {(yield self.send(carol.transport(BOB), b"of another node"))}
+        alice, _ = yield self.node(ALICE, boot=2)
+        transport = alice.transport(BOB)
+        wanted.add((yield self.send(transport, b"of this process")))
+        yield self.rest(0.05)
+        transport.sweep()
+        yield self.rest(self.quiet)
+        _, receiver = yield self.node(BOB)
+        yield self.until(lambda: wanted <= set(receiver.consumed), "the others arrive")
+        yield self.rest(self.quiet)
+        self.assertEqual(set(receiver.contents) - wanted, set() if self.sweeps else {old})
+
+    @inlineCallbacks
     def test_removedWhileRead(self) -> Generator[Any, Any, None]:
         """When a file that more was wanted of goes away, the receiver is told."""
         alice, _ = yield self.node(ALICE)
@@ -394,7 +420,7 @@ class CarrierConformance(CarrierHarness):
     def test_growing(self) -> Generator[Any, Any, None]:
         """A file that grows is handed on from where it stopped."""
         content = pattern(3000)
-        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: len(so_far) >= len(content)
         arrived = receiver.contents.get
@@ -408,7 +434,7 @@ class CarrierConformance(CarrierHarness):
     def test_growsAfterItSettled(self) -> Generator[Any, Any, None]:
         """A file of which more was wanted after it settled goes on when it changes."""
         content = pattern(3000)
-        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
         _, receiver = yield self.node(BOB)
         receiver.answer = lambda name, offset, piece, settled: (
             receiver.consume(name, offset, piece, settled) if offset + len(piece) == 3000 else Verdict.MORE
@@ -422,7 +448,7 @@ class CarrierConformance(CarrierHarness):
     @inlineCallbacks
     def test_otherContent(self) -> Generator[Any, Any, None]:
         """A file that begins with other bytes than before is another: it comes from 0."""
-        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: len(so_far) >= 3000
         self.planted(BOB, name, pattern(1000, seed=1))
@@ -435,7 +461,7 @@ class CarrierConformance(CarrierHarness):
     def test_zerosHaveNotArrived(self) -> Generator[Any, Any, None]:
         """Zeros at the end are space that was reserved, until the file has settled."""
         content = pattern(2000)
-        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: so_far == content
         self.planted(BOB, name, content[:500] + bytes(1500))
@@ -449,7 +475,7 @@ class CarrierConformance(CarrierHarness):
     def test_zerosThatStay(self) -> Generator[Any, Any, None]:
         """Once it has settled, some zeros may come, in case they were data; a tail of them costs nothing."""
         content = pattern(500) + bytes(MAX_PIECE + 1000)
-        name = f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft"
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: False
         self.planted(BOB, name, content)
@@ -462,12 +488,12 @@ class CarrierConformance(CarrierHarness):
     @inlineCallbacks
     def test_strangeNames(self) -> Generator[Any, Any, None]:
         """What is not named as a packet for us is left alone."""
-        good = f"{ALICE}--{BOB}--{1:016x}-{2:016x}.hoft"
+        good, bad = (self.naming.text(FileName(ALICE, BOB, 1, number)) for number in (1, 2))
         strange = [
-            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft.part",
-            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft~",
-            f"{ALICE}--{BOB}--{1:016x}-{1:016x}.sync-conflict-20260101-120000-ABCDEFG.hoft",
-            f".{ALICE}--{BOB}--{1:016x}-{1:016x}.hoft",
+            f"{bad}.part",
+            f"{bad}~",
+            f"{bad}.sync-conflict-20260101-120000-ABCDEFG.hoft",
+            f".{bad}",
             f"{ALICE}--{BOB}--{1:016x}-{1:016x}.HOFT",
             f"{ALICE}--{CAROL}--{1:016x}-{1:016x}.hoft",
             "CON",

@@ -196,7 +196,9 @@ class Delivery:
         """Hand over what there is of one file, until it is up to somebody else."""
         while self._running():
             file.poked = False
-            look = yield worker.call(self._inbox.look, file.entry, file.offset, file.prefix, file.whole)
+            look = yield worker.call(
+                self._inbox.look, file.entry, file.offset, file.prefix, file.whole, file.text
+            )
             if not self._running():
                 return
             step = judge(file, look, self._settling, self._clock())
@@ -213,7 +215,7 @@ class Delivery:
                 log.failure("the receiver of {name} failed", name=file.name)
                 verdict = Verdict.LATER
             self._tally.add("bytes_read", len(look.data))
-            file.offset = look.offset + len(look.data)
+            file.offset, file.text = look.offset + len(look.data), look.text
             if not self._running() or not self._obey(file, verdict):
                 return
 

@@ -28,11 +28,12 @@ from hoft.interfaces import ICarrier, IFileReceiver, IWorker
 from hoft.transports.delivery import Delivery
 from hoft.transports.directories import Root
 from hoft.transports.locations import FolderLocation, check
+from hoft.transports.outbox import Outbox
 from hoft.transports.reading import Inbox
 from hoft.transports.scanning import Condemned, Entry, Fate, Scan, Scanner
 from hoft.transports.tally import Tally
 from hoft.transports.timers import Timers
-from hoft.transports.writing import FolderTransport, Outbox
+from hoft.transports.writing import FolderTransport, probe
 from hoft.worker import Worker
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ log = Logger()
 
 QUICK = 0.05
 """Seconds between two looks right after files came that nobody told us of."""
-
-PATIENCE = 30.0
-"""Seconds after which a folder that does not answer counts as down."""
 
 LAST_WORDS = 5.0
 """Seconds that stopping waits for writes under way."""
@@ -79,7 +77,7 @@ class FolderCarrier:
     One node's access to a folder; see L{ICarrier}.
 
     The first report to the receiver is C{carrierUp}, when L{start} fires (or
-    C{carrierDown}, if the folder does not answer within L{PATIENCE}); from
+    C{carrierDown}, if the folder does not answer in time); from
     then on the two alternate.
 
     @param watch: use inotify where the system has it.
@@ -105,12 +103,9 @@ class FolderCarrier:
         self._make_worker = workers or (lambda name: Worker(reactor, f"folder {name}"))
         self._workers: dict[str, IWorker] = {}
         self._reads = Root(location.inbox, "inbox")
-        self._writes = Root(location.outbox, "outbox")
-        self._inbox = Inbox(self._reads, node)
-        self._scanner = Scanner(self._reads, node, clock)
-        self._outbox = Outbox(
-            self._writes, node, boot, location.file_mode, self._tally, self._outbox_reported
-        )
+        self._inbox = Inbox(self._reads, location.naming.folder(node))
+        self._scanner = Scanner(self._reads, node, clock, location.naming)
+        self._outbox = Outbox(location, node, boot, self._tally, self._outbox_reported)
         self._peers: set[UUID] = set()
         self._delivery: Delivery | None = None
         self._receiver: IFileReceiver | None = None
@@ -165,7 +160,7 @@ class FolderCarrier:
             if not started.called:
                 started.callback(None)
 
-        self._timers.set("start", PATIENCE, unanswered)
+        self._timers.set("start", self._location.patience, unanswered)
         self._worker("scan").call(self._prepare).addBoth(prepared)
         return started
 
@@ -223,7 +218,7 @@ class FolderCarrier:
 
     def _prepare(self) -> None:
         """On a thread: what has to be so before files can be carried."""
-        check(self._reads, self._writes)
+        check(self._reads, self._outbox.root)
         if self._wants_watch:
             try:
                 # Here and not above: not every system has it, and importing it takes a while.
@@ -266,7 +261,7 @@ class FolderCarrier:
             self._hurry()
         if "hang" not in self._timers:
             reason = f"outbox {self._location.outbox} does not answer"
-            self._timers.set("hang", PATIENCE, lambda: self._trouble("hang", reason))
+            self._timers.set("hang", self._location.patience, lambda: self._trouble("hang", reason))
             self._worker("write").call(int).addBoth(self._answered)
 
     def _answered(self, _: object) -> None:
@@ -287,8 +282,8 @@ class FolderCarrier:
         self._probe_later(recipient)
 
     def _probe_later(self, recipient: UUID) -> None:
-        def probe() -> None:
-            self._worker("write").call(self._outbox.probe, recipient).addErrback(failed)
+        def again() -> None:
+            self._worker("write").call(probe, self._outbox, recipient).addErrback(failed)
 
         def failed(_: Failure) -> None:
             self._probe_later(recipient)
@@ -296,7 +291,7 @@ class FolderCarrier:
         # Not reset by a probe that succeeds: a folder may have room for that and no more.
         self._probing = min(max(2 * self._probing, _PROBES[0]), _PROBES[1])
         self._timers.set("calm", 5 * _PROBES[1], self._calm)
-        self._timers.set("probe", self._probing, probe)
+        self._timers.set("probe", self._probing, again)
 
     def _calm(self) -> None:
         self._probing = 0.0
@@ -318,7 +313,7 @@ class FolderCarrier:
         self._scan_again = False
         forgotten = list(self._forgotten)
         self._forgotten.clear()
-        self._timers.set("patience", PATIENCE, self._impatient)
+        self._timers.set("patience", self._location.patience, self._impatient)
         self._worker("scan").call(self._scanner.scan, forgotten, self._delivery.room).addCallbacks(
             self._scanned, self._unscanned
         )
@@ -384,7 +379,14 @@ class FolderCarrier:
         """On a thread, since it looks up the folders."""
         from hoft.transports.watching import Watch
 
-        return Watch(self._reactor, self._location.inbox, self._node, self._appeared, lambda: self._look(0.0))
+        return Watch(
+            self._reactor,
+            self._location.inbox,
+            self._node,
+            self._appeared,
+            lambda: self._look(0.0),
+            self._location.naming,
+        )
 
     def _watching(self, watch: Watch) -> None:
         if self._watch is not None:

@@ -6,17 +6,24 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
 from hoft.errors import CarrierDown, ConfigurationError
+from hoft.transports.armour import capacity
 from hoft.transports.directories import Root
+from hoft.transports.filenames import LONG, SUFFIX, FileName, LongNaming, Naming, ShortNaming
 from hoft.transports.schemes import WHERE
 
 _WANTED = "folder:/path or folder:?inbox=/path&outbox=/path, with absolute paths"
 _SHORTEST_POLL = 0.01
+_LEAST_FILE = 128 << 10
+_FEWEST_FILES = 8
+_MOST_AFFIXED = 11
+"""Characters that prefix and suffix of names may have, so that names have at most 120."""
 
 
 @frozen
@@ -29,12 +36,24 @@ class FolderLocation:
     @ivar poll: seconds between two looks at an idle inbox.
     @ivar file_mode: of the packets we write; L{None} lets those read them who may
         list the folder.
+    @ivar patience: seconds after which a folder that does not answer counts as down.
+    @ivar naming: how files are called that are read and written.
+    @ivar rename: files are written under another name first.
+    @ivar armoured: what is written is text.
+    @ivar max_file: bytes of the largest file that is carried.
+    @ivar max_files: how many files of one sender may lie in a folder.
     """
 
     inbox: str
     outbox: str
     poll: float = 1.0
     file_mode: int | None = None
+    patience: float = 30.0
+    naming: Naming = LONG
+    rename: bool = True
+    armoured: bool = False
+    max_file: int | None = None
+    max_files: int | None = None
 
     @property
     def folders(self) -> str:
@@ -42,6 +61,13 @@ class FolderLocation:
         if self.inbox == self.outbox:
             return f"folder {self.inbox}"
         return f"inbox {self.inbox}, outbox {self.outbox}"
+
+    @property
+    def max_content(self) -> int | None:
+        """The most bytes that a file may bring, where there is a limit."""
+        if self.max_file is None or not self.armoured:
+            return self.max_file
+        return capacity(self.max_file)
 
     @classmethod
     def parse(cls, url: str) -> FolderLocation:
@@ -66,11 +92,26 @@ class FolderLocation:
                     raise _wrong(option, "nothing", _WANTED)
             inbox = _path("inbox", given.pop("inbox"))
             outbox = _path("outbox", given.pop("outbox"))
-        poll = _poll(given.pop("poll")) if "poll" in given else 1.0
-        mode = _mode(given.pop("file_mode")) if "file_mode" in given else None
+        location = cls(
+            inbox,
+            outbox,
+            poll=_seconds("poll", given, 1.0),
+            file_mode=_mode(given.pop("file_mode")) if "file_mode" in given else None,
+            patience=_seconds("patience", given, 30.0),
+            naming=_naming(given),
+            rename=_choice("rename", given, {"yes": True, "no": False}, True),
+            armoured=_choice("armour", given, {"base85": True, "none": False}, False),
+            max_file=_number("max_file", given, _LEAST_FILE, "bytes"),
+            max_files=_number("max_files", given, _FEWEST_FILES, "files"),
+        )
         for option, value in given.items():
-            raise _wrong(option, value, "one of the options inbox, outbox, poll, file_mode")
-        return cls(inbox, outbox, poll, mode)
+            raise _wrong(option, value, f"one of the options {_OPTIONS}")
+        return location
+
+
+_OPTIONS = (
+    "inbox, outbox, poll, file_mode, patience, names, prefix, suffix, rename, armour, max_file, max_files"
+)
 
 
 def _wrong(option: str, given: str, wanted: str) -> ConfigurationError:
@@ -101,14 +142,57 @@ def _path(option: str, given: str) -> str:
     return os.path.normpath(os.fsdecode(path))
 
 
-def _poll(given: str) -> float:
+def _seconds(option: str, given: dict[str, str], default: float) -> float:
+    text = given.pop(option, None)
+    if text is None:
+        return default
     try:
-        seconds = float(given)
+        seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not _SHORTEST_POLL <= seconds <= 86400:  # refuses nan, too
-        raise _wrong("poll", given, f"seconds from {_SHORTEST_POLL} to 86400")
+        raise _wrong(option, text, f"seconds from {_SHORTEST_POLL} to 86400")
     return seconds
+
+
+def _choice(option: str, given: dict[str, str], meanings: dict[str, bool], default: bool) -> bool:
+    text = given.pop(option, None)
+    if text is None:
+        return default
+    if text not in meanings:
+        raise _wrong(option, text, " or ".join(meanings))
+    return meanings[text]
+
+
+def _number(option: str, given: dict[str, str], least: int, unit: str) -> int | None:
+    text = given.pop(option, None)
+    if text is None:
+        return None
+    number = int(text) if re.fullmatch("[0-9]{1,15}", text) else 0
+    if number < least:
+        raise _wrong(option, text, f"a number of {unit}, {least} or more")
+    return number
+
+
+def _naming(given: dict[str, str]) -> Naming:
+    short = _choice("names", given, {"long": False, "short": True}, False)
+    prefix, suffix = given.pop("prefix", ""), given.pop("suffix", None)
+    if suffix is not None and not re.fullmatch("[.][a-z0-9]{1,10}", suffix):
+        raise _wrong("suffix", suffix, "a dot and one to ten lower-case letters and digits, such as .txt")
+    if short:
+        if prefix:
+            raise _wrong("prefix", prefix, "no prefix beside names=short")
+        naming = ShortNaming() if suffix is None else ShortNaming(suffix)
+        if len(naming.suffix) > 4 or naming.is_temporary(naming.text(FileName(None, None, 0, 0))):
+            raise _wrong("suffix", naming.suffix, "one of three characters beside names=short, and not .tmp")
+        return naming
+    if not re.fullmatch("([a-z0-9][a-z0-9_-]*)?", prefix):
+        raise _wrong("prefix", prefix, "lower-case letters, digits, - and _")
+    long = LongNaming(prefix, SUFFIX if suffix is None else suffix)
+    if len(long.prefix) + len(long.suffix) > _MOST_AFFIXED:
+        wanted = f"with the suffix {long.suffix} at most {_MOST_AFFIXED} characters"
+        raise _wrong("prefix", prefix, wanted)
+    return long
 
 
 def _mode(given: str) -> int:

@@ -230,6 +230,11 @@ class MemoryCarrier:
                 self._counters["files_removed"] += 1
                 self.folder.take(recipient, name)
 
+    def sweep(self, recipient: UUID) -> None:
+        """Delete what our earlier processes left there."""
+        names = map(FileName.parse, list(self.folder.inbox(recipient)))
+        self.remove(recipient, [str(name) for name in names if name is not None and name.boot != self._boot])
+
     # -- for the folder
 
     def appeared(self, name: str) -> None:

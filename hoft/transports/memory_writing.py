@@ -76,6 +76,9 @@ class MemoryTransport:
     @ivar disconnecting: L{loseConnection} was called.
     """
 
+    max_file: int | None = None
+    max_files: int | None = None
+
     def __init__(self, carrier: MemoryCarrier, recipient: UUID) -> None:
         self.recipient = recipient
         self.disconnecting = False
@@ -101,6 +104,10 @@ class MemoryTransport:
     def remove(self, names: Sequence[str]) -> None:
         """See L{IFileTransport.remove}."""
         self._carrier.remove(self.recipient, names)
+
+    def sweep(self) -> None:
+        """See L{IFileTransport.sweep}."""
+        self._carrier.sweep(self.recipient)
 
     def loseConnection(self) -> None:
         """Take nothing more."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from uuid import UUID
 
 from attrs import define, frozen
 
 from hoft.errors import CarrierError
 from hoft.interfaces import MAX_PIECE, PREFIX
+from hoft.transports import armour
 from hoft.transports.directories import Root, close, open_regular, subfolder
 from hoft.transports.scanning import Condemned, Entry
 from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
@@ -56,7 +56,8 @@ class InboundFile:
     What is known of a file; everything here belongs to the reactor thread.
 
     @ivar offset: up to where it was handed over.
-    @ivar prefix: its first bytes as they were handed over.
+    @ivar text: if it is armoured: up to where, in the file, it was handed over.
+    @ivar prefix: its first bytes as far as they were handed over.
     @ivar size: when last looked at; -1 before.
     @ivar modified: as the file system says, a hint.
     @ivar changed: when it was last seen to change, on the carrier's clock.
@@ -76,6 +77,7 @@ class InboundFile:
     entry: Entry
     state: State = State.READY
     offset: int = 0
+    text: int = 0
     prefix: bytes = b""
     size: int = -1
     modified: int = -1
@@ -99,7 +101,7 @@ class InboundFile:
 
     def restart(self) -> None:
         """Hand it over again from 0."""
-        self.offset = 0
+        self.offset = self.text = 0
         self.prefix = b""
         self.caught_up = self.whole = self.settled = False
 
@@ -115,9 +117,10 @@ class Look:
 
     @ivar offset: where C{data} belongs: where it stopped before, or 0 if this
         is not the file it was.
+    @ivar text: if it is armoured, where C{data} ends in the file.
     @ivar prefix: the file's first bytes, as far as they were handed over
         including C{data}.
-    @ivar held: there are zeros at the end, which were left out.
+    @ivar held: there are zeros or part of a line at the end, which were left out.
     @ivar at_end: C{data} ends where what has arrived ends.
     """
 
@@ -128,16 +131,21 @@ class Look:
     prefix: bytes
     held: bool
     at_end: bool
+    text: int = 0
 
 
 class Inbox:
-    """Where files are read; its methods block."""
+    """
+    Where files are read; its methods block.
 
-    def __init__(self, root: Root, node: UUID) -> None:
+    @param own: our subfolder.
+    """
+
+    def __init__(self, root: Root, own: str) -> None:
         self._root = root
-        self._own = str(node)
+        self._own = own
 
-    def look(self, entry: Entry, offset: int, prefix: bytes, whole: bool) -> Look:
+    def look(self, entry: Entry, offset: int, prefix: bytes, whole: bool, text: int = 0) -> Look:
         """
         Read what comes next, at most L{MAX_PIECE} bytes.
 
@@ -146,6 +154,7 @@ class Inbox:
         @param whole: it has settled: of zeros at the end, the first L{ZERO_TAIL}
             count as arrived.  They may belong to what comes before them; the
             others are no data, and a hole in a file costs nobody anything.
+        @param text: see L{Look.text}, of the last look.
         @raise FileNotFoundError: it is gone.
         @raise NotAFile: something else has taken its place.
         @raise TooLarge: no packet is so large.
@@ -159,30 +168,42 @@ class Inbox:
                 with subfolder(root, self._own) as own:
                     file = open_regular(own, entry.text)
         try:
-            return _look(file, entry.text, offset, prefix, whole)
+            return _look(file, entry.text, offset, prefix, whole, text)
         finally:
             close(file)
 
 
-def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool) -> Look:
+def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool, text: int) -> Look:
     status = os.fstat(file)
     size = status.st_size
     if size > MAX_FILE:
         raise TooLarge(name, size, status.st_mtime_ns)
-    if offset:
-        seen = prefix[:offset]
-        if size < offset or os.pread(file, len(seen), 0) != seen:
-            offset, prefix, whole = 0, b"", False
-    data = os.pread(file, MAX_PIECE, offset)
-    at_end = not data or offset + len(data) >= size
+    at = text or offset
+    if at:
+        seen = prefix[:at]
+        if size < at or os.pread(file, len(seen), 0) != seen:
+            at, offset, text, prefix, whole = 0, 0, 0, b"", False
+    data = os.pread(file, MAX_PIECE, at)
+    at_end = not data or at + len(data) >= size
     held = False
     if data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):
         arrived = without_zero_tail(data)
         held = not whole
         data, at_end = data[: len(arrived) + ZERO_TAIL] if whole else arrived, True
+    armoured = True if text else armour.begins(data) if not offset else False
+    if armoured is None:
+        held = not whole
+        data = data if whole else b""
     # C{prefix} may hold what was read and not handed over.
-    prefix = (prefix[:offset] + data)[:PREFIX] if offset < PREFIX else prefix
-    return Look(size, status.st_mtime_ns, offset, data, prefix, held, at_end)
+    if not armoured:
+        prefix = (prefix[:at] + data)[:PREFIX] if at < PREFIX else prefix
+        return Look(size, status.st_mtime_ns, offset, data, prefix, held, at_end)
+    decoded, used = armour.take_off(data, first=not text, last=at_end and whole)
+    if not decoded and not at_end:
+        decoded = b"\0"  # so much text without a line in it: let the receiver say what that is worth
+    prefix = (prefix[:at] + data[:used])[:PREFIX] if at < PREFIX else prefix
+    held |= at_end and used < len(data)
+    return Look(size, status.st_mtime_ns, offset, decoded, prefix, held, at_end, at + used)
 
 
 def _ends_in_zeros(file: int, size: int) -> bool:

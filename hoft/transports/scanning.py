@@ -13,7 +13,7 @@ from uuid import UUID
 from attrs import define, field, frozen
 
 from hoft.transports.directories import Root, subfolder
-from hoft.transports.filenames import FileName
+from hoft.transports.filenames import LONG, FileName, Naming
 
 MAX_ENTRIES = 100_000
 """Names remembered of one directory; those beyond wait until others are gone."""
@@ -31,16 +31,14 @@ class Entry:
     """
     A file in the inbox.
 
+    @ivar text: its base name.
+    @ivar name: what that tells.
     @ivar flat: it lies in the inbox itself, not in our subfolder.
     """
 
+    text: str
     name: FileName
     flat: bool
-
-    @property
-    def text(self) -> str:
-        """The base name."""
-        return str(self.name)
 
 
 @define
@@ -131,12 +129,14 @@ class Scanner:
     subfolder and lying flat.  Used on one worker thread, where it blocks.
 
     @param clock: monotonic seconds.
+    @param naming: how files are called.
     """
 
-    def __init__(self, root: Root, node: UUID, clock: Callable[[], float]) -> None:
+    def __init__(self, root: Root, node: UUID, clock: Callable[[], float], naming: Naming = LONG) -> None:
         self._root = root
         self._node = node
-        self._own = str(node)
+        self._naming = naming
+        self._own = naming.folder(node)
         self._clock = clock
         self._subfolder = _Listing(flat=False)
         self._flat = _Listing(flat=True)
@@ -211,13 +211,13 @@ class Scanner:
             return
         before, now = listing.inodes, {}
         strange_now, gone_now = {}, {}
-        own = self._own
+        naming, mark = self._naming, self._naming.mark(self._node)
         room = MAX_ENTRIES
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 # In a shared folder most entries are other nodes': pass those at once.
-                if listing.flat and own not in name:
+                if listing.flat and mark not in name:
                     continue
                 if name in before:
                     now[name] = inode = entry.inode()
@@ -229,10 +229,12 @@ class Scanner:
                     gone_now[name] = listing.gone[name]
                 elif room <= len(now) + len(strange_now):
                     continue
-                elif not name.startswith(".") and not (listing.flat and name == own):
-                    parsed = FileName.parse(name)
-                    if parsed is None or parsed.recipient != self._node or not _maybe_regular(entry):
-                        if not (listing.flat and parsed is not None and parsed.recipient != self._node):
+                elif not naming.is_temporary(name) and not (listing.flat and name == self._own):
+                    parsed = naming.parse(name)
+                    others = parsed is not None and parsed.recipient not in (None, self._node)
+                    if parsed is None or others or not _maybe_regular(entry):
+                        # Without a mark, what is no packet in a shared folder is other people's.
+                        if not listing.flat or (mark and not others):
                             strange_now[name] = entry.inode()
                             found.strange.append(repr(os.fsencode(name))[1:])
                     elif budget > 0:
@@ -240,7 +242,7 @@ class Scanner:
                         now[name] = entry.inode()
                         if name in listing.gone:
                             gone_now[name] = listing.gone[name]
-                        found.added.append(Entry(parsed, listing.flat))
+                        found.added.append(Entry(name, parsed, listing.flat))
                     else:
                         found.more = True
         found.vanished.extend((name, listing.flat) for name in before.keys() - now.keys())

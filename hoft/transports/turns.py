@@ -27,7 +27,7 @@ class Turns:
     def sender(self, file: InboundFile) -> UUID | None:
         """On whose turn a file is read."""
         sender = file.entry.name.sender
-        return sender if self._known(sender) else None
+        return sender if sender is not None and self._known(sender) else None
 
     def push(self, file: InboundFile) -> None:
         """Let it wait, behind its sender's other files."""

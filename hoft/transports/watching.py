@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
-from hoft.transports.filenames import FileName
+from hoft.transports.filenames import LONG, Naming
 from hoft.transports.scanning import Entry
 
 log = Logger()
@@ -57,6 +57,7 @@ class Watch:
     @param appeared: told of each packet for us and whether its writer is done
         with it.
     @param changed: told that our subfolder was made.
+    @param naming: how files are called.
     @raise OSError: inotify is not to be had, for instance for want of watches.
     """
 
@@ -67,9 +68,12 @@ class Watch:
         node: UUID,
         appeared: Callable[[Entry, bool], None],
         changed: Callable[[], None],
+        naming: Naming = LONG,
     ) -> None:
         self._node = node
-        self._own = os.fsencode(str(node))
+        self._naming = naming
+        self._own = os.fsencode(naming.folder(node))
+        self._mark = os.fsencode(naming.mark(node))
         self._appeared = appeared
         self._changed = changed
         try:
@@ -80,7 +84,7 @@ class Watch:
             root = FilePath(inbox)
             self._notifier.watch(root, _APPEARS | IN_ONLYDIR, callbacks=[self._in_root])
             try:
-                own = root.child(str(node))
+                own = root.child(naming.folder(node))
                 self._notifier.watch(
                     own, _APPEARS | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
                 )
@@ -111,15 +115,14 @@ class Watch:
         name = path.basename()
         if name == self._own:
             self._changed()
-        elif self._own in name:
+        elif self._mark in name:
             self._tell(name, mask, flat=True)
 
     def _in_subfolder(self, _: object, path: FilePath[bytes], mask: int) -> None:
         self._tell(path.basename(), mask, flat=False)
 
     def _tell(self, base: bytes, mask: int, flat: bool) -> None:
-        if base.startswith(b"."):
-            return
-        name = FileName.parse(os.fsdecode(base))
-        if name is not None and name.recipient == self._node:
-            self._appeared(Entry(name, flat), bool(mask & _COMPLETE))
+        text = os.fsdecode(base)
+        name = None if self._naming.is_temporary(text) else self._naming.parse(text)
+        if name is not None and name.recipient in (None, self._node):
+            self._appeared(Entry(text, name, flat), bool(mask & _COMPLETE))

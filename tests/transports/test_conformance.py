@@ -11,8 +11,9 @@ from uuid import UUID
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from hoft.interfaces import ICarrier
+from hoft.interfaces import MAX_PIECE, ICarrier
 from hoft.testing.conformance import CarrierConformance
+from hoft.transports.filenames import LongNaming, ShortNaming
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
 from hoft.transports.memory import MemoryFolder
@@ -21,6 +22,7 @@ from hoft.transports.memory import MemoryFolder
 class FolderConformanceTests(CarrierConformance, TestCase):
     """The folder, told of files by the system."""
 
+    options = ""
     watch = True
     timeout = 20
     quiet = 0.08
@@ -31,24 +33,42 @@ class FolderConformanceTests(CarrierConformance, TestCase):
         os.mkdir(self.root)
 
     def makeCarrier(self, node: UUID, boot: int) -> ICarrier:
-        location = FolderLocation(os.path.abspath(self.root), os.path.abspath(self.root), poll=0.05)
+        location = FolderLocation.parse(f"folder:{os.path.abspath(self.root)}?poll=0.05{self.options}")
         return FolderCarrier(reactor, location, node, boot, time.monotonic, watch=self.watch)
 
     def plant(self, recipient: UUID, name: str, content: bytes) -> None:
-        os.makedirs(os.path.join(self.root, str(recipient)), exist_ok=True)
-        path = os.path.join(self.root, str(recipient), name)
+        folder = os.path.join(self.root, self.naming.folder(recipient))
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, name)
         with open(path, "r+b" if os.path.exists(path) else "wb") as file:
             file.write(content)
             file.truncate()
 
     def lying(self, recipient: UUID) -> list[str]:
-        return os.listdir(os.path.join(self.root, str(recipient)))
+        return os.listdir(os.path.join(self.root, self.naming.folder(recipient)))
 
 
 class PolledFolderConformanceTests(FolderConformanceTests):
     """The folder, where polling is all there is."""
 
     watch = False
+
+
+class ArmouredFolderConformanceTests(FolderConformanceTests):
+    """The folder for text, with names that a filter for text lets pass."""
+
+    options = "&armour=base85&prefix=tx_&suffix=.txt"
+    naming = LongNaming("tx_", ".txt")
+    large = MAX_PIECE + 12345
+    soon = 5.0  # base85 takes its time
+
+
+class ShortNamesConformanceTests(FolderConformanceTests):
+    """The folder with names as short as can be, where nothing can be renamed."""
+
+    options = "&names=short&rename=no"
+    naming = ShortNaming()
+    sweeps = False
 
 
 class MemoryConformanceTests(CarrierConformance, TestCase):

@@ -56,6 +56,7 @@ class FolderTestCase(CarrierHarness, TestCase):
     poll = 0.05
     watch = True
     file_mode: int | None = None
+    patience_of_carrier = 30.0
 
     def setUp(self) -> None:
         super().setUp()
@@ -63,7 +64,7 @@ class FolderTestCase(CarrierHarness, TestCase):
         os.mkdir(self.root, 0o755)
 
     def makeCarrier(self, node: UUID, boot: int) -> FolderCarrier:
-        location = FolderLocation(self.root, self.root, self.poll, self.file_mode)
+        location = FolderLocation(self.root, self.root, self.poll, self.file_mode, self.patience_of_carrier)
         return FolderCarrier(reactor, location, node, boot, time.monotonic, watch=self.watch)
 
     def inbox(self, node: UUID = BOB) -> str:
@@ -548,7 +549,7 @@ class RootTests(FolderTestCase):
     @inlineCallbacks
     def test_hangs(self) -> Steps:
         """A folder that does not answer is down; it delays neither the reactor nor the end."""
-        self.patch(folder, "PATIENCE", 0.2)
+        self.patience_of_carrier = 0.2
         self.patch(folder, "LAST_WORDS", 0.2)
         carrier, receiver = yield self.node(BOB)
         transport = carrier.transport(ALICE)
@@ -583,7 +584,7 @@ class RootTests(FolderTestCase):
     @inlineCallbacks
     def test_hangsAtStart(self) -> Steps:
         """A folder that hangs when we start does not keep us from starting."""
-        self.patch(folder, "PATIENCE", 0.2)
+        self.patience_of_carrier = 0.2
         answers = Event()
         self.addCleanup(answers.set)
         access = os.access

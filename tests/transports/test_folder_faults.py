@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from hoft.errors import CarrierError
 from hoft.interfaces import MAX_PIECE, Verdict
 from hoft.testing.harness import ALICE, BOB, RecordingReceiver, pattern
+from hoft.transports.armour import Armour
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.writing import FolderTransport
@@ -256,7 +257,7 @@ class CrashTests(VirtualFolderTestCase):
         Whatever a power cut leaves of files that nobody synced, each comes to
         an end, what was being written is cleared away, and letters arrive.
         """
-        for seed in range(20 * (1 + SOAK)):
+        for seed in range(6 * (1 + SOAK)):
             self.begin()
             random = Random(seed)
             alice, _ = self.node(ALICE, boot=1)
@@ -277,3 +278,95 @@ class CrashTests(VirtualFolderTestCase):
             self.clock.advance(30)
             self.assertIn(LETTERS[0], at_bob.consumed.values())
             self.assertEqual(self.files.folder(BOB), {})
+
+
+class ArmourTests(VirtualFolderTestCase):
+    """Armoured files, as carriers for text bring them."""
+
+    def arrives(self, *stages: bytes) -> RecordingReceiver:
+        """What the receiver hears of a file that is seen in these stages, a third of a second apart."""
+        self.begin()
+        _, receiver = self.node(BOB)
+        receiver.complete = lambda content: content in LETTERS
+        for content in stages:
+            self.files.put(BOB, name(1), content)
+            self.clock.advance(0.3)
+        self.clock.advance(60)
+        self.assertEqual(receiver.faults, [])
+        self.assertEqual(list(receiver.consumed), [name(1)])
+        self.assertEqual(self.files.folder(BOB), {})
+        return receiver
+
+    def test_converted(self) -> None:
+        """The reader needs no option for it, and other line ends do no harm."""
+        for letter in (LETTERS[0], LETTERS[2]):
+            armour = Armour()
+            text = armour.put_on(letter) + armour.close()
+            for changed in (text, text.replace(b"\n", b"\r\n"), text + b"\r\n\n", text.rstrip(b"\n")):
+                self.assertEqual(self.arrives(changed).consumed[name(1)], letter)
+
+    def test_grows(self) -> None:
+        """It is handed over as it grows, whole lines at a time, also where zeros come first."""
+        letter = LETTERS[0]
+        armour = Armour()
+        text = (armour.put_on(letter) + armour.close()).replace(b"\n", b"\r\n")
+        for step in (5, 700, 1357):
+            grown = self.arrives(*[text[:size] for size in range(step % 7, len(text) + step, step)][-50:])
+            self.assertEqual(grown.consumed[name(1)], letter)
+        filled = self.arrives(
+            *(text[:size] + bytes(len(text) - size) for size in (0, 4, 900, 2000, len(text)))
+        )
+        self.assertEqual(filled.consumed[name(1)], letter)
+        self.assertEqual([piece[1] for piece in filled.pieces].count(0), 1)
+
+    def test_cut(self) -> None:
+        """A cut file settles, and brings all that is left of it."""
+        armour = Armour()
+        text = armour.put_on(LETTERS[1])
+        for size in (len(text) // 2, 100_000, 9 + 76 * 10, 9 + 76 * 10 + 33, 20):
+            receiver = self.arrives(text[:size])
+            arrived = receiver.consumed[name(1)]
+            self.assertTrue(receiver.pieces[-1][3])
+            self.assertGreaterEqual(len(arrived), (size - 9) // 76 * 60)
+            sure = len(arrived) - 4 if len(arrived) % 60 else len(arrived)
+            self.assertEqual(arrived[:sure], LETTERS[1][:sure])
+
+    def test_halfAMark(self) -> None:
+        """What might begin as armour and goes no further settles as it is; endless lines come to an end."""
+        self.assertEqual(self.arrives(b"~hof").consumed[name(1)], b"~hof")
+        for endless in (b"A", b"\n", b" \n"):
+            receiver = self.arrives(b"~hoft85~" + endless * (MAX_PIECE + 5000))
+            self.assertLess(len(receiver.consumed[name(1)]), 1000)
+
+
+class WriteOnlyTests(VirtualFolderTestCase):
+    """Outboxes where nothing can be listed, renamed or deleted."""
+
+    options = "?poll=1&rename=no"
+
+    def test_dropBox(self) -> None:
+        """Files are written in place, and nothing else is needed; trials leave nothing lying about."""
+        refused = {"listdir", "rename", "unlink"}
+        alice, at_alice = self.node(ALICE)
+        self.clock.advance(1)
+        self.files.fault = lambda call: errno.EACCES if call in refused else None
+        transport = alice.transport(BOB)
+        for letter in LETTERS:
+            transport.writeSequence([letter[:MAX_PIECE]])
+        transport.remove([name(1)])
+        transport.sweep()
+        self.clock.advance(1)
+        self.assertEqual(len(self.files.folder(BOB)), 3)
+        self.files.room = 0
+        with self.assertRaises(CarrierError):
+            transport.create().write(b"no room")
+        self.clock.advance(100)
+        self.assertEqual(len(self.files.folder(BOB)), 4)
+        self.assertEqual(at_alice.health, ["up", "down", "up"])
+        self.files.room = 1 << 40
+        self.files.fault = lambda call: None
+        _, at_bob = self.node(BOB)
+        self.clock.advance(5)
+        self.assertEqual(
+            sorted(at_bob.consumed.values()), sorted([b"", *(each[:MAX_PIECE] for each in LETTERS)])
+        )

@@ -13,6 +13,8 @@ from zope.interface.verify import verifyObject
 
 import hoft.interfaces
 from hoft.errors import ConfigurationError
+from hoft.transports import armour
+from hoft.transports.filenames import LongNaming, ShortNaming
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
 from hoft.transports.memory import MemoryCarrier
@@ -79,6 +81,20 @@ class FolderLocationTests(SynchronousTestCase):
             FolderLocation("/srv", "/srv", 0.5, 0o640),
         )
 
+    def test_oddCarriers(self) -> None:
+        """What a carrier does not pass can be said."""
+        options = "names=short&rename=no&armour=base85&max_file=200000&max_files=20&patience=5"
+        location = FolderLocation.parse(f"folder:/srv?{options}")
+        self.assertEqual(location.naming, ShortNaming())
+        self.assertEqual((location.rename, location.armoured), (False, True))
+        self.assertEqual((location.max_file, location.max_files, location.patience), (200_000, 20, 5.0))
+        self.assertEqual(location.max_content, armour.capacity(200_000))
+        location = FolderLocation.parse("folder:/srv?prefix=tx_&suffix=.txt&rename=yes&armour=none")
+        self.assertEqual(location.naming, LongNaming("tx_", ".txt"))
+        self.assertEqual((location.rename, location.armoured), (True, False))
+        self.assertEqual(FolderLocation.parse("folder:/srv?max_file=200000").max_content, 200_000)
+        self.assertIsNone(FolderLocation.parse("folder:/srv?armour=base85").max_content)
+
     def test_percent(self) -> None:
         """Percent-encoding reaches every path, those that are not UTF-8 as well."""
         self.assertEqual(FolderLocation.parse("folder:/a%20b%3F%26%23%25").inbox, "/a b?&#%")
@@ -108,6 +124,21 @@ class FolderLocationTests(SynchronousTestCase):
             ("folder:/a?file_mode=0400", "file_mode"),
             ("folder:/a?file_mode=0755", "file_mode"),
             ("folder:/a?pol=1", "pol"),
+            ("folder:/a?patience=0", "patience"),
+            ("folder:/a?names=tiny", "names"),
+            ("folder:/a?rename=maybe", "rename"),
+            ("folder:/a?armour=base64", "armour"),
+            ("folder:/a?max_file=1000", "max_file"),
+            ("folder:/a?max_file=1e9", "max_file"),
+            ("folder:/a?max_files=2", "max_files"),
+            ("folder:/a?suffix=txt", "suffix"),
+            ("folder:/a?suffix=.t/t", "suffix"),
+            ("folder:/a?prefix=.x", "prefix"),
+            ("folder:/a?prefix=TX", "prefix"),
+            ("folder:/a?prefix=seven__", "prefix"),
+            ("folder:/a?names=short&prefix=a", "prefix"),
+            ("folder:/a?names=short&suffix=.text", "suffix"),
+            ("folder:/a?names=short&suffix=.tmp", "suffix"),
         ):
             error = self.assertRaises(ConfigurationError, FolderLocation.parse, url)
             self.assertEqual((error.where, error.key), ("transport", option), url)
