@@ -112,7 +112,8 @@ def _asked(place: Place, node: Mapping[str, Any], wait: float) -> Iterator[Findi
     if not node["peers"]:
         return
     answers = ask(place.state, "probe", wait + 10, within=wait)
-    yield from _answers(answers, wait)
+    # It may have been on its way before.
+    yield from _answers(answers, wait, "was heard {} after it was asked")
 
 
 def _greeted(config: Config, wait: float) -> Iterator[Finding]:
@@ -152,13 +153,14 @@ def _greeted(config: Config, wait: float) -> Iterator[Finding]:
     for failure in failures:
         yield fail("the carrier cannot be used", failure)
     names: dict[UUID, str] = {peer.card.uuid: peer.name for peer in config.peers}
-    yield from _answers({names[peer]: seconds for peer, seconds in greeting.answers.items()}, wait)
+    answers = {names[peer]: seconds for peer, seconds in greeting.answers.items()}
+    yield from _answers(answers, wait, "answers after {}")
 
 
-def _answers(answers: Mapping[str, float | None], wait: float) -> Iterator[Finding]:
+def _answers(answers: Mapping[str, float | None], wait: float, how: str) -> Iterator[Finding]:
     for name, seconds in answers.items():
         if seconds is not None:
-            yield ok(f"{name} answers after {duration(seconds)}")
+            yield ok(f"{name} {how.format(duration(seconds))}")
         else:
             yield fail(
                 f"{name} has not answered within {duration(wait)}",

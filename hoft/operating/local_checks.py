@@ -106,7 +106,7 @@ def allowed(entry: Allow) -> Iterator[Finding]:
         return any(map(grant.permits, addresses))
 
     if permitted(rule.private):
-        yield ok(f"allow {entry.url}: {rule.host} is {', '.join(addresses)}")
+        yield ok(f"allow {entry.url}, at {', '.join(addresses)}")
         return
     yield warn(
         f"allow {entry.url} lets nobody through: {rule.host} leads to {', '.join(addresses)} only",

@@ -91,7 +91,7 @@ class LocalChecksTests(SynchronousTestCase):
 
         self.patch(socket, "getaddrinfo", resolve)
         for entry, words in (
-            (Allow("http://stock.example/a"), "ok: allow http://stock.example/a: stock.example is 93.184."),
+            (Allow("http://stock.example/a"), "ok: allow http://stock.example/a, at 93.184.216.34"),
             (Allow("http://wiki.lan", private=True), "ok: "),
             (
                 Allow("http://wiki.lan"),
