@@ -9,8 +9,8 @@ import os
 import stat
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from hoft.protocols.control import Control, Ranges
 from hoft.protocols.packets import Header
 from hoft.protocols.sealing import FRAME_OVERHEAD, ChecksumSuite, Suite
 from hoft.suites import suites_of
+from hoft.transports import armour
 
 SOUND, UNSOUND, UNREADABLE = 0, 1, 2
 """Exit codes; the highest of all files counts."""
@@ -60,7 +61,11 @@ def packet(options: Namespace) -> int:
     code = SOUND
     for path in options.file:
         try:
-            found = dissect(_pieces(path), keys.candidates)
+            pieces = _pieces(path)
+            first = next(pieces, b"")
+            armoured = bool(armour.begins(first))
+            pieces = chain([first], pieces)
+            found = dissect(_bare(pieces) if armoured else pieces, keys.candidates)
         except OSError as error:
             print(f"hoft: {path}: {error.strerror}", file=sys.stderr)
             code = UNREADABLE
@@ -68,9 +73,10 @@ def packet(options: Namespace) -> int:
         sound = found.sound or (not keys.given and found.header is not None and not found.cut)
         code = max(code, SOUND if sound else UNSOUND)
         if options.json:
-            print(json.dumps({"file": str(path), **as_json(found)}))
+            print(json.dumps({"file": str(path), "armoured": armoured, **as_json(found)}))
         else:
-            print(f"{printable(str(path))}: {_verdict(found, keys)}", *_lines(found, keys), sep="\n")
+            text = "in text armour; within, " if armoured else ""
+            print(f"{printable(str(path))}: {text}{_verdict(found, keys)}", *_lines(found, keys), sep="\n")
     return code
 
 
@@ -84,6 +90,17 @@ def _pieces(path: Path) -> Iterator[bytes]:
             raise OSError(0, "is not a regular file")
         while piece := file.read(MAX_PIECE):
             yield piece
+
+
+def _bare(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """What is within the text armour."""
+    rest, first = b"", True
+    for piece in pieces:
+        rest += piece
+        content, used = armour.take_off(rest, first, last=False)
+        first, rest = first and not used, rest[used:]
+        yield content
+    yield armour.take_off(rest, first, last=True)[0]
 
 
 def _keys(where: Path) -> _Keys:

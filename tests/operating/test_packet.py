@@ -15,6 +15,7 @@ from hoft.identity import Card, Identity
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.packets import PacketWriter, Record, plan_frames
 from hoft.protocols.sealing import BoxSuite
+from hoft.transports.armour import Armour
 from tests.protocols.samples import FAR, NEAR, SUITES, chance, grouped, parts, writer
 
 
@@ -122,6 +123,24 @@ class PacketCommandTests(SynchronousTestCase):
         self.assertEqual(code, 0)
         self.assertIn("whole and intact", out)
         self.assertIn("record 1  channel 2", out)
+
+    def test_text_armour_is_taken_off(self) -> None:
+        data = self.packet()
+        armour = Armour()
+        text = armour.put_on(data) + armour.close()
+        for text_as_carried in (text, text.replace(b"\n", b"\r\n")):
+            path = self.file(text_as_carried)
+            code, out, _ = self.run_in("packet", path, "--config", self.far)
+            self.assertEqual(code, 0, out)
+            self.assertIn(f"{path}: in text armour; within, whole and intact\n", out)
+        code, out, _ = self.run_in("packet", self.file(text[:25000]), "--config", self.far)
+        self.assertEqual(code, 1)
+        self.assertIn("in text armour; within, cut in frame 2", out)
+        self.assertIn("frame 1   at ", out)
+        code, out, _ = self.run_in(
+            "packet", self.file(b"~hoft85~\n\xff\x00rubbish"), "--config", self.far, "--json"
+        )
+        self.assertEqual((code, json.loads(out)["armoured"]), (1, True))
 
     def test_what_is_no_packet(self) -> None:
         for data, words in (
