@@ -315,6 +315,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     one = add(
+        "completion", completing.completion, "print what makes a shell complete words, options and names",
+        "hoft completion bash >> ~/.bashrc", "hoft completion zsh >> ~/.zshrc     (after compinit)",
+        folder=False,
+    )  # fmt: skip
+    one.add_argument("shell", choices=("bash", "zsh"), help="which one")
+
+    one = add(
         "mirror", commands.mirror, "carry files between folders, subfolders too, as carelessly as asked",
         "hoft mirror near/outbox far/inbox --every 1",
         "hoft mirror a b --both --delay 0.2 --truncate 0.1 --lose 0.05 --seed 7",
@@ -339,21 +346,14 @@ def _parser() -> argparse.ArgumentParser:
         ("lose", "lose it"),
         ("duplicate", "bring it twice"),
         ("corrupt", "flip one of its bits"),
-    one = add(
-        "completion", completing.completion, "print what makes a shell complete words, options and names",
-        "hoft completion bash >> ~/.bashrc", "hoft completion zsh >> ~/.zshrc     (after compinit)",
-        folder=False,
-    )  # fmt: skip
-    one.add_argument("shell", choices=("bash", "zsh"), help="which one")
-
     ):
         one.add_argument(
             f"--{option}", metavar="P", type=_probability, default=0.0, help=f"how likely to {what}"
         )
     one.add_argument("--seed", metavar="N", type=int, help="of all chance (default: random, and shown)")
+    completing.answer_shell(parser, words.choices)
     return parser
 
 
 if __name__ == "__main__":
     sys.exit(main())
-    completing.answer_shell(parser, words.choices)
