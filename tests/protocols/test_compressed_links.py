@@ -81,3 +81,16 @@ class CompressedLinkTests(SynchronousTestCase):
         self.pair.deliver = lambda *file: ((0.0, file[3]),)
         self.pair.advance(60)
         self.assertEqual(self.far.program.payloads, [TEXT[:2000]])
+
+    def test_taken_back(self) -> None:
+        """What stands in its place is not taken for something compressed."""
+        self.pair.deliver = lost
+        self.near.transport.broken = True
+        self.send(b"first")
+        ids = self.send(TEXT[:2000], TEXT[:3000])
+        self.assertEqual(self.pair.result(self.near.link.cancel(ids[:1])), ids[:1])
+        self.near.transport.broken = False
+        self.pair.deliver = lambda *file: ((0.0, file[3]),)
+        self.pair.advance(120)
+        self.assertEqual(self.far.program.payloads, [b"first", TEXT[:3000]])
+        self.assertEqual(self.far.link.counters["frames_bad"], 0)
