@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
@@ -62,6 +62,9 @@ from hoft.web.policy import Policy, Rule
 from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
+
+TOGETHER = 20
+"""Links that are opened, or begin to write, in one go."""
 
 UNHEARD = 30.0
 """Seconds after which the log says of a peer that nothing was heard of it yet."""
@@ -208,7 +211,7 @@ class Node(Service):
             )
         suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
         self._egress.reconfigure(policy_of(config), await self._credentials(config, self._identity))
-        links = [await self._open(peer, suites[peer.name]) for peer in config.peers]
+        links = await self._open_all(config.peers, suites)
         self._warn_of_forgeries(config)
         # Before what may take its time: a folder that hangs is something to be asked about.
         try:
@@ -216,8 +219,13 @@ class Node(Service):
         except LocalError as error:
             self._log.warn("'hoft status' cannot ask this node: {error}", error=error)
         await carrier.start(self._router)
-        for link in links:
+        for number, link in enumerate(links, 1):
             link.makeConnection(carrier.transport(link.peer))
+            if number % TOGETHER == 0:
+                # What they have to do comes again and again at the same time, so not for all at once.
+                turn: Deferred[None] = Deferred()
+                self._reactor.callFromThread(turn.callback, None)
+                await turn
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
@@ -262,6 +270,18 @@ class Node(Service):
         self._log.info(
             "{name} has stopped; what its journal holds goes on at the next start", name=self._config.name
         )
+
+    async def _open_all(self, peers: Sequence[Peer], suites: Mapping[str, Sequence[Suite]]) -> list[Link]:
+        """Several at a time, whose commits then share a sync of the disk."""
+        links: list[Link] = []
+        for start in range(0, len(peers), TOGETHER):
+            some = peers[start : start + TOGETHER]
+            opening = [Deferred.fromCoroutine(self._open(peer, suites[peer.name])) for peer in some]
+            try:
+                links += await gatherResults(opening, consumeErrors=True)
+            except FirstError as error:
+                error.subFailure.raiseException()
+        return links
 
     async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
         """A link that is known to the router, but does not write yet."""

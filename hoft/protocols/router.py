@@ -7,7 +7,7 @@ header counts for nothing before the control frame has authenticated.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -41,6 +41,9 @@ T = TypeVar("T")
 
 OPEN_INLINE = 65536
 """Pieces up to this size are opened on the reactor thread, larger ones on the worker."""
+
+TOGETHER = 20
+"""Links that go on in one turn of the reactor when the carrier is up again."""
 
 UNCOMMITTED_BYTES = 4 << 20
 """Of one file: beyond this, reading waits for the journal."""
@@ -87,6 +90,7 @@ class LinkRouter:
         self._parts = parts
         self._opening = opening
         self._arrivals: dict[str, _Arrival] = {}
+        self._to_resume: deque[Link] = deque()
         self._minting: Deferred[None] | None = None
         self._up = True
 
@@ -105,6 +109,7 @@ class LinkRouter:
     def tick(self) -> None:
         """To be called about twice a second, by a monotonic clock; links with nothing to do cost nothing."""
         now = self._parts.clock()
+        self._resume()
         for link in [link for link in self.links.values() if link.due <= now]:
             link.tick()
 
@@ -122,8 +127,18 @@ class LinkRouter:
         """See L{IFileReceiver.carrierUp}."""
         self._up = True
         self.trouble = None
-        for link in list(self.links.values()):
-            link.carrier_up()
+        self._to_resume = deque(self.links.values())
+        self._resume()
+
+    def _resume(self) -> None:
+        """
+        Tell some links that the carrier is up.  Each may write a file at once, and what it does
+        comes again and again at the same time, so not for all in one go.
+        """
+        for _ in range(min(TOGETHER, len(self._to_resume))):
+            self._to_resume.popleft().carrier_up()
+        if self._to_resume:
+            self._parts.reactor.callLater(0, self._resume)
 
     def carrierDown(self, reason: str) -> None:
         """See L{IFileReceiver.carrierDown}."""
@@ -131,6 +146,7 @@ class LinkRouter:
             self._log.warn("The carrier is down: {reason}", reason=reason)
         self._up = False
         self.trouble = reason
+        self._to_resume.clear()
         for link in list(self.links.values()):
             link.carrier_down()
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from nacl.public import PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.interfaces import LinkState, Verdict
+from hoft.protocols.keyring import Keyring
 from hoft.protocols.layout import HEADER_SIZE
+from hoft.protocols.link import Link
 from hoft.protocols.packets import Header
-from hoft.protocols.router import OPEN_INLINE
+from hoft.protocols.router import OPEN_INLINE, TOGETHER
+from hoft.protocols.sealing import BoxSuite
 from tests.protocols.nodes import Node, Pair, lost
 
 
@@ -41,6 +45,36 @@ class RouterTestCase(SynchronousTestCase):
         self.assertEqual(last["ago"], 0)
         self.assertEqual(self.far.program.payloads, [])
         self.assertEqual(self.far.router._arrivals, {})
+
+
+class ManyLinksTests(RouterTestCase):
+    """One node with many peers."""
+
+    def test_the_carrier_is_up_again(self) -> None:
+        """All go on, some after others, so that nobody waits for all of them."""
+        near, pair = self.near, self.pair
+        for number in range(2 * TOGETHER + 5):
+            peer = UUID(int=number + 1)
+            suite = BoxSuite(bytes(near.key), bytes(PrivateKey(pair.random.randbytes(32)).public_key))
+            link = Link(near.parts, peer, f"peer-{number}", Keyring([suite]), near.program)
+            pair.result(link.open())
+            near.router.add(link)
+            link.makeConnection(near.carrier.transport(peer))
+            self.addCleanup(link.close)
+        pair.advance(0.5)
+        near.router.carrierDown("unplugged")
+        before = len(pair.crossed)
+        pair.advance(30)
+        self.assertEqual(len(pair.crossed), before)
+        near.router.carrierUp()
+        up = [link for link in near.router.links.values() if link.state is not LinkState.DOWN]
+        self.assertLessEqual(len(up), TOGETHER)
+        near.router.tick()
+        near.router.tick()
+        pair.advance(0.5)
+        up = [link for link in near.router.links.values() if link.state is not LinkState.DOWN]
+        self.assertEqual(len(up), len(near.router.links))
+        self.assertGreaterEqual(len(pair.crossed) - before, len(near.router.links) - 1)
 
 
 class TickTests(RouterTestCase):
