@@ -51,12 +51,11 @@ from hoft.web.agent import ExactAgent
 from hoft.web.credentials import Credentials
 from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
+from hoft.web.memory import share
 from hoft.web.performing import Exchange, Stage
 from hoft.web.policy import Policy
 from hoft.web.surroundings import Limits
-
-FETCHED = 16
-"""Records whose payload is not in memory that are read at once to find out what they are."""
+from hoft.web.unread import Unread
 
 WATCH = 0.1
 """Seconds between looks at services that are to answer in time."""
@@ -96,8 +95,7 @@ class PeerExchanges:
         self._discarding: IDelayedCall | None = None
         self._early: list[Incoming] | None = []
         """What came before the table was read."""
-        self._unknown: deque[int] = deque()
-        self._finding = False
+        self._unread = Unread(link, self._take, self._uncommitted)
 
     @property
     def policy(self) -> Policy:
@@ -162,6 +160,9 @@ class PeerExchanges:
         self._heldUp.add(exchange)
         return False
 
+    def share(self) -> int:
+        return self._egress.share()
+
     def ended(self, exchange: Exchange) -> None:
         self._heldUp.discard(exchange)
         if self._exchanges.get(exchange.id) is exchange:
@@ -214,24 +215,8 @@ class PeerExchanges:
         if self._early is not None:
             self._early.extend(records)
             return
-        known = [(record.id, record.payload) for record in records if record.payload is not None]
-        self._unknown.extend(record.id for record in records if record.payload is None)
-        self._take(known)
-        self._find_out()
-
-    def _find_out(self) -> None:
-        """Read what was handed up without its payload, a few at a time."""
-        if self._finding or not self._unknown:
-            return
-        ids = [self._unknown.popleft() for _ in range(min(FETCHED, len(self._unknown)))]
-        self._finding = True
-
-        def found(payloads: list[bytes]) -> None:
-            self._finding = False
-            self._take(list(zip(ids, payloads, strict=True)))
-            self._find_out()
-
-        self.link.read(ids).addCallback(found).addErrback(self._uncommitted)
+        self._take([(record.id, record.payload) for record in records if record.payload is not None])
+        self._unread.add(record.id for record in records if record.payload is None)
 
     def _take(self, records: Sequence[tuple[int, bytes]]) -> None:
         touched: dict[bytes, Exchange] = {}
@@ -406,6 +391,10 @@ class Egress:
             self._last = self.reactor.callLater(self.limits.grace, self._cut)
             self.settled()
         return self._stopped
+
+    def share(self) -> int:
+        """For the peers: bytes of its response that each exchange may have in memory."""
+        return share(sum(peer.running for peer in self._peers.values()))
 
     def settled(self) -> None:
         """For the peers: something has ended."""

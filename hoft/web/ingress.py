@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -33,6 +34,7 @@ from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
 from hoft.web.limiting import Meter, Meters
+from hoft.web.memory import share
 from hoft.web.policy import choose_peer
 from hoft.web.problems import (
     Problem,
@@ -50,6 +52,7 @@ from hoft.web.requests import Field
 from hoft.web.server import ServerFactory
 from hoft.web.targets import Mount, Own, Service, parse_target
 from hoft.web.targets import Route as RouteTarget
+from hoft.web.unread import Unread
 from hoft.web.waiting import Outcome, Waiting
 
 MAX_WAITING = 4096
@@ -60,9 +63,6 @@ TICK = 0.1
 
 REMEMBERED = 10_000
 """How many ended exchanges are remembered, for what still comes for them."""
-
-FETCHED = 16
-"""Records whose payload is not in memory that are read at once to find out what they are."""
 
 GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
@@ -160,7 +160,7 @@ class Ingress:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._batches: dict[ILink, _Batch] = {}
-        self._unknown: dict[ILink, deque[int]] = {}
+        self._unread: dict[ILink, Unread] = {}
         self._flushing: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
@@ -317,6 +317,10 @@ class Ingress:
         if records:
             self._batch(link).consume.extend(records)
 
+    def share(self) -> int:
+        """Bytes of its response that each may have in memory."""
+        return share(len(self._waiting))
+
     def ended(self, waiting: Waiting, outcome: Outcome) -> None:
         """Nothing more will come of it."""
         del self._waiting[waiting.id]
@@ -387,45 +391,22 @@ class Ingress:
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}: parts of responses."""
-        touched: dict[bytes, Waiting] = {}
-        unknown: list[int] = []
-        for record in records:
-            if record.payload is None:
-                unknown.append(record.id)
-            else:
-                self._received(link, record.id, record.payload, touched)
-        for waiting in touched.values():
-            waiting.advance()
-        if unknown:
-            queue = self._unknown.get(link)
-            if queue is None:
-                self._unknown[link] = deque(unknown)
-                self._find_out(link)
-            else:
-                queue.extend(unknown)
+        self._take(link, [(record.id, record.payload) for record in records if record.payload is not None])
+        unread = [record.id for record in records if record.payload is None]
+        if unread:
+            if link not in self._unread:
+                self._unread[link] = Unread(link, partial(self._take, link), partial(self._unreadable, link))
+            self._unread[link].add(unread)
 
-    def _find_out(self, link: ILink) -> None:
-        """Read what was handed up without its payload, a few at a time."""
-        queue = self._unknown[link]
-        ids = [queue.popleft() for _ in range(min(FETCHED, len(queue)))]
-        if not ids:
-            del self._unknown[link]
-            return
-        link.read(ids).addCallbacks(
-            self._found_out, self._not_found_out, callbackArgs=(link, ids), errbackArgs=(link,)
-        )
+    def _unreadable(self, link: ILink, failure: Failure) -> None:
+        self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
-    def _found_out(self, payloads: list[bytes], link: ILink, ids: list[int]) -> None:
+    def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
         touched: dict[bytes, Waiting] = {}
-        for record, payload in zip(ids, payloads, strict=True):
+        for record, payload in records:
             self._received(link, record, payload, touched)
         for waiting in touched.values():
             waiting.advance()
-        self._find_out(link)
-
-    def _not_found_out(self, failure: Failure, link: ILink) -> None:
-        del self._unknown[link]
-        self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
     def _received(self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting]) -> None:
         try:

@@ -18,8 +18,9 @@ from zope.interface import implementer
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
 from hoft.web.exchange import Kind, Part, body_digest, decode_end, decode_part
-from hoft.web.fields import check_fields, check_loop, end_to_end, with_via
+from hoft.web.fields import check_fields, check_loop, end_to_end, is_token, with_via
 from hoft.web.heads import Fields, RequestHead, Retry
+from hoft.web.problems import Refused, malformed_request, not_implemented
 from hoft.web.reassembly import Reassembler
 
 READ = 1 << 19
@@ -39,6 +40,18 @@ def repeatable(head: RequestHead) -> bool:
             name.lower() == b"idempotency-key" for name, _ in head.headers
         )
     return head.retry is Retry.ALWAYS
+
+
+def check_request_line(head: RequestHead) -> None:
+    """
+    @raise Refused: method and target do not go together, or are none.
+    """
+    if not is_token(head.method):
+        raise Refused(malformed_request("the method is none"))
+    if head.method == b"CONNECT":
+        raise Refused(not_implemented("this gateway makes no tunnels"))
+    if b"#" in head.target or (head.target == b"*" and head.method != b"OPTIONS"):
+        raise Refused(malformed_request("the target is not one for this method"))
 
 
 def outgoing_fields(head: RequestHead, pseudonym: str) -> Fields:

@@ -19,25 +19,24 @@ from hoft.web.connection import ExactResponse
 from hoft.web.credentials import Credentials, send_with
 from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit
 from hoft.web.executions import State
-from hoft.web.fields import Authority, end_to_end, is_token, with_via
+from hoft.web.fields import Authority
 from hoft.web.gathering import Gathering
-from hoft.web.heads import Fields, RequestHead, ResponseHead
+from hoft.web.heads import Fields, RequestHead
 from hoft.web.origins import Origin
-from hoft.web.outgoing import RequestBody, outgoing_fields, repeatable
+from hoft.web.outgoing import RequestBody, check_request_line, outgoing_fields, repeatable
 from hoft.web.policy import Grant
 from hoft.web.problems import (
     Problem,
     Refused,
     malformed_request,
     not_allowed,
-    not_implemented,
     outcome_unknown,
     quota_exceeded,
     service_silent,
     too_busy,
     too_large,
 )
-from hoft.web.responding import ResponseSender
+from hoft.web.responding import ResponseSender, response_head
 from hoft.web.responses import ServiceError
 from hoft.web.surroundings import Surroundings
 
@@ -98,7 +97,7 @@ class Exchange:
         self._holdsTurn = False
         self._firstSent: Sequence[int] | None = None
         self._sender = ResponseSender(
-            around.reactor, id, around.pseudonym, self._commit, self._room, self._serviceDone
+            around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._serviceDone
         )
 
     # --- The request arrives ----------------------------------------------------------
@@ -189,12 +188,7 @@ class Exchange:
 
         @raise Refused:
         """
-        if not is_token(head.method):
-            raise Refused(malformed_request("the method is none"))
-        if head.method == b"CONNECT":
-            raise Refused(not_implemented("this gateway makes no tunnels"))
-        if b"#" in head.target or (head.target == b"*" and head.method != b"OPTIONS"):
-            raise Refused(malformed_request("the target is not one for this method"))
+        check_request_line(head)
         where = Authority(head.host, head.port)
         self._fields = outgoing_fields(head, self._around.pseudonym)
         self._grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
@@ -363,8 +357,6 @@ class Exchange:
         body: Content = gathered.body or None
         if body is None and (gathered.received or gathered.trailers):
             body = RequestBody(self._link, gathered.parts, gathered.received)
-        self.due = self._around.clock() + head.deadline
-        self._around.watch(self)
         send = self._around.agent.send
         if grant.credentials is None:
             self._requesting = maybeDeferred(send, request, body)
@@ -375,6 +367,8 @@ class Exchange:
                 self._release()
                 return
             self._requesting = Deferred.fromCoroutine(send_with(self._credentials, send, request, body))
+        self.due = self._around.clock() + head.deadline
+        self._around.watch(self)
         self._requesting.addCallback(self._responded).addErrback(self._unanswered)
 
     def _responded(self, response: ExactResponse) -> None:
@@ -384,19 +378,9 @@ class Exchange:
             response.abortConnection()
             return
         self._response = response
-        received = response.head
-        fields = with_via(end_to_end(received.fields), f"1.{received.minor}", self._around.pseudonym)
-        if self._credentials is not None:
-            fields = self._credentials.own(fields)
-        waited = max(0.0, self._around.clock() - self._complete)
-        head = ResponseHead(
-            received.status,
-            received.reason,
-            tuple(fields),
-            received.declared,
-            response.address,
-            (("head", waited),),
-        )
+        own = None if self._credentials is None else self._credentials.own
+        waited = self._around.clock() - self._complete
+        head = response_head(response, self._around.pseudonym, own, waited)
         self._sender.respond(head, response)
 
     def _unanswered(self, failure: Failure) -> None:

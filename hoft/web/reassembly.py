@@ -54,13 +54,14 @@ class Reassembler:
     @ivar head_complete: every piece of the head has come.
     @ivar complete: so has END, and everything before it.
     @ivar whole: it came as a MESSAGE.
+    @ivar hold: bytes of part bodies to keep in memory; the part that L{take} would give
+        next is kept in any case.
     """
 
     def __init__(self, side: Side, hold: int = 1 << 20) -> None:
         """
         @param side: who sends this message.
-        @param hold: bytes of part bodies to keep in memory; the part that L{take}
-            would give next is kept in any case.
+        @param hold: sets C{hold}.
         """
         self.side = side
         self.accepted = 0
@@ -68,7 +69,7 @@ class Reassembler:
         self.head_complete = False
         self.complete = False
         self.whole = False
-        self._hold = hold
+        self.hold = hold
         self._held = 0
         self._parts: dict[int, Part] = {}
         self._early: dict[int, _Early] = {}
@@ -124,7 +125,7 @@ class Reassembler:
             self._end = number
             self._said = decode_end(part)
         self._early[number] = (record, part.kind, part.more, len(part.body))
-        if number == self._taken or self._held + len(part.body) <= self._hold:
+        if number == self._taken or self._held + len(part.body) <= self.hold:
             self._parts[number] = part
             self._held += len(part.body)
         while (early := self._early.pop(self._next, None)) is not None:

@@ -16,13 +16,11 @@ from twisted.web.client import ResponseDone
 from hoft.errors import JournalFull
 from hoft.web.connection import ExactResponse
 from hoft.web.exchange import MAX_BODY, MIN_COST, WINDOW, PartWriter, Side, encode_abort
-from hoft.web.fields import trailers
+from hoft.web.fields import FieldList, end_to_end, trailers, with_via
 from hoft.web.heads import Fields, ResponseHead
+from hoft.web.memory import LEAST
 from hoft.web.problems import Problem, bad_response, internal_error
 from hoft.web.responses import ServiceError
-
-HIGH_WATER = 2 << 20
-"""Body bytes in memory above which the service is held up."""
 
 LINGER = 0.001
 """Seconds that a head waits for the first of its body, or a few bytes of that for more, to share a commit."""
@@ -38,6 +36,24 @@ FULL_PAUSE = 1.0
 
 Commit = Callable[[Sequence[bytes], bool], "Deferred[Any]"]
 """Commits these parts; the flag says that they are the last, and the exchange is over with them."""
+
+
+def response_head(
+    response: ExactResponse, pseudonym: str, own: Callable[[FieldList], FieldList] | None, waited: float
+) -> ResponseHead:
+    """
+    A response's head as it crosses.
+
+    @param pseudonym: ours, for C{Via}.
+    @param own: takes out the fields that are for us.
+    @param waited: seconds since the request was complete here.
+    """
+    received = response.head
+    fields = with_via(end_to_end(received.fields), f"1.{received.minor}", pseudonym)
+    if own is not None:
+        fields = own(fields)
+    stages = (("head", max(0.0, waited)),)
+    return ResponseHead(received.status, received.reason, fields, received.declared, response.address, stages)
 
 
 class ResponseSender(Protocol):
@@ -59,11 +75,13 @@ class ResponseSender(Protocol):
         pseudonym: str,
         commit: Commit,
         room: Callable[[], bool],
+        share: Callable[[], int],
         received: Callable[[], None],
     ) -> None:
         """
         @param pseudonym: who we are, in Proxy-Status.
         @param room: whether more may be put into the log now; call L{resume} when so.
+        @param share: how many bytes of the body may be in memory before the service is held up.
         @param received: called when nothing more is to come from the service.
         """
         self.begun = False
@@ -74,6 +92,7 @@ class ResponseSender(Protocol):
         self._pseudonym = pseudonym
         self._commit = commit
         self._room = room
+        self._share = share
         self._received = received
         self._writer = PartWriter(exchange, Side.EGRESS)
         self._response: ExactResponse | None = None
@@ -131,7 +150,8 @@ class ResponseSender(Protocol):
             return
         self._body.append(data)
         self._waiting += len(data)
-        if not self._paused and self._waiting + self._committing > HIGH_WATER:
+        held = self._waiting + self._committing
+        if not self._paused and held > LEAST and held > self._share():
             self._paused = True
             self.transport.pauseProducing()
         if not self._lingering or self._waiting > SMALL:
@@ -275,7 +295,7 @@ class ResponseSender(Protocol):
             if last:
                 self.over = True
                 return
-            if self._paused and self._waiting <= HIGH_WATER // 2 and not self.over:
+            if self._paused and self._waiting <= self._share() // 2 and not self.over:
                 self._paused = False
                 self.transport.resumeProducing()
             if self._input and 0 < self._waiting < MIN_COST:

@@ -29,9 +29,6 @@ from hoft.web.fields import FieldList, trailers
 from hoft.web.reassembly import Reassembler, Taken
 from hoft.web.requests import BadResponse
 
-HELD = 2 << 20
-"""Bytes of one response kept in memory, and fetched from the journal at once."""
-
 CONSUME = 1 << 20
 """Bytes of one response after which its records leave the journal."""
 
@@ -67,16 +64,19 @@ class Awaiting(Protocol):
     def consume(self, records: list[int]) -> None:
         """Let go of records soon."""
 
+    def share(self) -> int:
+        """Bytes of it that may be in memory now."""
+
 
 class ResponseStream:
     """
-    Puts the parts into order and hands the caller as much as it takes: no more than
-    L{HELD} of a response is in memory.
+    Puts the parts into order and hands the caller as much as it takes.  Of the others a share is
+    in memory and as much at most is fetched at once; the rest stays in the journal.
     """
 
     def __init__(self, waiting: Awaiting) -> None:
         self._waiting = waiting
-        self._reassembler = Reassembler(Side.EGRESS, HELD)
+        self._reassembler = Reassembler(Side.EGRESS)
         self._ready: deque[Taken] = deque()
         self._fetching = False
         self._advancing = False
@@ -96,6 +96,7 @@ class ResponseStream:
 
         @raise RecordError: it contradicts the others; its record is yet to be consumed.
         """
+        self._reassembler.hold = self._waiting.share()
         if not self._reassembler.add(record, part):
             self._waiting.consume([record])
 
@@ -115,7 +116,7 @@ class ResponseStream:
         try:
             while not waiting.over and (waiting.call.writable or not waiting.call.responding):
                 if not self._ready:
-                    self._ready.extend(self._reassembler.take(HELD))
+                    self._ready.extend(self._reassembler.take(waiting.share()))
                     if not self._ready:
                         break
                 taken = self._ready[0]

@@ -76,6 +76,9 @@ class Surroundings(Protocol):
     def room(self, exchange: Exchange) -> bool:
         """May it put more into the log now?  If not, C{resume} is called when it may."""
 
+    def share(self) -> int:
+        """Bytes of its response that each exchange may have in memory."""
+
     def ended(self, exchange: Exchange) -> None:
         """No more parts of it are wanted."""
 

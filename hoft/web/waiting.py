@@ -255,6 +255,9 @@ class Waiting:
     def consume(self, records: list[int]) -> None:
         self._ingress.consume(self.link, records)
 
+    def share(self) -> int:
+        return self._ingress.share()
+
     def contradicted(self, error: RecordError) -> None:
         self._ingress.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
         self.fail(bad_response(f"what came from {self.link.name} is not a response: {error}"))

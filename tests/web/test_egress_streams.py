@@ -11,10 +11,11 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.protocol import Factory, Protocol
 
+from hoft.web import memory
 from hoft.web.exchange import MAX_BODY, WINDOW
+from hoft.web.memory import LEAST, MOST
 from hoft.web.policy import Policy, Rule
 from hoft.web.reading import LARGE_READ
-from hoft.web.responding import HIGH_WATER
 from hoft.web.surroundings import Limits
 from tests.web.services import REACTOR, EgressCase, Received, Service, Test, until, wait
 
@@ -118,11 +119,26 @@ class ResponseTests(EgressCase):
         yield wait(0.2)
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertLessEqual(exchange._sender._waiting, HIGH_WATER + LARGE_READ)
+        self.assertLessEqual(exchange._sender._waiting, MOST + LARGE_READ)
         self.assertLess(self.sources[0].sent, 50 << 20)
         call.cancel()
         yield until(lambda: self.service.connections[0].lost)
         self.process.release()
+
+    @inlineCallbacks
+    def test_where_memory_is_scarce_the_service_is_held_up_earlier(self) -> Test:
+        self.patch(memory, "TOTAL", LEAST)
+        self.serve(20 << 20)
+        call = self.near.call(self.head())
+        self.process.hold()
+        yield until(lambda: self.sources)
+        yield wait(0.2)
+        [peer] = self.egress._peers.values()
+        [exchange] = peer._exchanges.values()
+        self.assertLessEqual(exchange._sender._waiting, LEAST + LARGE_READ)
+        self.process.release()
+        yield call.done
+        self.assertEqual(call.size, 20 << 20)
 
     @inlineCallbacks
     def test_nothing_is_sent_beyond_the_credit(self) -> Test:
