@@ -39,6 +39,8 @@ _VISIT = 0.05
 _RETRY = (0.1, 60.0)
 _LATER = (1.0, 60.0)
 _KEPT = (1.0, 900.0)
+_KEPT_LOOKS = 50
+"""A second: at files that are done with and that we may not delete."""
 
 
 class Delivery:
@@ -355,7 +357,8 @@ class Delivery:
                 file.restart()
                 self._ready(file)
             else:
-                self._idle(file, self._backoff(file, _KEPT))
+                # Where nobody may delete, many lie there for long: look at few of them a second.
+                self._idle(file, max(self._backoff(file, _KEPT), len(self._files) / _KEPT_LOOKS))
         self._execute()
         self._fill()
 

@@ -30,7 +30,7 @@ from hoft.transports.directories import Root
 from hoft.transports.locations import FolderLocation, check
 from hoft.transports.outbox import Outbox
 from hoft.transports.reading import Inbox
-from hoft.transports.scanning import Condemned, Entry, Fate, Scan, Scanner
+from hoft.transports.scanning import MAX_ENTRIES, Condemned, Entry, Fate, Scan, Scanner
 from hoft.transports.tally import Tally
 from hoft.transports.timers import Timers
 from hoft.transports.writing import FolderTransport, probe
@@ -119,6 +119,7 @@ class FolderCarrier:
         self._scanning = False
         self._scan_again = False
         self._unannounced = True
+        self._crowded = False
         self._probing = 0.0
         self._stopped = False
         self._stopping: list[Deferred[None]] = []
@@ -335,6 +336,15 @@ class FolderCarrier:
             log.warn(
                 "{name} in {inbox} is left alone: it is no packet", name=name, inbox=self._location.inbox
             )
+        if bool(found.beyond) != self._crowded:
+            self._crowded = bool(found.beyond)
+            if self._crowded:
+                log.warn(
+                    "More than {most} files lie in {inbox}: {beyond} wait until others are removed",
+                    most=MAX_ENTRIES,
+                    inbox=self._location.inbox,
+                    beyond=found.beyond,
+                )
         for name, flat in found.vanished:
             delivery.vanished(name, flat)
         for name in found.replaced:

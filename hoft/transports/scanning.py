@@ -19,7 +19,16 @@ MAX_ENTRIES = 100_000
 """Names remembered of one directory; those beyond wait until others are gone."""
 
 _SHARE = 20
-"""A directory that took t seconds to list is left alone for this many times t."""
+"""Our subfolder is left alone for this many times as long as it took to list."""
+
+_FLAT_SHARE = 100
+"""The same of the inbox itself: most of what lies there may be other people's."""
+
+_SURE = 3.0
+"""Seconds after which another change shows in a directory's time of change, on every file system."""
+
+_UNSURE = 60.0
+"""Seconds for which an unchanged time of change is believed."""
 
 
 _GONE = (1.0, 60.0)
@@ -50,6 +59,7 @@ class Scan:
     @ivar replaced: names whose inode is another one now.
     @ivar vanished: names that are gone, and whether they lay flat.
     @ivar strange: what is not a packet, each only once; shown as C{repr} would.
+    @ivar beyond: how many are not looked at, since L{MAX_ENTRIES} lie there.
     @ivar more: the budget was spent; there are more to be told of.
     @ivar places: tells one directory from another that took its place: device
         and inode of the inbox and, if it is there, of our subfolder.
@@ -59,6 +69,7 @@ class Scan:
     replaced: list[str] = field(factory=list)
     vanished: list[tuple[str, bool]] = field(factory=list)
     strange: list[str] = field(factory=list)
+    beyond: int = 0
     more: bool = False
     places: tuple[tuple[int, int], ...] = ()
 
@@ -100,6 +111,9 @@ class _Listing:
     @ivar strange: names that are no packets'.
     @ivar gone: names that were told of and turned out not to be there.
     @ivar not_before: when it may be listed again.
+    @ivar modified: its time of change, as the file system says, and when we saw
+        that first.
+    @ivar complete_until: as long as C{modified} stays, nothing is new there before this.
     """
 
     def __init__(self, flat: bool) -> None:
@@ -108,6 +122,8 @@ class _Listing:
         self.strange: dict[str, int] = {}
         self.gone: dict[str, _Gone] = {}
         self.not_before = float("-inf")
+        self.modified = (0, float("-inf"))
+        self.complete_until = float("-inf")
 
     def bury(self, name: str, now: float) -> None:
         """Tell of it again if it is there, but run ever more slowly after what an old listing shows."""
@@ -116,6 +132,14 @@ class _Listing:
             last = self.gone.get(name)
             wait = _GONE[0] if last is None or last.inode != inode else min(2 * last.wait, _GONE[1])
             self.gone[name] = _Gone(inode, wait, now + wait)
+            self.complete_until = now
+
+    def unchanged(self, modified: int, now: float) -> bool:
+        """Take in its time of change, and tell whether it need not be listed."""
+        if modified != self.modified[0]:
+            self.modified = (modified, now)
+            return False
+        return now < self.complete_until
 
     def is_gone(self, name: str, inode: int, now: float) -> bool:
         """Whether this is only an old listing's word for it."""
@@ -202,12 +226,14 @@ class Scanner:
                 here, there = there, here
             here.bury(name, self._clock())
             # What the other directory has under this name gets its turn now.
-            there.inodes.pop(name, None)
+            if there.inodes.pop(name, None) is not None:
+                there.complete_until = self._clock()
         return fate
 
     def _list(self, folder: int, listing: _Listing, found: Scan, budget: int) -> None:
         began = self._clock()
-        if began < listing.not_before:
+        modified = os.fstat(folder).st_mtime_ns if listing.flat else 0
+        if began < listing.not_before or (listing.flat and listing.unchanged(modified, began)):
             return
         before, now = listing.inodes, {}
         strange_now, gone_now = {}, {}
@@ -228,7 +254,7 @@ class Scanner:
                 elif listing.is_gone(name, entry.inode(), began):
                     gone_now[name] = listing.gone[name]
                 elif room <= len(now) + len(strange_now):
-                    continue
+                    found.beyond += 1
                 elif not naming.is_temporary(name) and not (listing.flat and name == self._own):
                     parsed = naming.parse(name)
                     others = parsed is not None and parsed.recipient not in (None, self._node)
@@ -248,7 +274,10 @@ class Scanner:
         found.vanished.extend((name, listing.flat) for name in before.keys() - now.keys())
         listing.inodes, listing.strange, listing.gone = now, strange_now, gone_now
         ended = self._clock()
-        listing.not_before = ended + _SHARE * (ended - began) if ended - began > 0.002 else ended
+        share = _FLAT_SHARE if listing.flat else _SHARE
+        listing.not_before = ended + share * (ended - began) if ended - began > 0.002 else ended
+        if not found.more and not gone_now and began >= listing.modified[1] + _SURE:
+            listing.complete_until = ended + _UNSURE
 
     def _nothing(self, listing: _Listing, found: Scan) -> None:
         found.vanished.extend((name, listing.flat) for name in listing.inodes)

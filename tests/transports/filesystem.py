@@ -69,6 +69,7 @@ class FileSystem:
     @ivar root: the directory that is exchanged.
     @ivar open_files: by descriptor.
     @ivar created: when files were made.
+    @ivar listed: how many entries were shown.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -78,6 +79,7 @@ class FileSystem:
         self.stale = 0.0
         self.open_files: dict[int, Node] = {}
         self.created: list[float] = []
+        self.listed = 0
         self._now = now
         self._inodes = 1
         self._descriptors = 100
@@ -101,17 +103,21 @@ class FileSystem:
         found = self.root.entries or {}
         return (found[str(node)].entries or {}) if str(node) in found else {}
 
-    def put(self, node: UUID, name: str, content: bytes) -> Node:
-        """What a mirror does: a file is there, or has other content now."""
+    def put(self, node: UUID | None, name: str, content: bytes) -> Node:
+        """What a mirror does: a file is there, in the root or a node's subfolder, or has other content."""
         entries = self.root.entries
         assert entries is not None
-        if str(node) not in entries:
-            entries[str(node)] = self._make(stat.S_IFDIR | 0o755, {})
-        folder = entries[str(node)].entries
-        assert folder is not None
-        if name not in folder:
-            folder[name] = self._make(stat.S_IFREG | 0o644)
-        file = folder[name]
+        folder = self.root
+        if node is not None:
+            if str(node) not in entries:
+                entries[str(node)] = self._make(stat.S_IFDIR | 0o755, {})
+                self._changed(self.root)
+            folder = entries[str(node)]
+        assert folder.entries is not None
+        if name not in folder.entries:
+            folder.entries[name] = self._make(stat.S_IFREG | 0o644)
+            self._changed(folder)
+        file = folder.entries[name]
         file.data[:] = content
         self._changed(file)
         return file
@@ -150,6 +156,7 @@ class FileSystem:
             if node is not None:
                 raise _error(errno.EEXIST)
             node = entries[path] = self._make(stat.S_IFREG | mode)
+            self._changed(self.open_files[dir_fd])
             self.created.append(self._now())
         elif node is None:
             raise _error(errno.ENOENT)
@@ -175,6 +182,7 @@ class FileSystem:
         directory = self.open_files[descriptor]
         if directory.listed is None or self._now() >= directory.listed[0] + self.stale:
             directory.listed = (self._now(), list((directory.entries or {}).items()))
+        self.listed += len(directory.listed[1])
         yield (_Entry(name, node) for name, node in directory.listed[1])
 
     def listdir(self, descriptor: int) -> list[str]:
@@ -186,11 +194,13 @@ class FileSystem:
         if path in self._entries(dir_fd):
             raise _error(errno.EEXIST)
         self._entries(dir_fd)[path] = self._make(stat.S_IFDIR | mode, {})
+        self._changed(self.open_files[dir_fd])
 
     def unlink(self, path: str, *, dir_fd: int) -> None:
         self._enter("unlink")
         self._find(dir_fd, path)
         del self._entries(dir_fd)[path]
+        self._changed(self.open_files[dir_fd])
 
     def renameat2(self, folder: int, old: str, new: str) -> None:
         self._enter("rename")
@@ -203,6 +213,7 @@ class FileSystem:
         node = self._find(src_dir_fd, old)
         del self._entries(src_dir_fd)[old]
         self._entries(dst_dir_fd)[new] = node
+        self._changed(self.open_files[dst_dir_fd])
 
     def write(self, descriptor: int, data: bytes) -> int:
         self._enter("write")

@@ -216,6 +216,25 @@ class ListingTests(VirtualFolderTestCase):
             self.assertLess(self.files.calls["open"] - before, scans + 50 * 30)
             self.assertEqual(bob.counters()["read_errors"], 0)
 
+    def test_otherTenants(self) -> None:
+        """
+        A hundred thousand files of others in the inbox itself are gone through
+        once a minute, and otherwise when something changes among them.
+        """
+        for number in range(100_000):
+            self.files.put(None, f"{number:06}.dat", b"")
+        bob, receiver = self.node(BOB)
+        self.clock.advance(60)
+        listed = self.files.listed
+        self.clock.advance(180)
+        self.assertLess((self.files.listed - listed) / 100_000, 5)
+        self.assertEqual(bob.counters()["files_ignored"], 0)
+        self.files.put(None, name(1), b"flat")
+        self.files.put(BOB, name(2), b"in its place")
+        self.until(lambda: len(receiver.consumed) == 2, 2, "both arrive")
+        self.files.put(None, name(3), b"at once after the last listing")
+        self.until(lambda: len(receiver.consumed) == 3, 2, "it arrives")
+
     def test_broughtBack(self) -> None:
         """A file that the mirror brings back, even as the same inode, is handed over and deleted again."""
         _, receiver = self.node(BOB)
