@@ -411,17 +411,22 @@ class Headers(SynchronousTestCase):
             self.assertEqual(error.reason, reason)
 
     def test_redirected(self) -> None:
-        """A header changed so that it would be accepted belongs to no key or to no frame."""
-        swapped = evolve(self.header, sender=FAR.uuid, recipient=NEAR.uuid).encode() + self.data[HEADER_SIZE:]
-        # Box has one key for both directions: the sealed key opens, the frame does not.
-        error = self.assertRaises(PacketError, read, swapped, at=NEAR, peers=[FAR])
-        self.assertEqual(error.reason, PacketReason.FORGED)
-        moved = evolve(self.header, recipient=THIRD.uuid).encode() + self.data[HEADER_SIZE:]
-        error = self.assertRaises(PacketError, read, moved, at=THIRD)
-        self.assertEqual(error.reason, PacketReason.KEY)
-        posing = evolve(self.header, sender=THIRD.uuid).encode() + self.data[HEADER_SIZE:]
-        error = self.assertRaises(PacketError, read, posing, peers=[THIRD, NEAR])
-        self.assertEqual(error.reason, PacketReason.KEY)
+        """A header changed so that it would be accepted belongs to no key or to no frame, in any suite."""
+        for name, agreed in SUITES.items():
+            made = writer(CONTROL, self.frames, suite=agreed(NEAR, FAR))
+            data = b"".join(parts(made, self.frames))[HEADER_SIZE:]
+            # Box has one key for both directions: the sealed key opens, the frame does not.
+            keyless = PacketReason.FORGED if name == "checksum" else PacketReason.KEY
+            cases: list[tuple[Header, Node, Node, PacketReason]] = [
+                (evolve(made.header, sender=FAR.uuid, recipient=NEAR.uuid), NEAR, FAR, PacketReason.FORGED),
+                (evolve(made.header, recipient=THIRD.uuid), THIRD, NEAR, keyless),
+                (evolve(made.header, sender=THIRD.uuid), FAR, THIRD, keyless),
+            ]
+            for header, at, peer, reason in cases:
+                with self.subTest(suite=name, at=at.uuid):
+                    reader = PacketReader(at.accept(peer, agreed=agreed))
+                    error = self.assertRaises(PacketError, reader.feed, header.encode() + data)
+                    self.assertEqual(error.reason, reason)
 
     def test_header_is_bound_to_the_frames(self) -> None:
         """No field can be changed, nor another packet's key be put in, without frame 0 failing."""
