@@ -160,6 +160,8 @@ class RestoredTests(GatewayCase):
         gateway.await_quiet()
         # The call of before, which the backup knows as begun, was not made once more.
         self.assertEqual(made, [b"POST / HTTP/1.1", b"GET /again HTTP/1.1"])
+        for node in gateway.nodes:
+            self.assertNotIn("Traceback", node.log)
 
 
 def _sockets(folder: str, names: list[str]) -> list[str]:
