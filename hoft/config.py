@@ -177,6 +177,10 @@ class Config:
     max_request_body: int = 4 << 30
     spool: int = 16 << 30
     """How much the journal may hold of what is under way."""
+    quarantine: int = 16 << 20
+    """How much is kept of files that were refused; 0 is nothing."""
+    metrics: bool = False
+    """Whether C{GET /_hoft/metrics} shows some."""
     heartbeat: float = 30.0
     """Silence after which a link is probed; 0 is never."""
     compress: bool = True
@@ -270,6 +274,8 @@ def parse(text: str, path: Path) -> Config:
         deadline=top.seconds("deadline", 60.0, least=0.1),
         max_request_body=top.size("max_request_body", 4 << 30),
         spool=top.size("spool", 16 << 30),
+        quarantine=top.size("quarantine", 16 << 20),
+        metrics=top.truth("metrics"),
         heartbeat=top.seconds("heartbeat", 30.0),
         compress=top.truth("compress", default=True),
     )

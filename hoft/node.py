@@ -37,6 +37,7 @@ from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.pacing import Limits as TransitLimits
+from hoft.protocols.quarantine import Quarantine
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
@@ -101,6 +102,9 @@ def policy_of(config: Config) -> Policy:
     )
 
 
+_WORKERS = ("journal", "sync", "load", "write", "open", "quarantine")
+
+
 class Node(Service):
     """
     One gateway, as its configuration says.
@@ -124,7 +128,7 @@ class Node(Service):
         self._config = config
         self._reactor = reactor
         self._boot = random64(os.urandom)
-        self._workers = {name: Worker(reactor, name) for name in ("journal", "sync", "load", "write", "open")}
+        self._workers = {name: Worker(reactor, name) for name in _WORKERS}
         self._journal = Journal(
             config.state,
             self._workers["journal"],
@@ -204,7 +208,14 @@ class Node(Service):
             self._reactor, config.transport, self._identity.uuid, self._boot, time.monotonic
         )
         self._carrier = carrier
-        self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake)
+        quarantine = Quarantine(
+            config.state / "quarantine",
+            config.quarantine,
+            self._workers["quarantine"],
+            time.monotonic,
+            time.time,
+        )
+        self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake, quarantine)
         if self._journal.lost:
             await self._router.begin_anew(
                 f"{self._journal.lost} payloads are missing from the journal, as after a power cut"

@@ -34,6 +34,7 @@ from hoft.protocols.packets import (
     Record,
     RecordFrame,
 )
+from hoft.protocols.quarantine import Quarantine
 from hoft.protocols.sealing import Suite
 from hoft.protocols.synchronisation import Judgement
 
@@ -54,6 +55,8 @@ class _Arrival:
     """A file that is being read."""
 
     reader: PacketReader
+    head: list[bytes] = field(factory=list)
+    """The pieces so far, until one of its frames has authenticated."""
     offset: int = 0
     link: Link | None = None
     clock: int = 0
@@ -72,16 +75,24 @@ class LinkRouter:
 
     @ivar links: by the peer's UUID as bytes.
     @ivar refused: files, and parts of files, that were not accepted, by reason.
+    @ivar quarantine: where the beginnings of refused files are kept, if they are.
     @ivar trouble: why no files can be read or written, None while they can.
     """
 
     _log = Logger()
 
-    def __init__(self, parts: NodeParts, opening: IWorker, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: NodeParts,
+        opening: IWorker,
+        wake: Callable[[], None],
+        quarantine: Quarantine | None = None,
+    ) -> None:
         """
         @param opening: where large pieces are opened.
         @param wake: asks the carrier to look again at files that were to come later.
         """
+        self.quarantine = quarantine
         self._wake = wake
         self.links: dict[bytes, Link] = {}
         self.refused: Counter[str] = Counter()
@@ -163,6 +174,8 @@ class LinkRouter:
             self._arrivals.pop(name, None)
             return succeed(Verdict.LATER)
         arrival.offset += len(piece)
+        if not arrival.reader.authenticated:
+            arrival.head.append(piece)
         return Deferred.fromCoroutine(self._receive(name, arrival, piece, settled))
 
     async def _receive(self, name: str, arrival: _Arrival, piece: bytes, settled: bool) -> Verdict:
@@ -172,9 +185,11 @@ class LinkRouter:
             else:
                 events = await self._opening.call(arrival.reader.feed, piece)
             await self._act(arrival, events)
+            if arrival.reader.authenticated:
+                arrival.head.clear()
             return await self._conclude(name, arrival, settled)
         except PacketError as error:
-            return self._refuse(name, error, settled)
+            return self._refuse(name, arrival, error, settled)
         except Exception:  # whatever it is, the file is still there and the others must go on
             self._log.failure("{name} could not be taken in", name=name)
             self._arrivals.pop(name, None)
@@ -191,7 +206,7 @@ class LinkRouter:
             raise PacketError(PacketReason.STRANGER, str(UUID(bytes=header.sender)))
         return link.keys.for_opening(header)
 
-    def _refuse(self, name: str, error: PacketError, settled: bool) -> Verdict:
+    def _refuse(self, name: str, arrival: _Arrival, error: PacketError, settled: bool) -> Verdict:
         """What looks wrong may only be unfinished, as long as the file has not settled."""
         self._arrivals.pop(name, None)
         if not settled:
@@ -199,6 +214,8 @@ class LinkRouter:
         self.refused[error.reason.value] += 1
         self._refused_last[error.reason.value] = (f"{name}: {error}", self._parts.clock())
         self._log.info("{name} is refused: {error}", name=name, error=str(error))
+        if self.quarantine is not None:
+            self.quarantine.keep(name, error.reason.value, b"".join(arrival.head))
         return Verdict.REFUSED
 
     # --- what is in a file
@@ -321,7 +338,7 @@ class LinkRouter:
         if not settled and not reader.finished and not (reader.authenticated and not reader.missing()):
             return Verdict.MORE
         if not reader.authenticated:
-            return self._refuse(name, PacketError(PacketReason.TOO_SHORT), settled)
+            return self._refuse(name, arrival, PacketError(PacketReason.TOO_SHORT), settled)
         await self._committed(arrival)
         self._arrivals.pop(name, None)
         if arrival.failed:
