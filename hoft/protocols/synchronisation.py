@@ -20,7 +20,8 @@ echoes our challenge and says our incarnation is      we were restored: mint
 is from an incarnation that was replaced              the peer was restored, or the
                                                       packet is late: tell it
                                                       ``retired``, ignore the rest
-echoes our challenge, from a boot that was replaced   a clone runs beside it: stop
+echoes our challenge, from a boot that was replaced,  a clone runs beside it: stop
+or has raised a doubt that another one ended
 echoes our challenge, otherwise                       adopt its incarnation and boot
 is from the adopted incarnation and boot              goes on as usual; in doubt only
                                                       if it echoes our challenge
@@ -161,9 +162,12 @@ class Synchronisation:
                 # It has not adopted our present incarnation yet: let it see the challenge echoed.
                 self._remember(seen, retired=0)
                 return Judgement.VOID
-            if self.in_doubt and not fresh:
-                return Judgement.VOID
-            self.in_doubt = False
+            if self.in_doubt:
+                if not fresh:
+                    return Judgement.VOID
+                self.in_doubt = False
+                # They were there before this packet was made: if one still is, it is a copy.
+                self._superseded_boots.update(boot for boot in self._doubted_for if boot != seen.boot)
             self.peer_clock = max(self.peer_clock, seen.clock)
             return Judgement.CURRENT
         if fresh:

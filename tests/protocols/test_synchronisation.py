@@ -233,6 +233,14 @@ class TableTests(SynchronousTestCase):
         self.assertFalse(sync.in_doubt)
         self.assertIs(sync.judge(sighting(sync, fresh=False, number=3)), Judgement.CURRENT)
 
+    def test_a_doubt_that_was_a_clone(self) -> None:
+        """The adopted boot has answered, and then so does the one that was there before it did."""
+        sync = adopted()
+        sync.judge(sighting(sync, fresh=False, boot=0xB2))
+        self.assertIs(sync.judge(sighting(sync, number=9)), Judgement.CURRENT)
+        self.assertFalse(sync.in_doubt)
+        self.assertIs(sync.judge(sighting(sync, boot=0xB2, number=2)), Judgement.CLONE)
+
     def test_no_doubt(self) -> None:
         """Not for a boot that was replaced, nor for another incarnation, with which a new log would begin."""
         sync = adopted()
