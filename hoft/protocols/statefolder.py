@@ -8,12 +8,13 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
 from hoft.errors import JournalError, JournalInUse
-from hoft.protocols.segments import FULL, sync_folder
+from hoft.protocols.segments import sync_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"}
@@ -96,7 +97,9 @@ class StateFolder:
         try:
             _lock(lock)
         except OSError as error:
-            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            holder = ""
+            with suppress(OSError):
+                holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
             os.close(lock)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise JournalError(f"cannot lock {path}: {error.strerror}") from error
@@ -104,19 +107,20 @@ class StateFolder:
                 f"{self.path} is in use by process {holder or 'unknown'}: stop that one first"
             ) from None
         self._lock = lock
-        os.ftruncate(lock, 0)
-        try:
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-        except OSError as error:
-            if error.errno not in FULL:  # without room it does as well: the lock itself is what counts
-                raise JournalError(f"cannot write {path}: {error.strerror}") from error
+        self._sign(lock, b"%d\n" % os.getpid())
 
     def unlock(self) -> None:
         """Let the next process in."""
         if self._lock is not None:
-            os.ftruncate(self._lock, 0)
+            self._sign(self._lock, b"")
             os.close(self._lock)
             self._lock = None
+
+    def _sign(self, lock: int, holder: bytes) -> None:
+        """Write who holds the lock, for others to read.  It may fail: the lock itself is what counts."""
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, holder, 0)
 
     # --- the reserve ---
 
