@@ -43,6 +43,11 @@ class Committer:
         self._dirty: dict[Stream, None] = {}
         self._unsent: list[Outgoing] = []
         self._consumed: list[int] = []
+        self._answered: list[int] = []
+        self._bound: list[int] = []
+        """Of these, those whose answers are in C{_unsent}."""
+        self._gathered: list[Stream] = []
+        """Those that have given what is in C{_unsent}."""
         self._committing = 0
         self._flushing: IDelayedCall | None = None
         self._quiet: Deferred[None] | None = None
@@ -75,9 +80,15 @@ class Committer:
         self._flush_later()
 
     def consume(self, records: Iterable[int]) -> None:
-        """Let go of these, in the commit of what is sent next."""
+        """Let go of these soon."""
         self._consumed.extend(records)
         if self._consumed:
+            self._flush_later()
+
+    def answered(self, records: Iterable[int]) -> None:
+        """Let go of these in the very commit of what the streams have to say now."""
+        self._answered.extend(records)
+        if self._answered:
             self._flush_later()
 
     def quiet(self) -> Deferred[None]:
@@ -107,30 +118,37 @@ class Committer:
         self._flushing = None
         if self._closed or not self._begun or self._committing >= COMMITS:
             return
-        streams = [] if self._unsent else self._gather()
+        if not self._unsent:
+            self._gather()
+        streams, self._gathered = self._gathered, []
         send, self._unsent = self._unsent, []
+        bound, self._bound = self._bound, []
         consume, self._consumed = self._consumed, []
-        if not send and not consume:
+        if not (send or bound or consume):
             return
         self._committing += 1
-        done: Deferred[CommitResult[object]] = self._link.commit(send, consume, self._note if send else None)
+        note = self._note if send else None
+        done: Deferred[CommitResult[object]] = self._link.commit(send, consume + bound, note)
         done.addCallbacks(
-            self._committed, self._not_committed, callbackArgs=(streams,), errbackArgs=(send, consume)
+            self._committed,
+            self._not_committed,
+            callbackArgs=(streams,),
+            errbackArgs=(streams, send, bound, consume),
         )
 
-    def _gather(self) -> list[Stream]:
+    def _gather(self) -> None:
         """What the streams have; who has more comes after the others the next time."""
         left = COMMIT_BYTES if self._link.backlog() <= BACKLOG else 0
-        streams = list(self._dirty)
-        for stream in streams:
+        self._gathered = list(self._dirty)
+        self._bound, self._answered = self._answered, []
+        for stream in self._gathered:
             for part in stream.parts(min(left, COMMIT_BYTES // 2)):
                 left = max(0, left - len(part.body))
                 urgency = DATA if part.kind in (Kind.DATA, Kind.END) else CONTROL
-                self._unsent.append(Outgoing(encode(part), STREAMS, urgency))
+                self._unsent.append(Outgoing(encode(part), STREAMS, urgency, stream.flow))
             del self._dirty[stream]
             if stream.ready:
                 self._dirty[stream] = None
-        return streams
 
     def _committed(self, result: CommitResult[object], streams: Sequence[Stream]) -> None:
         self._committing -= 1
@@ -140,16 +158,26 @@ class Committer:
             self._last.update(result.sent)
         for stream in streams:
             stream.committed()
-        if self._consumed or (self._dirty and self._link.backlog() <= BACKLOG):
+        waiting = self._consumed or self._answered
+        if waiting or (self._dirty and self._link.backlog() <= BACKLOG):
             self._flush_later()
 
-    def _not_committed(self, failure: Failure, send: list[Outgoing], consume: list[int]) -> None:
+    def _not_committed(
+        self,
+        failure: Failure,
+        streams: list[Stream],
+        send: list[Outgoing],
+        bound: list[int],
+        consume: list[int],
+    ) -> None:
         self._committing -= 1
         if not failure.check(JournalFull):
             self._failed(failure)
             return
         # What is let go of makes room; the rest is tried again with the next tick.
         self._unsent[:0] = send
+        self._bound[:0] = bound
+        self._gathered[:0] = streams
         if consume:
             done: Deferred[CommitResult[object]] = self._link.commit((), consume)
             done.addErrback(self._failed)

@@ -52,6 +52,9 @@ WINDOWS = 512 << 20
 FETCHED = 16
 """Records whose payload is not in memory that are read at once to find out what they are."""
 
+ORPHANED = 3600.0
+"""Seconds after which DATA is let go of whose OPEN has not come: an earlier process may have had that."""
+
 IDLE = 86400.0
 """Seconds without a byte after which a stream is given up."""
 
@@ -186,11 +189,10 @@ class Multiplexer:
     def rolled_back(self) -> None:
         """The log began anew: nobody knows what of each stream has arrived."""
         for stream in self._all():
-            # Of those of the peer's nobody can say which epoch it is in now.
-            stream.peer_epoch = 0
             if stream.ours:
                 stream.reset("the log with the peer began anew")
             else:
+                # Nobody can say which epoch the peer is in now.
                 stream.lose("the log with the peer began anew")
         self._peer_epoch = 0
         self._past = RangeSet()
@@ -201,8 +203,8 @@ class Multiplexer:
         for stream in self._all():
             if stream.deadline <= now:
                 stream.reset(f"{self.peer} has not answered in time")
-            elif now - stream.moved > IDLE:
-                stream.reset("nothing has passed for a day")
+            elif now - stream.moved > (ORPHANED if stream.stage is Stage.EARLY else IDLE):
+                stream.reset("nothing has passed for too long")
         self._committer.flush()
 
     def acknowledged(self, ids: Iterable[int]) -> None:
@@ -222,6 +224,9 @@ class Multiplexer:
 
     def consume(self, records: Iterable[int]) -> None:
         self._committer.consume(records)
+
+    def answered(self, records: Iterable[int]) -> None:
+        self._committer.answered(records)
 
     def read(self, records: Sequence[int]) -> Deferred[list[bytes]]:
         return self.link.read(records)
@@ -277,6 +282,8 @@ class Multiplexer:
         self.link.read(ids).addCallback(found).addErrback(self._uncommitted)
 
     def _take(self, record: int, payload: bytes) -> None:
+        if self._closed:
+            return
         try:
             part = decode(payload)
         except RecordError as error:
@@ -330,10 +337,9 @@ class Multiplexer:
 
     def _ended(self, stream: Stream) -> None:
         """The peer's process that had this stream has ended."""
-        stream.peer_epoch = 0
         reason = f"the node {self.peer} was restarted"
         if stream.ours:
-            # What the new process finds of it in its journal is let go of then.
+            # The new process lets go of what it finds of it in its journal.
             stream.reset(reason)
         else:
             stream.lose(reason)
@@ -352,11 +358,7 @@ class Multiplexer:
         return stream
 
     def _offered(self, stream: Stream, record: int, part: Part) -> None:
-        if stream.stage is not Stage.EARLY:
-            raise RecordError("OPEN came twice")
-        stream.stage = Stage.OFFERED
-        stream.opened_by = record
-        stream.target = part.body.decode("utf-8", "replace")
+        stream.offer(record, part.body.decode("utf-8", "replace"))
         self.counts["offered"] += 1
         if len(self._theirs) > MAX_STREAMS:
             self._refuse(stream, too_busy(f"{self.peer} has {MAX_STREAMS} streams open already"))

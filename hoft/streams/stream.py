@@ -39,15 +39,16 @@ from zope.interface import implementer
 
 from hoft.errors import RecordError
 from hoft.streams.failures import StreamRefused, StreamReset
+from hoft.streams.feeding import Feeder
 from hoft.streams.halves import Receiving, Sending, Taken
 from hoft.streams.parts import Kind, Part, decode
 from hoft.streams.surroundings import StreamAddress, Surroundings
 
-BUFFER = 256 << 10
-"""Bytes that wait to be committed above which a producer is paused."""
-
 TURN = 1 << 20
 """Bytes handed to a protocol before others have their turn."""
+
+KEPT = 16
+"""Records that wait for the answer to OPEN; an honest peer sends three, beside DATA."""
 
 FETCHED = 256 << 10
 """Bytes read back from the journal at once."""
@@ -98,8 +99,8 @@ class Stream:
         self.stage = Stage.OPENING if ours else Stage.EARLY
         self.accepting: Deferred[IProtocol] | None = None
         """(OFFERED) Is to fire with the protocol."""
-        self.opened_by: int | None = None
-        """Id of the record with OPEN, as long as nothing was answered."""
+        self._kept: list[int] = []
+        """Records to let go of once there is an answer: OPEN, and what came with it."""
         self._around = around
         self._waiting: Deferred[None] | None = None
         self._protocol: IProtocol | None = None
@@ -111,10 +112,14 @@ class Stream:
         self._advancing = False
         self._paused = False
         self._end_told = False
-        self._producer: Any = None
-        self._streaming = True
-        self._producer_paused = False
+        self._feeder = Feeder()
         self._ending = False
+        self._unanswered = not ours
+
+    @property
+    def flow(self) -> int:
+        """See L{hoft.interfaces.Outgoing}."""
+        return self.number << 1 | self.ours
 
     def __repr__(self) -> str:
         side = "to" if self.ours else "from"
@@ -136,10 +141,7 @@ class Stream:
             return
         self._sending.write(data)
         self._around.wake(self)
-        if self._sending.held > BUFFER and self._producer is not None and not self._producer_paused:
-            self._producer_paused = True
-            if self._streaming:
-                self._producer.pauseProducing()
+        self._feeder.wrote(self._sending.held)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """As L{write}."""
@@ -156,7 +158,7 @@ class Stream:
             return
         self.disconnecting = True
         if not self._receiving.over:
-            self._around.consume(self._drop())
+            self._let_go(self._drop())
             self._say(Kind.STOP)
         self._ending = True
         self._end_sending()
@@ -170,19 +172,14 @@ class Stream:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """See L{IConsumer.registerProducer}."""
-        if self._producer is not None:
-            raise RuntimeError(f"{self} has a producer already")
         if self.stage is Stage.OVER or self._sending.over:
             producer.stopProducing()
-            return
-        self._producer, self._streaming = producer, streaming
-        self._producer_paused = not streaming
-        if not streaming:
-            producer.resumeProducing()
+        else:
+            self._feeder.register(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """See L{IConsumer.unregisterProducer}."""
-        self._producer = None
+        self._feeder.unregister()
         self._end_sending()
 
     def pauseProducing(self) -> None:
@@ -217,13 +214,25 @@ class Stream:
         protocol.makeConnection(self)
         self._around.later(self._advance)
 
+    def offer(self, record: int, target: str) -> None:
+        """
+        (EARLY) OPEN has come.
+
+        @raise RecordError: it came before.
+        """
+        if self.stage is not Stage.EARLY:
+            raise RecordError("OPEN came twice")
+        self.stage = Stage.OFFERED
+        self.target = target
+        self._let_go([record])
+
     def accept(self, protocol: IProtocol) -> None:
         """(OFFERED) Yes, and this is who it is for."""
         if self.stage is not Stage.OFFERED:
             raise ValueError(f"{self} cannot be accepted")
         self.stage = Stage.OPEN
         self._say(Kind.ACCEPT)
-        self._answered()
+        self._answer()
         self.attach(protocol)
 
     def refuse(self, problem: bytes) -> None:
@@ -240,6 +249,9 @@ class Stream:
         """
         if self.stage is not Stage.OVER:
             self._control.clear()
+            if self.ours:
+                # Whatever process has it now, or has what was sent before any had it.
+                self.peer_epoch = 0
             self._say(Kind.RESET, reason.encode()[:1000])
             self._finish(error or StreamReset(reason))
 
@@ -276,13 +288,13 @@ class Stream:
 
     def committed(self) -> None:
         """What L{parts} gave is in the journal."""
-        if self._producer is not None and self._producer_paused and self._sending.held <= BUFFER // 2:
-            self._producer_paused = not self._streaming
-            self._producer.resumeProducing()
+        if self.stage is Stage.OPEN:
+            self._unanswered = False
+        self._feeder.drained(self._sending.held)
 
     def _end_sending(self) -> None:
         """As ITransport has it: a producer is let finish first."""
-        if self._ending and self._producer is None:
+        if self._ending and not self._feeder:
             self._sending.ending = True
             self._around.wake(self)
 
@@ -306,13 +318,13 @@ class Stream:
             if self._receiving.add(record, part.offset, part.body):
                 self._advance()
             else:
-                self._around.consume([record])
+                self._let_go([record])
             return
         if part.kind is Kind.ACCEPT and self.stage is not Stage.OPENING:
             raise RecordError("ACCEPT came twice")
         if part.kind is Kind.END:
             self._receiving.end(part.offset)
-        self._around.consume([record])
+        self._let_go([record])
         if part.kind is Kind.ACCEPT:
             self._accepted()
         elif part.kind is Kind.END:
@@ -342,9 +354,7 @@ class Stream:
     def _stopped(self) -> None:
         """The peer takes nothing more."""
         self._sending.stop()
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            producer.stopProducing()
+        self._feeder.stop()
         half = _half(self._protocol)
         if half is not None:
             half.writeConnectionLost()
@@ -370,7 +380,7 @@ class Stream:
                     break
                 self._next.popleft()
                 left -= taken.size
-                self._around.consume([taken.record])
+                self._let_go([taken.record])
                 self._grant()
                 self._protocol.dataReceived(taken.body)
         except Exception as error:
@@ -432,16 +442,27 @@ class Stream:
             return
         # Such a protocol reads the end as the end of all; what it has written still goes out.
         self.disconnecting = self._ending = True
-        self._producer = None
+        self._feeder.unregister()
         self._end_sending()
         protocol, self._protocol = self._protocol, None
         protocol.connectionLost(Failure(ConnectionDone()))
 
-    def _answered(self) -> None:
-        """Let go of OPEN, in the commit that answers it."""
-        if self.opened_by is not None:
-            self._around.consume([self.opened_by])
-            self.opened_by = None
+    def _let_go(self, records: Iterable[int]) -> None:
+        """
+        These are of no use any more.  Until the answer to OPEN is in the journal they stay
+        with it: if we are killed, the next process answers, and needs them all.
+        """
+        if self.stage in (Stage.EARLY, Stage.OFFERED) and len(self._kept) < KEPT:
+            self._kept.extend(records)
+        elif self._unanswered:
+            self._around.answered(records)
+        else:
+            self._around.consume(records)
+
+    def _answer(self) -> None:
+        """There is an answer, or none is wanted."""
+        kept, self._kept = self._kept, []
+        self._let_go(kept)
 
     def _drop(self) -> list[int]:
         """Nothing more is handed on; the records of what was not."""
@@ -451,8 +472,8 @@ class Stream:
 
     def _finish(self, error: Exception | None) -> None:
         self.stage = Stage.OVER
-        self._answered()
-        self._around.consume(self._drop())
+        self._answer()
+        self._let_go(self._drop())
         self._sending.stop()
         self._around.left(self)
         accepting, self.accepting = self.accepting, None
@@ -466,10 +487,8 @@ class Stream:
         self._around.later(self._tell_lost, failure)
 
     def _tell_lost(self, failure: Failure) -> None:
-        producer, self._producer = self._producer, None
+        self._feeder.stop()
         protocol, self._protocol = self._protocol, None
-        if producer is not None:
-            producer.stopProducing()
         if protocol is not None:
             protocol.connectionLost(failure)
 

@@ -52,7 +52,10 @@ class Surroundings(Protocol):
         """It has something to send: ask for its C{parts} soon."""
 
     def consume(self, records: Iterable[int]) -> None:
-        """Let go of these, together with what is sent next."""
+        """Let go of these soon."""
+
+    def answered(self, records: Iterable[int]) -> None:
+        """Let go of these in the very commit of what is sent now."""
 
     def read(self, records: Sequence[int]) -> Deferred[list[bytes]]:
         """Their payloads."""

@@ -10,10 +10,11 @@ from hoft.interfaces import Outgoing
 from hoft.streams import committing, multiplexer
 from hoft.streams.committing import COMMIT_BYTES
 from hoft.streams.failures import StreamRefused, StreamReset
+from hoft.streams.feeding import BUFFER
 from hoft.streams.halves import MAX_WINDOW, Hold, Receiving, Sending
 from hoft.streams.multiplexer import HOLD
 from hoft.streams.parts import INITIAL, MAX_DATA, MIN_COST, STREAMS, Kind, Part, encode
-from hoft.streams.stream import BUFFER, Stream
+from hoft.streams.stream import Stream
 from hoft.testing.harness import pattern
 from tests.streams.ends import Ends, HalfListener
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IProtocol
 
 from hoft.errors import LinkClosed
 from hoft.streams.failures import StreamReset
+from hoft.streams.multiplexer import ORPHANED
 from hoft.streams.parts import Kind
 from hoft.streams.stream import Stream
 from hoft.testing.harness import pattern
@@ -72,6 +73,43 @@ class RestartTests(Ends):
         there.transport.write(b"is rewarded")
         self.pump()
         self.assertEqual(bytes(here.received), b"is rewarded")
+
+    def test_what_is_asked_is_let_go_of_with_the_answer_and_not_before(self) -> None:
+        for earlier in (0, 1):
+            self.far_link.full = True
+            made: list[HalfListener] = []
+            self.far.services["it"] = _listeners(made)
+            accepted = self.near.streams.open("it", 60.0).when_accepted()
+            self.pump()
+            self.far.streams.tick()
+            self.pump()
+            self.assertNoResult(accepted)
+            self.far = self.restart(self.far)
+            self.pump()
+            self.far_link.full = False
+            self.far.streams.tick()
+            self.pump()
+            self.successResultOf(accepted)
+            self.assertEqual((len(made), self.far.counts["accepted"]), (2, 1), earlier)
+            self.assertEqual(self.far_link.unconsumed(), 0)
+
+    def test_data_whose_wish_an_earlier_process_had_is_let_go_of_in_the_end(self) -> None:
+        self.far.services["it"] = HalfListener
+        stream = self.near.streams.open("it", 60.0)
+        self.pump()
+        self.near_link.open = False
+        stream.peer_epoch = 0  # as if it was sent before the answer came
+        stream.write(b"x")
+        stream.loseConnection()
+        self.pump()
+        self.far = self.restart(self.far)
+        self.near_link.heal()
+        self.pump()
+        self.assertGreater(self.far_link.unconsumed(), 0)
+        self.clock.advance(ORPHANED + 1)
+        self.far.streams.tick()
+        self.pump()
+        self.assertNothingLeft()
 
     def test_an_answer_of_a_process_that_has_died_since_is_worth_nothing(self) -> None:
         """It is on its way when the next process begins, and comes before or after BEGIN."""
