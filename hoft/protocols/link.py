@@ -459,6 +459,8 @@ class Link:
 
     def _adoption_over(self, adopted: bool) -> None:
         adopting, self._adopting = self._adopting, None
+        if adopted and self._publisher is not None:
+            self._publisher.sweep()
         self.pump()
         if adopting is not None:
             adopting.callback(adopted)

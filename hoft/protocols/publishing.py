@@ -60,6 +60,7 @@ class Publisher:
         self._settings = settings
         self._retry: float | None = None
         self._control_files: list[str] = []
+        self._swept = False
         self._closed = False
 
     @property
@@ -137,6 +138,12 @@ class Publisher:
         """These files of ours carry nothing any more."""
         if names:
             self._transport.remove(names)
+
+    def sweep(self) -> None:
+        """The peer is known in this boot: what earlier ones of ours wrote is cleared away, once."""
+        if not self._swept:
+            self._swept = True
+            self._transport.sweep()
 
     def resume(self) -> None:
         """The carrier works again: wait no longer."""

@@ -381,6 +381,27 @@ class CarrierTests(LinkTestCase):
         self.assertLessEqual(len(self.pair.folder.inbox(self.near.uuid)), 0)
         self.assertEqual(self.pair.clock.getDelayedCalls(), [])
 
+    def test_earlier_processes(self) -> None:
+        """What an earlier process wrote is cleared away once the peer knows this one, and not before."""
+        self.far.crash()
+        self.near.crash()
+        old = f"{self.near.uuid}--{self.far.uuid}--{1:016x}-{1:016x}.hoft"
+        self.near.start()
+        self.pair.folder.inbox(self.far.uuid)[old] = b"its reader is not told of it"
+        self.pair.advance(100)
+        self.assertIn(old, self.pair.folder.inbox(self.far.uuid))
+        self.pair.deliver = lambda sender, *file: (
+            lost(sender, *file) if sender == self.near.uuid else unchanged(sender, *file)
+        )
+        self.pair.folder.inbox(self.far.uuid).clear()
+        self.far.start()
+        self.pair.folder.inbox(self.far.uuid)[old] = b"its reader is not told of it"
+        self.pair.advance(100)
+        self.assertIn(old, self.pair.folder.inbox(self.far.uuid))
+        self.pair.deliver = unchanged
+        self.pair.advance(1000)
+        self.assertNotIn(old, self.pair.folder.inbox(self.far.uuid))
+
 
 class CarrierLimitTests(SynchronousTestCase):
     """What the carrier or the user allows."""
