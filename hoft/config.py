@@ -90,6 +90,8 @@ class Caller:
     tokens: tuple[str, ...] = field(repr=False)
     """L{TOKEN_HASH} and the SHA-256 of each in hexadecimal: two while a caller changes its token."""
     allowance: Allowance = Allowance()
+    operator: bool = False
+    """Whether it may also see the node's status and metrics."""
 
 
 @frozen
@@ -468,7 +470,7 @@ def _caller(table: Table) -> Caller:
         given = "is missing" if not tokens else "is no hash of a token"
         wanted = f"what 'hoft caller' writes, {TOKEN_HASH} and 64 hexadecimal digits"
         raise ConfigurationError(table.where, f"{table.prefix}.token", given, wanted)
-    return Caller(table.own_name, tokens, _allowance(table))
+    return Caller(table.own_name, tokens, _allowance(table), table.truth("operator"))
 
 
 def _allowance(table: Table) -> Allowance:

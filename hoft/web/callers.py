@@ -47,7 +47,9 @@ class Callers:
     """Those that may call; anybody, if there are none."""
 
     def __init__(self, callers: Iterable[Caller] = ()) -> None:
+        callers = tuple(callers)
         self._names = {token: caller.name for caller in callers for token in caller.tokens}
+        self._operators = frozenset(caller.name for caller in callers if caller.operator)
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -66,15 +68,19 @@ class Callers:
         if given:
             name = self._name(given)
             if name is None:
-                raise _challenge(407, "the credentials in Proxy-Authorization are not those of a caller")
+                raise _challenge(True, "the credentials in Proxy-Authorization are not those of a caller")
             return name, fields
         name = self._name(values(fields, b"authorization"))
         if name is not None:
             return name, without(fields, (b"authorization",))
         detail = "this gateway asks for a caller's token, as Bearer, or as Basic with any user name, in "
         if proxied:
-            raise _challenge(407, detail + "Proxy-Authorization")
-        raise _challenge(401, detail + "Proxy-Authorization or Authorization")
+            raise _challenge(True, detail + "Proxy-Authorization")
+        raise _challenge(False, detail + "Proxy-Authorization or Authorization")
+
+    def operates(self, name: str | None) -> bool:
+        """Whether this caller may see the node's status; anybody may, where nobody is asked for a name."""
+        return name is None or name in self._operators
 
     def _name(self, given: Sequence[bytes]) -> str | None:
         if len(given) != 1:
@@ -93,7 +99,6 @@ class Callers:
         return self._names.get(hash_token(token))
 
 
-def _challenge(status: int, detail: str) -> Unauthenticated:
-    name = b"Proxy-Authenticate" if status == 407 else b"WWW-Authenticate"
-    problem: Problem = unauthenticated(status, detail)
-    return Unauthenticated(problem, [(name, challenge) for challenge in _CHALLENGES])
+def _challenge(proxied: bool, detail: str) -> Unauthenticated:
+    name = b"Proxy-Authenticate" if proxied else b"WWW-Authenticate"
+    return Unauthenticated(unauthenticated(detail, proxied), [(name, challenge) for challenge in _CHALLENGES])

@@ -195,19 +195,21 @@ def expectation_failed(detail: str) -> Problem:
     return Problem(417, "expectation-failed", "The expectation cannot be met", detail, "http_request_error")
 
 
-def unauthenticated(status: int, detail: str) -> Problem:
-    """
-    The caller must say who it is (RFC 9110 section 11).
-
-    @param status: 401, or 407 for a call to a proxy.
-    """
-    return Problem(status, "unauthenticated", "The caller is not known", detail, "http_request_denied")
+def unauthenticated(detail: str, proxied: bool) -> Problem:
+    """The caller must say who it is (RFC 9110 section 11), to a proxy or to a server."""
+    status = 407 if proxied else 401
+    return Problem(status, "unauthenticated", "The caller is not known", detail, "http_request_error")
 
 
 def too_many_requests(detail: str, retry_after: int) -> Problem:
     """A caller or a route has used up what it may (RFC 6585 section 4)."""
     return Problem(
-        429, "too-many-requests", "Too many requests", detail, "http_request_denied", retry_after=retry_after
+        429,
+        "too-many-requests",
+        "Too many requests",
+        detail,
+        "connection_limit_reached",
+        retry_after=retry_after,
     )
 
 
@@ -328,7 +330,7 @@ def credentials_unavailable(name: str, why: str) -> Problem:
     """What the far node is to show the service who calls is not to be had; the call was not made."""
     detail = f"the credentials {name!r} for this service are not to be had: {why}"
     return Problem(
-        502,
+        503,
         "credentials-unavailable",
         "No credentials for the service",
         detail,

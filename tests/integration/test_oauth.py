@@ -74,7 +74,7 @@ class OAuthTests(GatewayCase):
         self.gateway.others[0].wait()
         answer = self.gateway.near.call("GET", "/svc/api/bearer")
         self.assertEqual(
-            (answer.status, answer.json()["type"].rpartition("/")[2]), (502, "credentials-unavailable")
+            (answer.status, answer.json()["type"].rpartition("/")[2]), (503, "credentials-unavailable")
         )
         self.assertIn(f"127.0.0.1:{self.port}", answer.json()["detail"])
         self.assertNotIn(SECRET, answer.json()["detail"])

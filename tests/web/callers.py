@@ -36,6 +36,7 @@ from hoft.web.exchange import (
 )
 from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
 from hoft.web.ingress import Ingress, Routing
+from hoft.web.measuring import Metrics
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
 from tests.web.listening import Listening, Test, exchange
@@ -219,12 +220,23 @@ class IngressCase(Callers, TestCase):
         self.status: Mapping[str, Any] = {"node": "near"}
         random = Random(11)
         self.ingress = Ingress(
-            reactor, time.monotonic, random.randbytes, self.links, self.routing, "near", lambda: self.status
+            reactor,
+            time.monotonic,
+            random.randbytes,
+            self.links,
+            self.routing,
+            "near",
+            lambda: self.status,
+            metrics=self.metrics(),
         )
         self.near.attach(self.ingress)
         self.far_link.attach(self.far)
         self.port = self.listen(self.ingress.factory)
         self.addCleanup(self.tearAllDown)
+
+    def metrics(self) -> Metrics | None:
+        """What the ingress shows of them."""
+        return None
 
     @inlineCallbacks
     def tearAllDown(self) -> Test:

@@ -234,7 +234,7 @@ class OAuthTests(CredentialCase):
                 call = yield self.near.call(self.head(b"POST"), b"x").done
                 problem = json.loads(call.body)
                 self.assertEqual(
-                    (call.status, problem["type"].rpartition("/")[2]), (502, "credentials-unavailable")
+                    (call.status, problem["type"].rpartition("/")[2]), (503, "credentials-unavailable")
                 )
                 self.assertIn(why, problem["detail"])
                 self.assertNotIn("hush", problem["detail"])
@@ -304,7 +304,7 @@ class LoginTests(CredentialCase):
     def test_a_form_that_gives_no_cookie(self) -> Test:
         self.use(self.login(b"user=me&password=wrong"))
         call = yield self.near.call(self.head()).done
-        self.assertEqual(call.status, 502)
+        self.assertEqual(call.status, 503)
         self.assertIn("gave no cookie", json.loads(call.body)["detail"])
 
 

@@ -46,7 +46,14 @@ ERROR_TYPES = {
 
 def every_problem() -> dict[str, Problem]:
     """One of each that this module can make, by the name of its constructor."""
-    samples = {"str": "text", "float": 2.5, "Sequence[str]": ["one", "two"], "int | None": 7, "int": 7}
+    samples = {
+        "str": "text",
+        "float": 2.5,
+        "Sequence[str]": ["one", "two"],
+        "int | None": 7,
+        "int": 7,
+        "bool": False,
+    }
     found = {}
     for name, function in inspect.getmembers(problems, inspect.isfunction):
         if function.__module__ == problems.__name__ and not name.startswith("_"):
