@@ -90,6 +90,10 @@ class Examples(SynchronousTestCase):
         """A node whose peer is not there."""
         self.follow("docs/how-to-stuck.rst")
 
+    def test_oddCarriers(self) -> None:
+        """A carrier for text."""
+        self.follow("docs/how-to-odd-carriers.rst")
+
     def test_tls(self) -> None:
         """A route to a service with TLS."""
         self.follow("docs/how-to-tls.rst")
