@@ -107,6 +107,11 @@ class Committer:
             if not self._last and not self._quiet.called:
                 self._quiet.callback(None)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be committed."""
+        return not (self._dirty or self._unsent or self._answered or self._bound or self._consumed)
+
     def _flush_later(self) -> None:
         if self._flushing is None and not self._closed:
             self._flushing = self._reactor.callLater(0, self.flush)

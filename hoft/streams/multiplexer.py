@@ -197,6 +197,11 @@ class Multiplexer:
         self._peer_epoch = 0
         self._past = RangeSet()
 
+    @property
+    def quiet(self) -> bool:
+        """There is nothing that a tick could do."""
+        return not self._ours and not self._theirs and self._committer.idle
+
     def tick(self) -> None:
         """Called now and then, by a monotonic clock."""
         now = self.now()

@@ -107,7 +107,7 @@ class NodeStreams:
 
     def tick(self) -> None:
         """Called now and then, by a monotonic clock."""
-        for streams in list(self._links.values()):
+        for streams in [streams for streams in self._links.values() if not streams.quiet]:
             streams.tick()
 
     def counters(self) -> dict[str, int]:
