@@ -17,7 +17,7 @@ theirs.  A part is one record's payload, all integers big-endian::
 
 Flag 1 is set on all that egress sends, flag 2 on each piece of a HEAD but the last.
 Bodies: HEAD and TRAILERS are CBOR, DATA is bytes of the message's body just as
-they are, END is the body's total length (u64) and its SHA-256, ABORT a problem
+they are, END is the body's total length (u64) and its XXH3-128, ABORT a problem
 (CBOR), CREDIT a total (u64), CANCEL nothing.  That of a MESSAGE is the length of the head
 (u32, not 0), the head as HEADs have it, and the bytes of the message's body up to the end, which
 may be none: one record is authenticated as a whole, so there is no total and no digest.
@@ -33,12 +33,12 @@ Pure.
 
 from __future__ import annotations
 
-import hashlib
 from enum import IntEnum
 from struct import Struct
 from typing import Final, Protocol
 
 from attrs import field, frozen
+from xxhash import xxh3_128
 
 from hoft import cbor
 from hoft.errors import RecordError
@@ -58,7 +58,7 @@ from hoft.web.heads import (
 from hoft.web.problems import Problem
 
 _PART = Struct(">BB16sI")
-_END = Struct(">Q32s")
+_END = Struct(">Q16s")
 _TOTAL = Struct(">Q")
 _LENGTH = Struct(">I")
 
@@ -110,7 +110,7 @@ NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END, Kind
 
 @frozen
 class End:
-    """The end of a body: how long it was and its SHA-256."""
+    """The end of a body: how long it was and its XXH3-128."""
 
     total: int
     digest: bytes
@@ -344,9 +344,10 @@ def body_digest() -> BodyDigest:
     """
     What to feed the bytes of a body, in order; its C{digest()} must equal that of END.
 
-    SHA-256, for which processors have instructions: twice as fast as BLAKE2b there.
+    XXH3 (128 bits, canonical): the parts are sealed one by one, so this finds only what was put together
+    wrongly, as from two runs of one request, and should cost next to nothing.
     """
-    return hashlib.sha256()
+    return xxh3_128()
 
 
 def encode_abort(exchange: bytes, problem: Problem) -> bytes:

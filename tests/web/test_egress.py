@@ -276,7 +276,7 @@ class RefusalTests(RefusalCase):
     def test_parts_that_contradict_each_other_are_refused(self) -> Test:
         call = self.near.expect()
         head, data, _ = self.near.parts(call.id, self.head(b"POST"), b"abc")
-        lie = encode_part(Part(Kind.END, Side.INGRESS, call.id, 2, (4).to_bytes(8, "big") + bytes(32)))
+        lie = encode_part(Part(Kind.END, Side.INGRESS, call.id, 2, (4).to_bytes(8, "big") + bytes(16)))
         call.send(head, data, lie)
         yield call.done
         self.assertEqual((call.status, self.service.requests), (400, []))

@@ -103,7 +103,7 @@ class PartTests(SynchronousTestCase):
             Part(Kind.HEAD, Side.EGRESS, ID, (1 << 32) - 1, b"x"),
             Part(Kind.DATA, Side.INGRESS, ID, 7, b"x" * MAX_BODY),
             Part(Kind.TRAILERS, Side.EGRESS, ID, 8, b"x"),
-            Part(Kind.END, Side.INGRESS, ID, 9, bytes(40)),
+            Part(Kind.END, Side.INGRESS, ID, 9, bytes(24)),
             Part(Kind.ABORT, Side.EGRESS, ID, 0, b"x"),
             Part(Kind.CREDIT, Side.EGRESS, ID, 0, bytes(8)),
             Part(Kind.CANCEL, Side.INGRESS, ID, 0, b""),

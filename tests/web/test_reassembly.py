@@ -45,7 +45,7 @@ def data(number: int, body: bytes = b"x") -> Part:
 
 
 def end(number: int, total: int) -> Part:
-    return Part(Kind.END, Side.INGRESS, ID, number, total.to_bytes(8, "big") + bytes(32))
+    return Part(Kind.END, Side.INGRESS, ID, number, total.to_bytes(8, "big") + bytes(16))
 
 
 def message_part(body: bytes) -> Part:
