@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -59,6 +59,7 @@ from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
 from hoft.web.ingress import Ingress, Routing
 from hoft.web.limiting import Meters
+from hoft.web.measuring import Metrics
 from hoft.web.policy import Policy, Rule
 from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
@@ -149,11 +150,20 @@ class Node(Service):
         self._egress = Egress(reactor, clock, policy_of(config), config.name, _limits(config))
         self._meters = Meters(time.time, clock)
         self._saved_at = clock()
+        self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
         self._ingress = Ingress(
-            reactor, clock, os.urandom, self.links, Routing.of(config), config.name, self.status, self._meters
+            reactor,
+            clock,
+            os.urandom,
+            self.links,
+            Routing.of(config),
+            config.name,
+            self.status,
+            self._meters,
+            _metrics(config, self.status),
+            self.streams,
         )
         self._messages = MessageLinks(program, clock, os.urandom)
-        self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
         self.forwards = TcpForwards(reactor, self.streams.open)
         self._channels = Channels(
             {
@@ -466,6 +476,21 @@ class Node(Service):
             case "probe":
                 return probe(self._reactor, time.monotonic, dict(self.links), question.get("within"))
         raise LocalError("this node does not know that question: it is of another version")
+
+
+def _metrics(config: Config, status: Callable[[], Mapping[str, Any]]) -> Metrics | None:
+    """
+    @raise ConfigurationError: they are wanted, and the library for them is missing.
+    """
+    if not config.metrics:
+        return None
+    try:
+        from hoft.metrics import Metrics
+    except ImportError:
+        raise ConfigurationError(
+            _where(config), "metrics", "true", "prometheus_client ('pip install hoft[metrics]'), or false"
+        ) from None
+    return Metrics(status)
 
 
 def _shown(address: IAddress) -> str:

@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoft.interfaces import ILink, Incoming, IRecordReceiver
 from hoft.streams import multiplexer, registry
-from hoft.streams.failures import StreamRefused
+from hoft.streams.failures import StreamRefused, StreamReset
 from hoft.streams.multiplexer import Multiplexer
-from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets
+from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
+from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
-from hoft.web.problems import Refused, not_allowed, peer_unavailable
+from hoft.web.problems import Refused, not_allowed, peer_silent, peer_unavailable
+from hoft.web.targets import Tunnel
 
 GRACE = 1.0
 """Seconds that peers get to hear that the node stops."""
@@ -104,6 +107,30 @@ class NodeStreams:
             if streams.peer == peer:
                 return streams.open(target, within)
         raise StreamRefused(peer_unavailable(peer, "this node does not trust it, or not any more"))
+
+    def tunnel(
+        self, peer: str, to: Tunnel, within: float, over: Callable[[int], None]
+    ) -> Deferred[IProtocol]:
+        """See L{hoft.web.tunnelling.Tunnels.tunnel}."""
+
+        def accepted(_: None) -> IProtocol:
+            caller, far = Splice(over), Splice()
+            caller.join(far)
+            stream.attach(far)
+            return caller
+
+        def failed(failure: Failure) -> Failure:
+            over(0)
+            if failure.check(StreamRefused):
+                assert isinstance(failure.value, StreamRefused)
+                return Failure(Refused(failure.value.problem))
+            return Failure(Refused(peer_silent(peer, within))) if failure.check(StreamReset) else failure
+
+        try:
+            stream = self.open(peer, tcp_target(to.host, to.port), within)
+        except StreamRefused:
+            return fail(failed(Failure()))
+        return stream.when_accepted().addCallbacks(accepted, failed)
 
     def tick(self) -> None:
         """Called now and then, by a monotonic clock."""

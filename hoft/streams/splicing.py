@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -19,22 +20,19 @@ class Splice(Protocol):
     An end of input is passed on as such, a reset as a reset.
 
     @ivar other: the other one.
+    @ivar brought: bytes that came in on it.
     """
 
     transport: Any
     other: Splice
 
-    def __init__(self) -> None:
+    def __init__(self, over: Callable[[int], None] | None = None) -> None:
+        """@param over: called when it is over, with the bytes that both have brought."""
+        self.brought = 0
+        self._over = over
         self._ended = False
         """It has brought all it will."""
         self._lost = False
-
-    @classmethod
-    def pair(cls) -> tuple[Splice, Splice]:
-        """Two that are each other's."""
-        one, another = cls(), cls()
-        one.join(another)
-        return one, another
 
     def join(self, other: Splice) -> None:
         """Make these two each other's."""
@@ -52,6 +50,7 @@ class Splice(Protocol):
             other.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
+        self.brought += len(data)
         self.other.transport.write(data)
 
     def pauseProducing(self) -> None:
@@ -84,6 +83,8 @@ class Splice(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         other = self.other
+        if self._over is not None:
+            self._over(self.brought + other.brought)
         if other._lost or other.transport is None:
             return
         other.transport.unregisterProducer()

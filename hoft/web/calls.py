@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.internet.interfaces import IProtocol
+
 from hoft.web.requests import Field, Request
 
 if TYPE_CHECKING:
@@ -46,10 +48,11 @@ class Call:
     @ivar secure: the caller speaks TLS.
     @ivar writable: C{False} between C{pauseResponse} and C{resumeResponse}.
     @ivar responding: the head of the response was given.
+    @ivar status: of the response; 0 before its head was given.
     @ivar written: bytes of the response's body that were given.
     """
 
-    __slots__ = ("_connection", "peer", "request", "responding", "secure", "written")
+    __slots__ = ("_connection", "peer", "request", "responding", "secure", "status", "written")
 
     def __init__(self, connection: Connection, request: Request, peer: str, secure: bool) -> None:
         self.request = request
@@ -57,6 +60,7 @@ class Call:
         self.peer = peer
         self.responding = False
         self.written = 0
+        self.status = 0
         self._connection: Connection | None = connection
 
     @property
@@ -94,6 +98,7 @@ class Call:
         @raise BadResponse: status, reason or a field are not valid; nothing was written.
         """
         if self._connection is not None:
+            self.status = status
             self._connection.respond(status, reason, fields, length)
 
     def write(self, data: bytes) -> None:
@@ -105,6 +110,16 @@ class Call:
         if self._connection is not None:
             self.written += len(data)
             self._connection.write(data)
+
+    def tunnel(self, fields: Iterable[Field], protocol: IProtocol) -> None:
+        """
+        Answer CONNECT with 200, and hand the connection over: what comes from now on is
+        the protocol's, and so is what it writes.  The call is over.
+
+        @raise BadResponse: a field is not valid; nothing was written.
+        """
+        if self._connection is not None:
+            self._connection.tunnel(fields, protocol)
 
     def finish(self, trailers: Iterable[Field] = ()) -> None:
         """

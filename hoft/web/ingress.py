@@ -29,17 +29,20 @@ from hoft.config import Allowance, Caller, Config, Forward, Route
 from hoft.errors import HoftError, JournalFull, RecordError
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState, Outgoing
 from hoft.web.callers import Callers, Unauthenticated
-from hoft.web.calls import Call
+from hoft.web.calls import Call, CallReceiver
 from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
 from hoft.web.limiting import Meter, Meters
+from hoft.web.measuring import CONTENT_TYPE, Metrics
 from hoft.web.memory import share
 from hoft.web.policy import choose_peer
 from hoft.web.problems import (
     Problem,
     Refused,
     headers_too_large,
+    internal_error,
+    not_allowed,
     not_found,
     not_implemented,
     outcome_unknown,
@@ -50,8 +53,9 @@ from hoft.web.problems import (
 )
 from hoft.web.requests import Field
 from hoft.web.server import ServerFactory
-from hoft.web.targets import Mount, Own, Service, parse_target
+from hoft.web.targets import Mount, Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
+from hoft.web.tunnelling import Tunnelling, Tunnels
 from hoft.web.unread import Unread
 from hoft.web.waiting import Outcome, Waiting
 
@@ -137,6 +141,8 @@ class Ingress:
         pseudonym: str,
         status: Callable[[], Mapping[str, Any]],
         meters: Meters | None = None,
+        metrics: Metrics | None = None,
+        tunnels: Tunnels | None = None,
     ) -> None:
         """
         @param clock: monotonic seconds.
@@ -144,6 +150,8 @@ class Ingress:
         @param links: by the names of the peers; looked into anew for each call.
         @param status: what C{GET /_hoft/status} shows, ready for JSON.
         @param meters: hold callers and routes to what they may.
+        @param metrics: what C{GET /_hoft/metrics} shows.
+        @param tunnels: make the connections that CONNECT asks for.
         """
         self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
         self.routing = routing
@@ -156,6 +164,10 @@ class Ingress:
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
         self._metered: dict[bytes, Sequence[Meter]] = {}
+        self._metrics = metrics
+        self._tunnels = tunnels
+        self._measured: dict[bytes, tuple[str | None, str | None]] = {}
+        """Caller and route of the exchanges under way, where somebody measures them."""
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
@@ -172,7 +184,13 @@ class Ingress:
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
-        names = ("requests", "stray_parts", "malformed_parts", *(outcome.value for outcome in Outcome))
+        names = (
+            "requests",
+            "tunnels",
+            "stray_parts",
+            "malformed_parts",
+            *(outcome.value for outcome in Outcome),
+        )
         counts = dict.fromkeys(names, 0) | self._counts
         return counts | {"waiting": len(self._waiting), "connections": self.factory.connections}
 
@@ -197,20 +215,26 @@ class Ingress:
 
     # --- calls --------------------------------------------------------------------
 
-    def _serve(self, call: Call) -> Waiting | None:
+    def _serve(self, call: Call) -> CallReceiver | None:
         self._counts["requests"] += 1
         request = call.request
         try:
             target = parse_target(request.method, request.target)
-            proxied = isinstance(target, Service) and target.absolute
+            proxied = isinstance(target, Tunnel) or (isinstance(target, Service) and target.absolute)
             caller, request.fields = self.routing.known_callers.identify(request.fields, proxied)
             goes_on, request.fields = max_forwards(request.method, request.fields)
             if isinstance(target, Own):
-                self._own(call, target.path.partition(b"?")[0])
+                self._own(call, caller, target.path.partition(b"?")[0])
+            elif isinstance(target, Tunnel):
+                return self._connect(call, caller, target)
             elif not goes_on:
                 self._last(call)
             else:
-                return self._begin(call, caller, target)
+                waiting = self._begin(call, caller, target)
+                if self._metrics is not None:
+                    route = None if isinstance(target, Service) else target.name
+                    self._measured[waiting.id] = (caller, route)
+                return waiting
         except Unauthenticated as unknown:
             self.answer(call, unknown.problem, unknown.challenges)
         except Refused as refused:
@@ -247,15 +271,27 @@ class Ingress:
         mount: Mount | None = None
         if isinstance(target, Service):
             service = target
-            routing = self.routing
-            forwards = [(forward.match, forward.peer) for forward in routing.forwards]
-            peer = choose_peer(target.authority.host, list(self._links), forwards, routing.default_peer)
+            peer = self._peer_for(target.authority.host)
         else:
             found = self.routing.mounts.get(target.name)
             if found is None:
                 raise Refused(unknown_route(target.name, sorted(self.routing.mounts)))
             mount, peer = found
             service = mount.service(target.rest)
+        return mount, service, self._usable(peer)
+
+    def _peer_for(self, host: str) -> str:
+        """Who makes calls without a route."""
+        routing = self.routing
+        forwards = [(forward.match, forward.peer) for forward in routing.forwards]
+        return choose_peer(host, list(self._links), forwards, routing.default_peer)
+
+    def _usable(self, peer: str) -> ILink:
+        """
+        Its link.
+
+        @raise Refused: there is no use in trying.
+        """
         link = self._links.get(peer)
         if link is None:
             raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
@@ -263,22 +299,49 @@ class Ingress:
             raise Refused(peer_unavailable(peer, "it was stopped; see /_hoft/status and this node's log"))
         if link.state is LinkState.DOWN:
             raise Refused(peer_unavailable(peer, "no files can be exchanged; see /_hoft/status", 30))
-        return mount, service, link
+        return link
 
-    def _own(self, call: Call, path: bytes) -> None:
+    def _connect(self, call: Call, caller: str | None, target: Tunnel) -> Tunnelling:
+        """CONNECT: what may be reached is the peer's to say."""
+        if self._tunnels is None or call.request.length != 0:
+            raise Refused(not_implemented("CONNECT with a body, or where nothing makes connections"))
+        peer = self._usable(self._peer_for(target.host)).name
+        seconds = deadline(call.request, self.routing.deadline)
+        metered = self._meters.admit(None if caller is None else _meter_of_caller(caller), None)
+
+        def over(size: int) -> None:
+            for meter in metered:
+                meter.end(size)
+
+        self._counts["tunnels"] += 1
+        connecting = self._tunnels.tunnel(peer, target, seconds, over)
+        return Tunnelling(call, connecting, [(b"Date", self.date())], self.answer)
+
+    def _own(self, call: Call, caller: str | None, path: bytes) -> None:
         """Calls to the gateway itself."""
-        method = call.request.method
+        pages = [b"/status"] if self._metrics is None else [b"/status", b"/metrics"]
         if path == b"*":
             self._respond(call, 204, [(b"Allow", b"*")], b"")
-        elif path != b"/status":
-            raise Refused(not_found("of /_hoft/ there is only /_hoft/status"))
-        elif method not in (b"GET", b"HEAD"):
-            problem = evolve(not_found("/_hoft/status can be read, with GET or HEAD"), status=405)
+        elif path not in pages:
+            there = ", ".join(f"/_hoft{page.decode()}" for page in pages)
+            raise Refused(not_found(f"of /_hoft/ there is only {there}"))
+        elif call.request.method not in (b"GET", b"HEAD"):
+            problem = evolve(not_found(f"/_hoft{path.decode()} can be read, with GET or HEAD"), status=405)
             self.answer(call, problem, [(b"Allow", b"GET, HEAD")])
+        elif not self.routing.known_callers.operates(caller):
+            raise Refused(not_allowed(f"/_hoft{path.decode()} is for callers with 'operator = true' only"))
+        elif path == b"/metrics" and self._metrics is not None:
+            fields = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
+            shown = self._metrics.exposition().addCallback(partial(self._respond, call, 200, fields))
+            shown.addErrback(self._not_shown, call)
         else:
             body = json.dumps(self._status(), indent=1).encode("ascii") + b"\n"
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
             self._respond(call, 200, fields, body)
+
+    def _not_shown(self, failure: Failure, call: Call) -> None:
+        self.log.failure("Metrics could not be shown", failure)
+        self.answer(call, internal_error("the log of this node says why"))
 
     def _last(self, call: Call) -> None:
         """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""
@@ -325,9 +388,13 @@ class Ingress:
         """Nothing more will come of it."""
         del self._waiting[waiting.id]
         for meter in self._metered.pop(waiting.id, ()):
-            meter.end(waiting.transferred)
+            meter.end(sum(waiting.sizes))
         self._counts[outcome.value] += 1
         self._remember(waiting.id)
+        if self._metrics is not None:
+            caller, route = self._measured.pop(waiting.id)
+            took = waiting.took(self._clock())
+            self._metrics.called(caller, route, waiting.call.status, took, waiting.executing, waiting.sizes)
 
     def _remember(self, exchange: bytes) -> None:
         self._ended[exchange] = None

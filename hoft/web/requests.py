@@ -97,6 +97,11 @@ class RequestParser:
         """Bytes received and not taken."""
         return len(self._buffer)
 
+    def rest(self) -> bytes:
+        """Take all of them as they are: the connection becomes something else."""
+        buffer, self._buffer = self._buffer, b""
+        return buffer
+
     # --- heads -------------------------------------------------------------
 
     def request(self) -> Request | None:

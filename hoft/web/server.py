@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
+    IProtocol,
     IProtocolFactory,
     IPushProducer,
     IReactorTime,
@@ -95,6 +96,8 @@ class Connection(Protocol):
         self._lost = False
         self._continue = False
         self._probes = 0
+        self._tunnel: IProtocol | None = None
+        """Whose the connection is since CONNECT was answered."""
         # Of the response under way:
         self._bodiless = False
         self._chunked = False
@@ -116,6 +119,9 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._moved = self.factory.clock()
+        if self._tunnel is not None:
+            self._tunnel.dataReceived(data)
+            return
         if self._closing:
             return
         if len(data) == USUAL_READ:
@@ -284,6 +290,24 @@ class Connection(Protocol):
         elif not self._advancing:
             self._advance()
 
+    def tunnel(self, fields: Iterable[Field], protocol: IProtocol) -> None:
+        call = self._call
+        assert call is not None and not call.responding
+        head = response_head(200, b"OK", fields)
+        call.responding = True
+        call.detach()
+        self._call, self._receiver, self._tunnel = None, IGNORE, protocol
+        self.transport.write(head)
+        self.transport.unregisterProducer()
+        if not self._reading and not self._half_closed:
+            self.transport.resumeProducing()
+        protocol.makeConnection(self.transport)
+        rest = self._parser.rest()
+        if rest:
+            protocol.dataReceived(rest)
+        if self._half_closed:
+            _half(protocol).readConnectionLost()
+
     def abort(self) -> None:
         self._end_call()
         self._closing = True
@@ -309,7 +333,7 @@ class Connection(Protocol):
 
     def closeIfIdle(self) -> None:
         """The server stops: close now, or after the response under way."""
-        if self._call is None and not self._closing:
+        if self._call is None and not self._closing and self._tunnel is None:
             self._close(linger=False)
         self._keep = False
 
@@ -333,18 +357,24 @@ class Connection(Protocol):
             return
         self._half_closed = True
         self._moved = self.factory.clock()
-        if self._closing:
+        if self._tunnel is not None:
+            _half(self._tunnel).readConnectionLost()
+        elif self._closing:
             self.transport.loseConnection()
         else:
             self._advance()
 
     def writeConnectionLost(self) -> None:
         """We closed our side ourselves; what the caller sends is still swallowed."""
+        if self._tunnel is not None:
+            _half(self._tunnel).writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = self._lost = True
         self.factory.connectionClosed(self)
         self._end_call("the caller closed the connection")
+        if self._tunnel is not None:
+            self._tunnel.connectionLost(reason)
 
     def _end_call(self, lost: str = "") -> None:
         call, receiver = self._call, self._receiver
@@ -356,6 +386,8 @@ class Connection(Protocol):
 
     def sweep(self, now: float) -> None:
         """Cut off who has been silent for too long."""
+        if self._tunnel is not None:
+            return
         silent = now - self._moved
         if self._closing:
             if silent > LINGER or now - self._opened > LINGER_TOTAL:
@@ -383,6 +415,11 @@ class Connection(Protocol):
         if silent > PROBE and self._probes < 2 and call.request.version == (1, 1) and not call.responding:
             self._probes += 1
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _half(protocol: IProtocol) -> IHalfCloseableProtocol:
+    """Tunnels are for protocols that can do with one direction."""
+    return IHalfCloseableProtocol(protocol)
 
 
 def _too_slow() -> Problem:

@@ -12,7 +12,7 @@ import re
 from attrs import field, frozen
 
 from hoft.web.fields import Authority, authority
-from hoft.web.problems import Refused, malformed_request, not_found, not_implemented
+from hoft.web.problems import Refused, malformed_request, not_found
 
 ROUTES = b"/svc/"
 """C{/svc/NAME/...}: a configured route."""
@@ -70,18 +70,31 @@ class Own:
     path: bytes
 
 
-def parse_target(method: bytes, target: bytes) -> Route | Service | Own:
+@frozen
+class Tunnel:
+    """
+    A TCP port that a caller wants to be connected to.
+
+    @ivar host: lower case; IPv6 without brackets.
+    """
+
+    host: str
+    port: int
+
+
+def parse_target(method: bytes, target: bytes) -> Route | Service | Own | Tunnel:
     """
     Read a request target in any of the forms of RFC 9112 section 3.2.
 
-    @raise Refused: 400 it is malformed, 404 it leads nowhere, 501 CONNECT.
+    @raise Refused: 400 it is malformed, 404 it leads nowhere.
     """
     if not _TARGET.fullmatch(target) or b"#" in target:
         raise Refused(malformed_request("the request target has characters that must be percent-encoded"))
     if method == b"CONNECT":
-        raise Refused(
-            not_implemented("CONNECT: this gateway does not tunnel; call https through a route or /to/")
-        )
+        where = authority(target)
+        if not where.port:
+            raise Refused(malformed_request("CONNECT names a host and a port"))
+        return Tunnel(where.host, where.port)
     if target == b"*":
         if method != b"OPTIONS":
             raise Refused(malformed_request("only OPTIONS has the target *"))

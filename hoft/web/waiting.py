@@ -82,6 +82,8 @@ class Waiting:
     @ivar call: the caller's end of it.
     @ivar due: (clock of the ingress) when the caller has waited long enough.
     @ivar over: nothing will come of it any more.
+    @ivar executing: seconds from the request's arrival at the far node to the head of the
+        response, as that says.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Waiting:
         self._first: int | None = None
         self._requested = False
         # The response:
+        self.executing: float | None = None
         self._stream: ResponseStream | None = None
         self._spent: list[int] = []
 
@@ -237,6 +240,7 @@ class Waiting:
     def headReceived(self, encoded: bytes) -> int | None:
         ingress, call = self._ingress, self.call
         head = decode_response(encoded)
+        self.executing = dict(head.stages).get("head")
         fields = returned(
             head, ingress.pseudonym, ingress.date(), self._mount, self._head.target, call.secure
         )
@@ -293,9 +297,13 @@ class Waiting:
             self._end_by(problem)
 
     @property
-    def transferred(self) -> int:
+    def sizes(self) -> tuple[int, int]:
         """Bytes of both bodies, so far."""
-        return self._writer.total + self.call.written
+        return self._writer.total, self.call.written
+
+    def took(self, now: float) -> float:
+        """Seconds since it began."""
+        return now - self.due + self._head.deadline
 
     @property
     def responding(self) -> bool:

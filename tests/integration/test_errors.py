@@ -134,12 +134,13 @@ class CallErrorTests(GatewayCase):
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), (request, answer))
             self.assertIn(b"/problems/malformed-request", answer)
 
-    def test_connect_is_501_and_says_what_to_do_instead(self) -> None:
+    def test_connect_to_what_is_not_allowed_is_403_and_says_what_would_allow_it(self) -> None:
         answer = raw_call(
             self.near.port, b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n"
         )
-        self.assertTrue(answer.startswith(b"HTTP/1.1 501 "), answer)
-        self.assertIn(b"/to/", answer)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 403 "), answer)
+        self.assertIn(b'Proxy-Status: "near"; error=http_request_denied', answer)
+        self.assertIn(b"hoft allow", answer)
 
     def test_a_certificate_that_nobody_trusts_is_502(self) -> None:
         _, wrap = self_signed(self.new_folder())

@@ -48,6 +48,22 @@ class WayTests(GatewayCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.check(done.stdout)
 
+    def test_curl_through_a_tunnel_for_http_and_for_https(self) -> None:
+        curl = shutil.which("curl")
+        self.need(curl, "curl is not there")
+        authority, wrap = self_signed(self.new_folder())
+        secure = SocketService(echo, wrap)
+        self.addCleanup(secure.close)
+        there = f"127.0.0.1:{secure.port}"
+        for port in (self.service.port, secure.port):
+            self.gateway.far.hoft("allow", f"tcp://127.0.0.1:{port}")
+        for options in (["-p", f"http://{self.there}/"], ["--cacert", authority, f"https://{there}/"]):
+            command = [str(curl), "-sS", "--fail", "-x", self.proxy, *map(str, options)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            # It is the caller's own connection: nothing was added on the way.
+            self.assertNotIn("Via", done.stdout)
+
     def test_requests_with_the_gateway_as_its_proxy(self) -> None:
         answer = requests.get(
             f"http://{self.there}/a%20b?c=%2F", proxies={"http": self.proxy}, timeout=PATIENCE

@@ -183,7 +183,7 @@ class TargetTests(IngressCase):
         self.assertFalse(any(b"gateway" in value for _, value in self.far.one.head.headers))
 
     @inlineCallbacks
-    def test_connect_is_refused_cleanly(self) -> Test:
+    def test_connect_is_refused_cleanly_where_nothing_makes_connections(self) -> Test:
         response = yield self.get(b"service.example:443", method=b"CONNECT")
         self.assertEqual(response.status, 501)
         self.assertIn(b"near", response.fields(b"proxy-status")[0])

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.web.fields import Authority
 from hoft.web.problems import Refused
-from hoft.web.targets import Mount, Own, Route, Service, parse_target, parse_url, remove_dot_segments
+from hoft.web.targets import Mount, Own, Route, Service, Tunnel, parse_target, parse_url, remove_dot_segments
 
 
 class ParseTests(SynchronousTestCase):
@@ -78,8 +78,13 @@ class ParseTests(SynchronousTestCase):
         self.refuses(400, b"*")
         self.refuses(400, b"**", b"*/", method=b"OPTIONS")
 
-    def test_connect_is_not_done(self) -> None:
-        self.refuses(501, b"h:443", b"/", method=b"CONNECT")
+    def test_connect_names_a_host_and_a_port(self) -> None:
+        """RFC 9112 section 3.2.3."""
+        self.assertEqual(parse_target(b"CONNECT", b"H.example:443"), Tunnel("h.example", 443))
+        self.assertEqual(parse_target(b"CONNECT", b"[::1]:22"), Tunnel("::1", 22))
+        self.refuses(
+            400, b"h", b"/", b"h:0", b"h:", b":443", b"http://h:443", b"u@h:443", b"h:443/", method=b"CONNECT"
+        )
 
     def test_the_gateway_has_a_place_of_its_own(self) -> None:
         self.assertEqual(parse_target(b"GET", b"/_hoft/status?x"), Own(b"/status?x"))

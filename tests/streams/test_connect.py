@@ -1,0 +1,159 @@
+"""CONNECT: a caller's connection becomes one to a TCP port behind the peer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.protocols.wire import Echo
+
+from hoft.config import Allow, Allowance, Caller
+from hoft.testing.harness import pattern
+from hoft.tokens import hash_token
+from tests.streams.ends import HalfListener
+from tests.streams.nodes import Nodes, Results, Steps
+
+ESTABLISHED = b"HTTP/1.1 200 OK\r\n"
+
+
+class ConnectTests(Nodes):
+    @inlineCallbacks
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for Deferreds
+        yield super().setUp()
+        yield self.configure(self.near, listen=("tcp:0:interface=127.0.0.1",))
+
+    @inlineCallbacks
+    def call(self) -> Results:
+        """Somebody who is connected to near."""
+        caller = HalfListener()
+        (port,) = self.near._ports.values()
+        address: Any = port.getHost()
+        yield self.connect(caller, f"tcp:127.0.0.1:{address.port}")
+        return caller
+
+    def ask(self, caller: HalfListener, port: int, *fields: bytes) -> None:
+        where = b"127.0.0.1:%d" % port
+        lines = (b"CONNECT %b HTTP/1.1" % where, b"Host: %b" % where, *fields, b"", b"")
+        caller.transport.write(b"\r\n".join(lines))
+
+    def heard(self, caller: HalfListener, what: bytes) -> Any:
+        return self.until(lambda: what in bytes(caller.received), f"{what[:60]!r}")
+
+    def problem(self, caller: HalfListener) -> tuple[bytes, dict[str, Any]]:
+        """The head of an answer, and its problem."""
+        head, _, body = bytes(caller.received).partition(b"\r\n\r\n")
+        return head, json.loads(body)
+
+    @inlineCallbacks
+    def test_what_follows_the_answer_is_the_services_own(self) -> Steps:
+        port = yield self.serve(Echo)
+        caller = yield self.call()
+        caller.transport.write(b"GET /_hoft/status HTTP/1.1\r\nHost: near\r\n\r\n")
+        yield self.heard(caller, b'"streams"')
+        yield self.until(lambda: bytes(caller.received).endswith(b"}\n"))
+        caller.received.clear()
+        self.ask(caller, port)
+        yield self.heard(caller, b"\r\n\r\n")
+        head = bytes(caller.received)
+        self.assertTrue(head.startswith(ESTABLISHED), head)
+        for field in (b"content-length", b"transfer-encoding"):
+            self.assertNotIn(field, head.lower())
+        caller.received.clear()
+        data = pattern(1_500_000)
+        caller.transport.write(data)
+        yield self.until(lambda: bytes(caller.received) == data, "echoed")
+        caller.transport.loseConnection()
+        yield self.until(lambda: not self.far.streams.counters()["open"], "over")
+        counters = self.near.status()["ingress"]
+        self.assertEqual((counters["tunnels"], counters["connections"]), (1, 0))
+
+    @inlineCallbacks
+    def test_who_does_not_wait_for_the_answer_loses_nothing(self) -> Steps:
+        port = yield self.serve(Echo)
+        caller = yield self.call()
+        self.ask(caller, port)
+        data = pattern(200_000)
+        caller.transport.write(data)
+        caller.transport.loseWriteConnection()
+        yield self.until(lambda: "read" in caller.ends, "all of it and the end")
+        self.assertEqual(bytes(caller.received).partition(b"\r\n\r\n")[2], data)
+
+    @inlineCallbacks
+    def test_refusals_are_problems_and_the_connection_goes_on(self) -> Steps:
+        port = yield self.serve(Echo, allowed=False)
+        caller = yield self.call()
+        self.ask(caller, port)
+        yield self.heard(caller, b"}\n")
+        head, problem = self.problem(caller)
+        self.assertTrue(head.startswith(b"HTTP/1.1 403 "), head)
+        self.assertIn(b'Proxy-Status: "near"; error=http_request_denied', head)
+        self.assertIn(b"application/problem+json", head)
+        self.assertIn("tcp://127.0.0.1", problem["detail"])
+        caller.received.clear()
+        listening = self.ports.pop()
+        yield self.configure(self.far, allowed=(Allow(f"tcp://127.0.0.1:{port}"),))
+        yield maybeDeferred(listening.stopListening)
+        self.ask(caller, port)
+        yield self.heard(caller, b"}\n")
+        head, problem = self.problem(caller)
+        self.assertTrue(head.startswith(b"HTTP/1.1 502 "), head)
+        self.assertIn(b"error=connection_refused", head)
+        caller.transport.loseConnection()
+
+    @inlineCallbacks
+    def test_who_leaves_before_the_answer_leaves_nothing_behind(self) -> Steps:
+        port = yield self.serve(Echo)
+        caller = yield self.call()
+        self.ask(caller, port)
+        yield self.until(lambda: self.near.streams.counters()["open"], "asked for")
+        caller.transport.abortConnection()
+        yield self.until(
+            lambda: not any(node.streams.counters()["open"] for node in (self.near, self.far)), "over"
+        )
+
+    @inlineCallbacks
+    def test_nobody_waits_longer_than_its_deadline(self) -> Steps:
+        yield self.far.stopService()
+        caller = yield self.call()
+        self.ask(caller, 9, b"Hoft-Deadline: 0.2")
+        yield self.heard(caller, b"}\n")
+        head, problem = self.problem(caller)
+        self.assertTrue(head.startswith(b"HTTP/1.1 504 "), head)
+        self.assertTrue(problem["type"].endswith("/peer-silent"), problem)
+        caller.transport.loseConnection()
+
+    @inlineCallbacks
+    def test_callers_say_who_they_are_and_are_held_to_what_they_may(self) -> Steps:
+        port = yield self.serve(Echo)
+        known = Caller("ci", (hash_token(b"secret"),), Allowance(in_flight=1, bytes_per_day=10**6))
+        yield self.configure(self.near, callers=(known,))
+        caller = yield self.call()
+        self.ask(caller, port)
+        yield self.heard(caller, b"}\n")
+        self.assertTrue(bytes(caller.received).startswith(b"HTTP/1.1 407 "))
+        caller.received.clear()
+        self.ask(caller, port, b"Proxy-Authorization: Bearer secret")
+        yield self.heard(caller, ESTABLISHED)
+        another = yield self.call()
+        self.ask(another, port, b"Proxy-Authorization: Bearer secret")
+        yield self.heard(another, b"HTTP/1.1 429 ")
+        caller.transport.write(bytes(600_000))
+        yield self.until(lambda: len(caller.received) > 600_000, "echoed")
+        caller.transport.loseConnection()
+        another.transport.loseConnection()
+        yield self.until(lambda: not self.near.streams.counters()["open"], "over")
+        third = yield self.call()
+        self.ask(third, port, b"Proxy-Authorization: Bearer secret")
+        yield self.heard(third, b"HTTP/1.1 429 ")
+        yield self.heard(third, b"bytes")
+        third.transport.loseConnection()
+
+    @inlineCallbacks
+    def test_a_node_that_stops_cuts_its_tunnels(self) -> Steps:
+        port = yield self.serve(Echo)
+        caller = yield self.call()
+        self.ask(caller, port)
+        yield self.heard(caller, ESTABLISHED)
+        yield self.near.stopService()
+        yield self.until(lambda: caller.lost, "cut")
