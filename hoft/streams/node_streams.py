@@ -20,6 +20,7 @@ from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
 from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
+from hoft.web.calls import Tunnelled
 from hoft.web.problems import Refused, not_allowed, peer_silent, peer_unavailable
 from hoft.web.targets import Tunnel
 
@@ -110,10 +111,10 @@ class NodeStreams:
 
     def tunnel(
         self, peer: str, to: Tunnel, within: float, over: Callable[[int], None]
-    ) -> Deferred[IProtocol]:
+    ) -> Deferred[Tunnelled]:
         """See L{hoft.web.tunnelling.Tunnels.tunnel}."""
 
-        def accepted(_: None) -> IProtocol:
+        def accepted(_: None) -> Tunnelled:
             caller, far = Splice(over), Splice()
             caller.join(far)
             stream.attach(far)

@@ -5,9 +5,7 @@ One call, as whoever serves it sees it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
-
-from twisted.internet.interfaces import IProtocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hoft.web.requests import Field, Request
 
@@ -35,6 +33,28 @@ class CallReceiver(Protocol):
         The caller is gone, or sent rubbish in place of the body's rest, before
         the response was finished.  Nothing more can be written.
         """
+
+
+class Tunnelled(Protocol):
+    """
+    Who takes a connection over: a protocol of Twisted's, also an
+    L{IHalfCloseableProtocol<twisted.internet.interfaces.IHalfCloseableProtocol>}.
+    """
+
+    def makeConnection(self, transport: Any, /) -> None:
+        """It is its own from now on."""
+
+    def dataReceived(self, data: bytes, /) -> None:
+        """More has come."""
+
+    def readConnectionLost(self) -> None:
+        """No more will come."""
+
+    def writeConnectionLost(self) -> None:
+        """Nothing more can be written."""
+
+    def connectionLost(self, reason: Any, /) -> None:
+        """It is over."""
 
 
 class Call:
@@ -111,7 +131,7 @@ class Call:
             self.written += len(data)
             self._connection.write(data)
 
-    def tunnel(self, fields: Iterable[Field], protocol: IProtocol) -> None:
+    def tunnel(self, fields: Iterable[Field], protocol: Tunnelled) -> None:
         """
         Answer CONNECT with 200, and hand the connection over: what comes from now on is
         the protocol's, and so is what it writes.  The call is over.

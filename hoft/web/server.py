@@ -25,7 +25,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
-    IProtocol,
     IProtocolFactory,
     IPushProducer,
     IReactorTime,
@@ -37,7 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.web.calls import IGNORE, Call, CallReceiver
+from hoft.web.calls import IGNORE, Call, CallReceiver, Tunnelled
 from hoft.web.problems import Problem, Refused, malformed_request
 from hoft.web.reading import LARGE_READ, USUAL_READ
 from hoft.web.requests import (
@@ -96,7 +95,7 @@ class Connection(Protocol):
         self._lost = False
         self._continue = False
         self._probes = 0
-        self._tunnel: IProtocol | None = None
+        self._tunnel: Tunnelled | None = None
         """Whose the connection is since CONNECT was answered."""
         # Of the response under way:
         self._bodiless = False
@@ -290,7 +289,7 @@ class Connection(Protocol):
         elif not self._advancing:
             self._advance()
 
-    def tunnel(self, fields: Iterable[Field], protocol: IProtocol) -> None:
+    def tunnel(self, fields: Iterable[Field], protocol: Tunnelled) -> None:
         call = self._call
         assert call is not None and not call.responding
         head = response_head(200, b"OK", fields)
@@ -306,7 +305,7 @@ class Connection(Protocol):
         if rest:
             protocol.dataReceived(rest)
         if self._half_closed:
-            _half(protocol).readConnectionLost()
+            protocol.readConnectionLost()
 
     def abort(self) -> None:
         self._end_call()
@@ -358,7 +357,7 @@ class Connection(Protocol):
         self._half_closed = True
         self._moved = self.factory.clock()
         if self._tunnel is not None:
-            _half(self._tunnel).readConnectionLost()
+            self._tunnel.readConnectionLost()
         elif self._closing:
             self.transport.loseConnection()
         else:
@@ -367,7 +366,7 @@ class Connection(Protocol):
     def writeConnectionLost(self) -> None:
         """We closed our side ourselves; what the caller sends is still swallowed."""
         if self._tunnel is not None:
-            _half(self._tunnel).writeConnectionLost()
+            self._tunnel.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = self._lost = True
@@ -415,11 +414,6 @@ class Connection(Protocol):
         if silent > PROBE and self._probes < 2 and call.request.version == (1, 1) and not call.responding:
             self._probes += 1
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _half(protocol: IProtocol) -> IHalfCloseableProtocol:
-    """Tunnels are for protocols that can do with one direction."""
-    return IHalfCloseableProtocol(protocol)
 
 
 def _too_slow() -> Problem:

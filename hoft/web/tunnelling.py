@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.web.calls import Call
+from hoft.web.calls import Call, Tunnelled
 from hoft.web.problems import Problem, Refused, internal_error
 from hoft.web.requests import Field
 from hoft.web.targets import Tunnel
@@ -23,7 +22,7 @@ class Tunnels(Protocol):
 
     def tunnel(
         self, peer: str, to: Tunnel, within: float, over: Callable[[int], None]
-    ) -> Deferred[IProtocol]:
+    ) -> Deferred[Tunnelled]:
         """
         Connect.
 
@@ -42,7 +41,7 @@ class Tunnelling:
     def __init__(
         self,
         call: Call,
-        connecting: Deferred[IProtocol],
+        connecting: Deferred[Tunnelled],
         fields: Sequence[Field],
         refuse: Callable[[Call, Problem], None],
     ) -> None:
@@ -56,7 +55,7 @@ class Tunnelling:
         self._connecting = connecting
         connecting.addCallback(self._connected).addErrback(self._failed)
 
-    def _connected(self, protocol: IProtocol) -> None:
+    def _connected(self, protocol: Tunnelled) -> None:
         self._call.tunnel(self._fields, protocol)
 
     def _failed(self, failure: Failure) -> None:
