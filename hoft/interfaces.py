@@ -166,6 +166,9 @@ class ICarrier(Interface):
     def counters() -> dict[str, int]:
         """What was counted since the start, by a stable name each, for status displays."""
 
+    def examples() -> dict[str, tuple[str, float]]:
+        """By counters of what should not be: the last of it, for a person, and how many seconds ago."""
+
 
 class ICarrierMaker(Interface):
     """Found through L{twisted.plugin}: makes carriers for one URL scheme."""

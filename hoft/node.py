@@ -458,7 +458,7 @@ class Node(Service):
             "journal_bytes": disk.size,
             "journal_free": disk.free,
             "peers": {name: link.status() for name, link in self.links.items()},
-            "carrier": self._carrier.counters() if self._carrier is not None else {},
+            "carrier": {} if self._carrier is None else _counted(self._carrier),
             "refused": dict(router.refused),
             "refused_last": router.refused_last(),
             "unknown_channel": self._channels.unknown,
@@ -491,6 +491,14 @@ def _metrics(config: Config, status: Callable[[], Mapping[str, Any]]) -> Metrics
             _where(config), "metrics", "true", "prometheus_client ('pip install hoft[metrics]'), or false"
         ) from None
     return Metrics(status)
+
+
+def _counted(carrier: ICarrier) -> dict[str, int | str]:
+    """A carrier's counters, and examples of what some of them count."""
+    examples = {
+        f"{name}_last": f"{example} ({ago:.0f} s ago)" for name, (example, ago) in carrier.examples().items()
+    }
+    return {**carrier.counters(), **examples}
 
 
 def _shown(address: IAddress) -> str:

@@ -71,6 +71,7 @@ class CarrierConformance(CarrierHarness):
         verifyObject(IFileWriter, writer)
         yield self.off(writer.abandon)
         self.assertTrue(all(type(number) is int for number in carrier.counters().values()))
+        self.assertLessEqual(set(carrier.examples()), set(carrier.counters()))
 
     @inlineCallbacks
     def test_upFromTheStart(self) -> Generator[Any, Any, None]:

@@ -305,12 +305,12 @@ class Delivery:
             self._drop(file)
         elif isinstance(failure.value, TooLarge):
             file.size, file.modified = failure.value.size, failure.value.modified
-            self._tally.add("files_refused")
+            self._tally.note("files_refused", failure.getErrorMessage())
             log.warn("Refused and deleted: {reason}", reason=failure.getErrorMessage())
             self._forgotten(file)
             self._finish(file)
         elif failure.check(NotAFile):
-            self._tally.add("files_ignored")
+            self._tally.note("files_ignored", failure.getErrorMessage())
             log.warn("Left alone: {reason}", reason=failure.getErrorMessage())
             self._drop(file)
         else:
@@ -318,7 +318,7 @@ class Delivery:
                 self._trouble(failure.getErrorMessage())
             elif failure.check(OSError) is None:
                 log.failure("reading {name}", failure, name=file.name)
-            self._tally.add("read_errors")
+            self._tally.note("read_errors", f"{file.name}: {failure.getErrorMessage()}")
             self._idle(file, self._backoff(file, _RETRY))
 
     def _finish(self, file: InboundFile) -> None:

@@ -99,7 +99,7 @@ class FolderCarrier:
         self._node = node
         self._clock = clock
         self._wants_watch = watch
-        self._tally = Tally(*_COUNTERS)
+        self._tally = Tally(clock, *_COUNTERS)
         self._make_worker = workers or (lambda name: Worker(reactor, f"folder {name}"))
         self._workers: dict[str, IWorker] = {}
         self._reads = Root(location.inbox, "inbox")
@@ -206,6 +206,10 @@ class FolderCarrier:
     def counters(self) -> dict[str, int]:
         """See L{ICarrier.counters}."""
         return self._tally.snapshot()
+
+    def examples(self) -> dict[str, tuple[str, float]]:
+        """See L{ICarrier.examples}."""
+        return self._tally.examples()
 
     # -- threads and timers
 
@@ -332,7 +336,7 @@ class FolderCarrier:
             self._mend("inbox")
             delivery.recovered()
         for name in found.strange:
-            self._tally.add("files_ignored")
+            self._tally.note("files_ignored", f"{name}: no packet")
             log.warn(
                 "{name} in {inbox} is left alone: it is no packet", name=name, inbox=self._location.inbox
             )
@@ -363,7 +367,7 @@ class FolderCarrier:
         if self._stopped:
             return
         self._scan_done()
-        self._tally.add("read_errors")
+        self._tally.note("read_errors", failure.getErrorMessage())
         if failure.check(CarrierDown, OSError) is None:
             log.failure("scanning {inbox}", failure, inbox=self._location.inbox)
         self._trouble("inbox", failure.getErrorMessage())

@@ -210,6 +210,10 @@ class MemoryCarrier:
         """See L{ICarrier.counters}."""
         return dict(self._counters)
 
+    def examples(self) -> dict[str, tuple[str, float]]:
+        """See L{ICarrier.examples}: there are none."""
+        return {}
+
     # -- for transports and writers
 
     def name_for(self, recipient: UUID) -> str:

@@ -157,12 +157,12 @@ class Outbox:
 
     def fails(self, recipient: UUID, error: OSError | CarrierError) -> CarrierError:
         """Something could not be written; returns what to raise."""
-        self.tally.add("write_errors")
         if isinstance(error, OSError):
             where = f"{self.root.purpose} {self.root.path}"
             failure = CarrierError(f"{where}: {error.strerror or error}")
         else:
             failure = error
+        self.tally.note("write_errors", str(failure))
         with self._lock:
             self._failing.add(recipient)
             # What somebody put in the place of one recipient's subfolder must not stop the others.

@@ -188,7 +188,7 @@ class FolderTransport:
         if self.disconnecting:
             return
         if self._waiting >= MAX_WAITING:
-            self._outbox.tally.add("write_errors")
+            self._outbox.tally.note("write_errors", f"{MAX_WAITING} files wait already")
             return
         self._do(write_file, self._outbox, self.recipient, data)
         self._sent()

@@ -64,9 +64,9 @@ class ArmouredFolderConformanceTests(FolderConformanceTests):
 
 
 class ShortNamesConformanceTests(FolderConformanceTests):
-    """The folder with names as short as can be, where nothing can be renamed."""
+    """The folder with names as short as can be."""
 
-    options = "&names=short&rename=no"
+    options = "&names=short"
     naming = ShortNaming()
     sweeps = False
 

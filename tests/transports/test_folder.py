@@ -207,6 +207,7 @@ class HostileTests(FolderTestCase):
         self.assertEqual(set(receiver.contents), {name(999)})
         self.assertEqual(len(os.listdir(here)), 6)
         self.assertEqual(carrier.counters()["files_ignored"], 6)
+        self.assertRegex(carrier.examples()["files_ignored"][0], "[.]hoft.*': no packet$")
 
     @inlineCallbacks
     def test_sparse(self) -> Steps:
@@ -222,6 +223,7 @@ class HostileTests(FolderTestCase):
         began = time.process_time()
         yield self.until(lambda: not os.path.exists(huge), "the huge file goes")
         self.assertEqual(carrier.counters()["files_refused"], 1)
+        self.assertIn(f"{1 << 40} bytes", carrier.examples()["files_refused"][0])
         yield self.until(lambda: not os.path.exists(hole), "the other settles")
         self.assertEqual(receiver.pieces[0][:3], (name(2), 0, len(b"begins well")))
         self.assertLess(len(receiver.consumed[name(2)]), 100)

@@ -183,6 +183,8 @@ class FullTests(VirtualFolderTestCase):
         self.clock.advance(1200)
         self.assertEqual(at_alice.health, ["up", "down"])
         self.assertIn("No space left", at_alice.reasons[0])
+        self.assertIn("No space left", alice.examples()["write_errors"][0])
+        self.assertLess(alice.examples()["write_errors"][1], 61)
         self.assertEqual(self.files.folder(BOB), {})
         tries = self.files.created
         self.assertLess(max(later - sooner for sooner, later in pairwise(tries)), 61)
