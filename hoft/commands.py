@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import asdict
 
-from hoft import config, editing
+from hoft import command_line, config, editing
 from hoft.addresses import check_allowed, check_endpoint, check_tcp_target, check_url, local_endpoint
 from hoft.config import CONFIGURATION_FILE
 from hoft.errors import ConfigurationError, LocalError
@@ -65,10 +65,10 @@ listen = {listen}
 def init(options: Namespace) -> int:
     """C{hoft init}: make a node's folder."""
     folder: Path = options.folder
-    name = options.name or config.default_name(folder.absolute().name)
+    name = options.name or command_line.default_name(folder.absolute().name)
     if not NAME.fullmatch(name):
         raise ConfigurationError(config.COMMAND_LINE, "--name", repr(name), NAME_WANTED)
-    url = config.transport_url(
+    url = command_line.transport_url(
         folder=options.shared, inbox=options.inbox, outbox=options.outbox, transport=options.transport
     )
     listen = options.listen or [config.DEFAULT_LISTEN]

@@ -1,5 +1,5 @@
 """
-What a node is told: C{hoft.toml} or the command line as frozen values.
+What a node is told: C{hoft.toml} as frozen values.
 
 Each mistake is a L{ConfigurationError}: one line that names the file, the
 key, what was given and what is wanted.  Nothing here looks at the network or
@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from hoft.addresses import check_allowed, check_endpoint, check_host_pattern, check_tcp_target, check_url
 from hoft.errors import ConfigurationError, IdentityError
-from hoft.identity import NAME, NAME_WANTED, Card, psk_path
-from hoft.tables import Table, check_reference
+from hoft.identity import Card, psk_path
+from hoft.tables import Table
 
 CONFIGURATION_FILE = "hoft.toml"
 """What the file is called within a node's folder."""
@@ -222,7 +220,7 @@ def parse(text: str, path: Path) -> Config:
     top = Table(str(path), "", values)
     traffic = _traffic(top, Traffic())
     peers = top.named("peers", lambda table: _peer(table, path.absolute().parent, traffic))
-    _check_distinct(str(path), "peers", peers)
+    check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
     callers = top.named("callers", _caller)
@@ -232,7 +230,7 @@ def parse(text: str, path: Path) -> Config:
         path=path.absolute(),
         name=top.name("name"),
         state=Path(os.path.realpath(path.parent / Path(state).expanduser())),
-        transport=_transport(top.where, "transport", top.text("transport", "")),
+        transport=check_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
             check_endpoint(top.where, "listen", value, authenticated=bool(callers))
             for value in top.texts("listen", (DEFAULT_LISTEN,))
@@ -285,98 +283,6 @@ def parse(text: str, path: Path) -> Config:
     return config
 
 
-def from_command_line(
-    *,
-    folder: str | None = None,
-    inbox: str | None = None,
-    outbox: str | None = None,
-    transport: str | None = None,
-    name: str | None = None,
-    state: str | None = None,
-    listen: Sequence[str] = (),
-    peers: Iterable[str] = (),
-    allow: Iterable[str] = (),
-    routes: Iterable[str] = (),
-    environment: Mapping[str, str] = os.environ,
-) -> Config:
-    """
-    A node told by options only, as C{twistd hoft} takes them.
-
-    @param peers: cards, or files with one each.
-    @param routes: C{NAME=PEER=URL}.
-    @raise ConfigurationError: the first mistake, with the option as its key.
-    """
-    url = transport_url(folder=folder, inbox=inbox, outbox=outbox, transport=transport)
-    if name is None:
-        name = default_name(socket.gethostname().partition(".")[0])
-    elif not NAME.fullmatch(name):
-        raise ConfigurationError(COMMAND_LINE, "--name", repr(name), NAME_WANTED)
-    config = Config(
-        name=name,
-        state=Path(state).absolute() if state else default_state(name, environment),
-        transport=url or "",
-        peers=_command_line_peers(peers),
-        allowed=tuple(Allow(check_allowed(COMMAND_LINE, "--allow", url)) for url in allow),
-    )
-    names = [peer.name for peer in config.peers]
-    if listen:
-        checked = tuple(check_endpoint(COMMAND_LINE, "--listen", one) for one in listen)
-        config = evolve(config, listen=checked)
-    found: dict[str, Route] = {}
-    for text in routes:
-        route, _, rest = text.partition("=")
-        peer, _, target = rest.partition("=")
-        if not (route and peer and target):
-            raise ConfigurationError(COMMAND_LINE, "--route", repr(text), "NAME=PEER=URL")
-        if not NAME.fullmatch(route):
-            raise ConfigurationError(COMMAND_LINE, "--route", repr(route), NAME_WANTED)
-        if route in found:
-            raise ConfigurationError(COMMAND_LINE, "--route", f"{route!r} twice", "one URL for each name")
-        check_reference(COMMAND_LINE, "--route", peer, names)
-        found[route] = Route(route, peer, check_url(COMMAND_LINE, "--route", target))
-    return evolve(config, routes=tuple(found.values()))
-
-
-def transport_url(
-    *,
-    folder: str | None = None,
-    inbox: str | None = None,
-    outbox: str | None = None,
-    transport: str | None = None,
-) -> str | None:
-    """
-    The one URL that C{--folder}, C{--inbox} with C{--outbox}, or C{--transport} stand for.
-
-    Relative paths start at the working directory.
-
-    @return: C{None} if none was given.
-    @raise ConfigurationError: more than one was, or half a pair.
-    """
-    if (inbox is None) != (outbox is None):
-        alone, missing = ("--inbox", "--outbox") if outbox is None else ("--outbox", "--inbox")
-        raise ConfigurationError(COMMAND_LINE, alone, "given alone", f"{missing} PATH with it")
-    ways = [("--folder", folder), ("--inbox", inbox), ("--transport", transport)]
-    given = [option for option, value in ways if value is not None]
-    if len(given) > 1:
-        raise ConfigurationError(
-            COMMAND_LINE,
-            given[1],
-            f"given beside {given[0]}",
-            "one of --folder, --inbox with --outbox, --transport",
-        )
-    for option, value in [*ways, ("--outbox", outbox)]:
-        if value == "":
-            raise ConfigurationError(
-                COMMAND_LINE, option, "''", "a URL" if option == "--transport" else "a path"
-            )
-    if folder is not None:
-        return f"folder:{quote(os.path.abspath(folder), safe='/')}"
-    if inbox is not None and outbox is not None:
-        paths = (quote(os.path.abspath(path), safe="/") for path in (inbox, outbox))
-        return "folder:?inbox={}&outbox={}".format(*paths)
-    return None if transport is None else _transport(COMMAND_LINE, "--transport", transport)
-
-
 def check_runnable(config: Config) -> None:
     """
     @raise ConfigurationError: what may be missing while a configuration grows
@@ -390,48 +296,6 @@ def check_runnable(config: Config) -> None:
             else 'where the files are exchanged, such as transport = "folder:/srv/exchange"'
         )
         raise ConfigurationError(where, key, "not given", wanted)
-
-
-def default_name(proposal: str) -> str:
-    """C{proposal} (a host's or a folder's name) if it can name a node, else C{"hoft"}."""
-    return proposal if NAME.fullmatch(proposal) else "hoft"
-
-
-def default_state(name: str, environment: Mapping[str, str]) -> Path:
-    """Where a node without a C{hoft.toml} keeps its state, by the XDG Base Directory Specification."""
-    base = environment.get("XDG_STATE_HOME", "")
-    # The specification has relative paths ignored.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return root / "hoft" / name
-
-
-def read_card(text: str) -> Card:
-    """
-    The card that C{text} is, or that is in the file which C{text} names.
-
-    @raise IdentityError: neither.
-    """
-    if "hoft-card:" in text:
-        return Card.parse(text)
-    try:
-        with open(text, encoding="utf-8", errors="replace") as file:
-            return Card.parse(file.read(1 << 20))
-    except OSError as error:
-        raise IdentityError(
-            f"{text!r} is neither a card (hoft-card:...) nor a file with one ({error.strerror})"
-        ) from None
-
-
-def _command_line_peers(texts: Iterable[str]) -> tuple[Peer, ...]:
-    peers: list[Peer] = []
-    for text in texts:
-        try:
-            card = read_card(text)
-        except IdentityError as error:
-            raise ConfigurationError(COMMAND_LINE, "--peer", str(error), "a peer's card") from None
-        peers.append(Peer(card.name, card))
-    _check_distinct(COMMAND_LINE, "--peer", peers)
-    return tuple(peers)
 
 
 def _traffic(table: Table, default: Traffic) -> Traffic:
@@ -512,7 +376,8 @@ def _card(table: Table, key: str) -> Card:
         raise ConfigurationError(where, dotted, str(error), "what 'hoft card' prints at the peer") from None
 
 
-def _check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
+def check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
+    """@raise ConfigurationError: two of them have one name, or are one node."""
     names: set[str] = set()
     owners: dict[Any, str] = {}
     for peer in peers:
@@ -528,7 +393,8 @@ def _check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
         owners[peer.card.uuid] = peer.name
 
 
-def _transport(where: str, key: str, url: str) -> str:
+def check_transport(where: str, key: str, url: str) -> str:
+    """The URL of a carrier, as far as its syntax goes."""
     if url and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]*", url):
         raise ConfigurationError(
             where, key, repr(url), "a URL, percent-encoded where need be, such as folder:/srv/exchange"

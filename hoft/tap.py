@@ -25,7 +25,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft import config
+from hoft import command_line, config
 from hoft.config import Config
 from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
@@ -112,7 +112,7 @@ class Options(usage.Options):
                         config.COMMAND_LINE, f"--{option}", "given beside --config", "it said in the file"
                     )
             return config.read(Path(self["config"]))
-        return config.from_command_line(
+        return command_line.from_command_line(
             **{option: self[option] for option in _SINGLE[:-1]},
             listen=self["listen"],
             peers=self["peer"],

@@ -12,7 +12,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from hoft import config, editing
+from hoft import command_line, config, editing
 from hoft.commands import own_card, read_node, taken_up
 from hoft.config import CONFIGURATION_FILE
 from hoft.errors import IdentityError, LocalError, NodeNotRunning
@@ -26,7 +26,7 @@ def trust(options: Namespace) -> int:
     """C{hoft trust}: add a peer, or say more of one."""
     current = read_node(options.folder)
     own = own_card(current)
-    card = config.read_card(options.card)
+    card = command_line.read_card(options.card)
     if card.uuid == own.uuid:
         raise IdentityError("this is the node's own card; wanted: that of the other node")
     known = next((peer for peer in current.peers if peer.card.uuid == card.uuid), None)

@@ -9,7 +9,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft import config
+from hoft import command_line, config
 from hoft.config import Allow, Config, Forward, Peer, Route, TcpForward
 from hoft.errors import ConfigurationError
 from hoft.identity import Identity
@@ -269,11 +269,11 @@ class TrafficTests(SynchronousTestCase):
 class CommandLineTests(SynchronousTestCase):
     def wrong(self, key: str, pattern: str, **options: object) -> None:
         with self.assertRaisesRegex(ConfigurationError, pattern) as caught:
-            config.from_command_line(**options)  # type: ignore[arg-type]  # any of its options
+            command_line.from_command_line(**options)  # type: ignore[arg-type]  # any of its options
         self.assertEqual((caught.exception.where, caught.exception.key), ("command line", key))
 
     def test_options_say_all_that_a_first_try_needs(self) -> None:
-        made = config.from_command_line(
+        made = command_line.from_command_line(
             folder="/srv/a b",
             name="near",
             state="/var/lib/near",
@@ -301,21 +301,21 @@ class CommandLineTests(SynchronousTestCase):
             ({"XDG_STATE_HOME": "relative"}, Path.home() / ".local/state/hoft/near"),
             ({}, Path.home() / ".local/state/hoft/near"),
         ):
-            made = config.from_command_line(folder="/f", name="near", environment=environment)
+            made = command_line.from_command_line(folder="/f", name="near", environment=environment)
             self.assertEqual(made.state, state)
 
     def test_a_node_without_a_name_is_called_like_its_host_where_that_is_a_name(self) -> None:
-        self.assertRegex(config.from_command_line(folder="/f").name, r"\A[A-Za-z0-9._-]+\Z")
-        self.assertEqual(config.default_name("box"), "box")
-        self.assertEqual(config.default_name("not a name"), "hoft")
+        self.assertRegex(command_line.from_command_line(folder="/f").name, r"\A[A-Za-z0-9._-]+\Z")
+        self.assertEqual(command_line.default_name("box"), "box")
+        self.assertEqual(command_line.default_name("not a name"), "hoft")
 
     def test_relative_folders_start_at_the_working_directory(self) -> None:
         here = os.getcwd()
-        self.assertEqual(config.transport_url(folder="x"), f"folder:{here}/x".replace(" ", "%20"))
+        self.assertEqual(command_line.transport_url(folder="x"), f"folder:{here}/x".replace(" ", "%20"))
 
     def test_two_folders_make_one_url_whatever_is_in_their_names(self) -> None:
         self.assertEqual(
-            config.transport_url(inbox="/a&b=c", outbox="/d?é%"),
+            command_line.transport_url(inbox="/a&b=c", outbox="/d?é%"),
             "folder:?inbox=/a%26b%3Dc&outbox=/d%3F%C3%A9%25",
         )
 
@@ -323,7 +323,9 @@ class CommandLineTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{FAR}\n")
-        self.assertEqual(config.from_command_line(folder="/f", peers=[str(path)]).peers, (Peer("far", FAR),))
+        self.assertEqual(
+            command_line.from_command_line(folder="/f", peers=[str(path)]).peers, (Peer("far", FAR),)
+        )
 
     def test_mistakes_name_their_option(self) -> None:
         self.wrong("--inbox", "given alone; wanted: --outbox", inbox="/a")
@@ -349,4 +351,4 @@ class CommandLineTests(SynchronousTestCase):
         with self.assertRaisesRegex(
             ConfigurationError, "command line: --folder: not given; wanted: --folder PATH"
         ):
-            config.check_runnable(config.from_command_line(name="x"))
+            config.check_runnable(command_line.from_command_line(name="x"))
