@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from hoft.channels import Channels
 from hoft.config import COMMAND_LINE, Config, Peer, Traffic
+from hoft.credentials import credentials_of, secrets_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, LinkState
@@ -44,7 +45,6 @@ from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import ChecksumSuite, Suite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
-from hoft.services import credentials_of, secrets_of
 from hoft.streams import registry
 from hoft.streams.forwards import TcpForwards
 from hoft.streams.node_streams import NodeStreams

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, suc
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Credential
+from hoft.credentials import credentials_of, secrets_of
 from hoft.errors import IdentityError
-from hoft.services import credentials_of, secrets_of
 from hoft.web import login, oauth
 from hoft.web.agent import ExactAgent
 from hoft.web.credentials import PAUSE, Credentials, Headers
