@@ -25,20 +25,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft import cbor
-from hoft.errors import LinkClosed, RecordError
-from hoft.interfaces import CommitResult, ILink, Incoming, ITransaction, LinkState
+from hoft.errors import LinkClosed, PayloadLost, RecordError
+from hoft.interfaces import CommitResult, ILink, Incoming, LinkState
 from hoft.protocols.ranges import RangeSet
-from hoft.protocols.schema import Schema
 from hoft.streams.committing import Committer
+from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamRefused
 from hoft.streams.halves import Hold
-from hoft.streams.parts import MAX_STREAM, MAX_TEXT, Kind, Part, decode
+from hoft.streams.parts import MAX_STREAM, MAX_TEXT, STREAMS, Kind, Part, decode
 from hoft.streams.stream import Stage, Stream
 from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
-
-_TABLE = "CREATE TABLE stream_epoch (peer BLOB PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID"
-
-SCHEMA = Schema("streams", ((_TABLE,),))
 
 MAX_STREAMS = 1024
 """Streams that either side may have open on a link at once."""
@@ -110,8 +106,13 @@ class Multiplexer:
         self._past = RangeSet()
         """Numbers of the peer's streams that are over."""
         self._committer = Committer(link, reactor, self._uncommitted)
-        self._early: list[Incoming] | None = []
-        """What came before L{begin} was over."""
+        self._epochs = Epochs(link.peer.bytes)
+        self._earlier = 0
+        """Records up to this one are of an earlier log."""
+        self._asked = 1
+        """How often the journal was asked for that and has not answered; L{begin} is the first."""
+        self._early: list[Incoming] = []
+        """What came meanwhile."""
         self._unknown: deque[int] = deque()
         self._finding = False
         self._closed = False
@@ -120,27 +121,23 @@ class Multiplexer:
 
     def begin(self) -> Deferred[None]:
         """Find out which epoch this is; tell the peer if an earlier one had streams."""
-        peer = self.link.peer.bytes
 
-        def look(transaction: ITransaction) -> int:
-            row = transaction.execute("SELECT number FROM stream_epoch WHERE peer = ?", (peer,)).fetchone()
-            return int(row[0]) if row is not None else 0
-
-        def note(transaction: ITransaction) -> None:
-            transaction.execute(
-                "INSERT INTO stream_epoch (peer, number) VALUES (?1, ?2)"
-                " ON CONFLICT (peer) DO UPDATE SET number = ?2",
-                (peer, self.epoch >> 32),
-            )
-
-        def begun(result: CommitResult[int]) -> None:
-            last = result.value or 0
+        def begun(result: CommitResult[tuple[int, int]]) -> None:
+            last, earlier = result.value or (0, 0)
+            self._earlier = max(self._earlier, earlier)
             self.epoch = (last + 1) << 32 | int.from_bytes(self._entropy(4), "big")
-            self._committer.begin(note, Part(Kind.BEGIN, False, self.epoch, 0, 0) if last else None)
-            early, self._early = self._early, None
-            self.received(early or ())
+            first = Part(Kind.BEGIN, False, self.epoch, 0, 0) if last else None
+            self._committer.begin(self._epochs.begin(last + 1), first)
 
-        return self.link.commit((), (), look).addCallbacks(begun, self._uncommitted)
+        looking = self.link.commit((), (), self._epochs.look)
+        return looking.addCallbacks(begun, self._uncommitted).addCallback(self._known)
+
+    def _known(self, _: object) -> None:
+        """What comes can be told from what was there before, as far as that was asked for."""
+        self._asked -= 1
+        if not self._asked:
+            early, self._early = self._early, []
+            self.received(early)
 
     def open(self, target: str, within: float) -> Stream:
         """
@@ -196,6 +193,15 @@ class Multiplexer:
                 stream.lose("the log with the peer began anew")
         self._peer_epoch = 0
         self._past = RangeSet()
+        self.consume(self._unknown)
+        self._unknown.clear()
+
+        def begun(result: CommitResult[int]) -> None:
+            self._earlier = result.value or 0
+
+        self._asked += 1
+        marking = self.link.commit((), (), self._epochs.begin_log)
+        marking.addCallbacks(begun, self._uncommitted).addCallback(self._known)
 
     @property
     def quiet(self) -> bool:
@@ -261,11 +267,13 @@ class Multiplexer:
 
     def received(self, records: Sequence[Incoming]) -> None:
         """Records on L{STREAMS} have come."""
-        if self._early is not None:
+        if self._asked:
             self._early.extend(records)
             return
         for record in records:
-            if record.payload is None:
+            if record.id <= self._earlier:
+                self.consume([record.id])
+            elif record.payload is None:
                 self._unknown.append(record.id)
             else:
                 self._take(record.id, record.payload)
@@ -280,11 +288,15 @@ class Multiplexer:
 
         def found(payloads: list[bytes]) -> None:
             self._finding = False
-            for id, payload in zip(ids, payloads, strict=True):
-                self._take(id, payload)
+            came = zip(ids, payloads, strict=True)
+            self.received([Incoming(id, STREAMS, len(payload), payload) for id, payload in came])
+
+        def gone(failure: Failure) -> None:
+            failure.trap(PayloadLost, LinkClosed)  # they went with their log
+            self._finding = False
             self._find_out()
 
-        self.link.read(ids).addCallback(found).addErrback(self._uncommitted)
+        self.link.read(ids).addCallbacks(found, gone).addErrback(self._uncommitted)
 
     def _take(self, record: int, payload: bytes) -> None:
         if self._closed:

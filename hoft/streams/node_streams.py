@@ -12,8 +12,10 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.interfaces import ILink, Incoming, IRecordReceiver
-from hoft.streams import multiplexer, registry
+from hoft.errors import LinkClosed
+from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
+from hoft.streams import registry
+from hoft.streams.epochs import SCHEMA, Epochs
 from hoft.streams.failures import StreamRefused, StreamReset
 from hoft.streams.multiplexer import Multiplexer
 from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
@@ -37,7 +39,7 @@ class NodeStreams:
     @ivar targets: what peers may reach by TCP.
     """
 
-    SCHEMA = multiplexer.SCHEMA
+    SCHEMA = SCHEMA
 
     def __init__(
         self,
@@ -174,3 +176,7 @@ class NodeStreams:
         streams = self._links.get(link.peer)
         if streams is not None:
             streams.rolled_back()
+        else:
+            # It is told when the link is opened, too.
+            marking: Deferred[CommitResult[int]] = link.commit((), (), Epochs(link.peer.bytes).begin_log)
+            marking.addErrback(lambda failure: failure.trap(LinkClosed))

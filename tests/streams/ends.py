@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hoft.interfaces import ILink, Incoming, IRecordReceiver
-from hoft.streams.multiplexer import SCHEMA, Multiplexer
+from hoft.streams.epochs import SCHEMA
+from hoft.streams.multiplexer import Multiplexer
 from hoft.streams.parts import Part, decode
 from hoft.streams.stream import Stream
 from hoft.testing.clock import HeapClock
@@ -63,6 +64,15 @@ class HalfListener(Listener):
 
     def writeConnectionLost(self) -> None:
         self.ends.append("write")
+
+
+class HalfEcho(HalfListener):
+    """Gives back what it got in one piece, and only once that has ended."""
+
+    def readConnectionLost(self) -> None:
+        super().readConnectionLost()
+        self.transport.write(bytes(self.received)[::-1])
+        self.transport.loseConnection()
 
 
 @implementer(IRecordReceiver)
@@ -116,6 +126,11 @@ class Ends(SynchronousTestCase):
         self.near_link, self.far_link = pair(self.clock, self.seed)
         for link in (self.near_link, self.far_link):
             link.database.execute(SCHEMA.migrations[0][0])
+            # As much of the link's own table as is looked at.
+            link.database.create_function("last_inbox", 0, lambda link=link: link._ids)
+            link.database.execute(
+                f"CREATE VIEW link AS SELECT x'{link.peer.hex}' AS peer, last_inbox() AS last_inbox"
+            )
         self.starts = 0
         self.near = self.start(self.near_link, "near")
         self.far = self.start(self.far_link, "far")

@@ -13,17 +13,8 @@ from twisted.protocols.wire import Echo
 from hoft.config import Allow, TcpForward
 from hoft.errors import ConfigurationError
 from hoft.testing.harness import pattern
-from tests.streams.ends import HalfListener, Listener
+from tests.streams.ends import HalfEcho, HalfListener, Listener
 from tests.streams.nodes import Nodes, Steps
-
-
-class HalfEcho(HalfListener):
-    """Gives back what it got in one piece, and only once that has ended."""
-
-    def readConnectionLost(self) -> None:
-        super().readConnectionLost()
-        self.transport.write(bytes(self.received)[::-1])
-        self.transport.loseConnection()
 
 
 class Flood(Protocol):

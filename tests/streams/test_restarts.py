@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 
 from hoft.errors import LinkClosed
+from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamReset
 from hoft.streams.multiplexer import ORPHANED
 from hoft.streams.parts import Kind
@@ -156,6 +157,24 @@ class RestartTests(Ends):
         near.transport.write(b"again")
         self.pump()
         self.assertEqual(bytes(far.received), b"again")
+
+    def test_what_an_earlier_log_has_left_in_the_journal_is_void(self) -> None:
+        for restarted_again in (False, True):
+            self.far.services["it"] = Deferred
+            self.near.streams.open("it", 60.0).write(b"old")
+            self.pump()
+            self.assertGreater(self.far_link.unconsumed(), 1)
+            self.near.streams.rolled_back()
+            made: list[HalfListener] = []
+            self.far.services["it"] = _listeners(made)
+            self.crash(self.far)
+            self.far_link.commit((), (), Epochs(self.far_link.peer.bytes).begin_log)
+            self.far = self.restart(self.far)
+            if restarted_again:
+                self.far = self.restart(self.far)
+            self.pump()
+            self.assertEqual(made, [])
+            self.assertEqual(self.far_link.unconsumed(), 0)
 
     def test_a_wish_that_a_new_log_brings_after_all_is_answered_and_called_off(self) -> None:
         self.near_link.open = False
