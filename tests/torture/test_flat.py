@@ -23,7 +23,8 @@ from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import IMessage, IMessageLink, IMessageReceiver, OutgoingMessage
 from hoft.node import Node, makeNode
 
-MESSAGES = 10_000 * int(os.environ.get("HOFT_SOAK", "1"))
+SOAK = int(os.environ.get("HOFT_SOAK", "1"))
+MESSAGES = 10_000 * SOAK if SOAK > 1 else 5_000
 """With the 100 of C{make soak}: a million."""
 
 BATCH = 100
@@ -32,7 +33,7 @@ AHEAD = 5_000
 
 SAMPLES = 10
 
-GROWTH = 2_000 if MESSAGES < 100_000 else 6_000
+GROWTH = 1_000 if MESSAGES < 100_000 else 6_000
 """
 Objects of one type that may have come since the second sample: a sender remembers its
 last 4000 packets, and what grew with each message would be far more.

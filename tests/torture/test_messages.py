@@ -21,7 +21,7 @@ from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, MessageProgram
 
-SEEDS = 5 * int(os.environ.get("HOFT_SOAK", "1"))
+SEEDS = 3 * int(os.environ.get("HOFT_SOAK", "1"))
 WINDOW = 1 << 20
 STEPS = 60
 SIZES = (4, 300, 5000, PIECE, PIECE + 1, 3 * PIECE, 400_000)
