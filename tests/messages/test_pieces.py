@@ -10,8 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import RecordError
 from hoft.interfaces import MAX_MESSAGE
+from hoft.messages.gathering import BOUND, REMEMBERED
+from hoft.messages.incoming import CREDIT_STEP
 from hoft.messages.pieces import (
+    MIN_COST,
     PIECE,
+    WINDOW,
     Credit,
     Piece,
     Withdrawal,
@@ -22,6 +26,7 @@ from hoft.messages.pieces import (
     encode_withdrawal,
 )
 from hoft.protocols.packets import MAX_RECORD
+from tests.documents import ROOT
 
 ID = bytes(range(16))
 
@@ -43,6 +48,20 @@ class PieceTests(SynchronousTestCase):
     def test_a_whole_message_fits_one_record_as_long_as_it_can(self) -> None:
         self.assertEqual([count(size) for size in (0, 1, PIECE, PIECE + 1)], [1, 1, 1, 2])
         self.assertEqual(len(encode_piece(ID, bytes(PIECE), 0)), MAX_RECORD)
+
+    def test_the_protocol_page_has_the_same_figures(self) -> None:
+        page = (ROOT / "docs" / "protocol.rst").read_text("utf-8")
+        text = " ".join(page.partition("Messages of programs\n----")[2].partition("\n----")[0].split())
+        for words in (
+            f"up to {MAX_MESSAGE:,} bytes",
+            f"multiples of {PIECE} bytes",
+            f"its length, at least {MIN_COST}",
+            f"or {WINDOW} ({WINDOW >> 20} MiB) before any",
+            f"whenever that is {CREDIT_STEP >> 20} MiB or more",
+            f"more than {BOUND >> 20} MiB",
+            f"the latest {REMEMBERED} withdrawals",
+        ):
+            self.assertIn(words, text)
 
     def test_withdrawals_and_credit(self) -> None:
         self.assertEqual(decode(encode_withdrawal(ID, 70_000)), Withdrawal(ID, 70_000))
