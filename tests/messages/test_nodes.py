@@ -4,18 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+from zope.interface import implementer
 
-from hoft.config import Config, Peer
+from hoft.config import Allow, Config, Peer, Route
 from hoft.errors import UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.node import Node, makeNode
 from tests.messages.programs import NOTES, MessageProgram, note
+
+
+@implementer(IAgentEndpointFactory)
+class _Always:
+    """Wherever to, it is there."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
+        return self._endpoint
 
 
 class NodeTests(TestCase):
@@ -24,6 +45,14 @@ class NodeTests(TestCase):
     def setUp(self) -> Deferred[Any]:  # type: ignore[override]  # trial waits for it
         self.folder = Path(self.mktemp()).absolute()
         (self.folder / "exchange").mkdir(parents=True)
+        self.sockets = mkdtemp(prefix="hoft-")  # their names must be short
+        self.addCleanup(rmtree, self.sockets)
+        resource = Resource()
+        resource.putChild(b"", Data(b"of the service", "text/plain"))
+        anyReactor: Any = reactor
+        port = anyReactor.listenTCP(0, Site(resource), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.service = f"http://127.0.0.1:{port.getHost().port}/"
         names = ("near", "far")
         self.identities = {name: Identity.generate(Random(name).randbytes) for name in names}
         self.programs = {name: MessageProgram() for name in names}
@@ -35,8 +64,15 @@ class NodeTests(TestCase):
         state = self.folder / name
         state.mkdir(mode=0o700)
         self.identities[name].save(state / IDENTITY_FILE)
-        peers = (Peer(peer, self.identities[peer].card(peer)),)
-        config = Config(name, state, f"folder:{self.folder}/exchange", listen=(), peers=peers)
+        config = Config(
+            name,
+            state,
+            f"folder:{self.folder}/exchange",
+            listen=(f"unix:{self.sockets}/{name}",),
+            peers=(Peer(peer, self.identities[peer].card(peer)),),
+            routes=(Route("files", peer, self.service),),
+            allowed=(Allow(self.service, private=True),),
+        )
         return makeNode(config, reactor, self.programs[name], [NOTES])
 
     async def heard(self, name: str, count: int) -> None:
@@ -64,6 +100,27 @@ class NodeTests(TestCase):
             )
 
         return Deferred.fromCoroutine(exchange())
+
+    def test_beside_calls(self) -> Deferred[None]:
+        """On the same link, at the same time."""
+
+        async def call() -> bytes:
+            near = UNIXClientEndpoint(reactor, f"{self.sockets}/near")
+            agent: Any = Agent.usingEndpointFactory(reactor, _Always(near))
+            response = await agent.request(b"GET", b"http://near/svc/files/")
+            self.assertEqual(response.code, 200)
+            body: bytes = await readBody(response)
+            return body
+
+        async def both() -> None:
+            calls = [Deferred.fromCoroutine(call()) for _ in range(5)]
+            sent = [self.nodes["near"].link("far").send(b"%d" % number) for number in range(20)]
+            self.assertEqual(await gatherResults(calls), [b"of the service"] * 5)
+            await gatherResults(sent)
+            await self.heard("far", 20)
+            self.assertEqual(self.nodes["far"].status()["unknown_channel"], 0)
+
+        return Deferred.fromCoroutine(both())
 
     def test_a_peer_that_is_not_there(self) -> None:
         error = self.assertRaises(UnknownPeer, self.nodes["near"].link, "nobody")
