@@ -65,7 +65,8 @@ bench: $(VENV)/installed-dev
 
 soak: $(VENV)/installed-dev
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture tests/integration/test_kill.py
+	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture tests/integration/test_kill.py \
+		tests/integration/test_httpbin.py
 
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build/html

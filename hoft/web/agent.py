@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from hoft.web import problems
 from hoft.web.connection import ExactResponse, Outbound, SecureServiceConnection, ServiceConnection
-from hoft.web.fields import are_tokens
+from hoft.web.fields import are_tokens, values, with_length
 from hoft.web.origins import Connector, Origin, Permit
 from hoft.web.responses import HEAD_LIMIT, Field, ServiceError
 
@@ -45,8 +45,8 @@ class ExactRequest:
     A request as it is to go out.
 
     @ivar target: what follows the method, as it is.
-    @ivar fields: all of them, Host too, but for Content-Length, Transfer-Encoding
-        and Connection, which the agent adds.
+    @ivar fields: all of them, Host too, but for Transfer-Encoding and Connection, which
+        the agent adds.  A Content-Length only says where that is to stand.
     @ivar permit: which addresses of the origin's name may be connected to.
     @ivar repeatable: it may be sent again if a kept connection turns out to be dead.
     @ivar trailers: if there are any the body is sent in chunks.
@@ -73,20 +73,23 @@ class ExactRequest:
             raise _malformed("the method or the name of a field")
         if _UNFIT.search(b" ".join([value for _, value in fields])):
             raise _malformed("the value of a field")
-        parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target)]
-        parts += [b"%b: %b\r\n" % pair for pair in self.fields]
+        length: Any = None
+        chunked = False
         if isinstance(body, bytes):
-            parts += (b"Content-Length: %d\r\n\r\n" % len(body), body)
-            return Outbound(self.method, b"".join(parts))
-        chunked = bool(self.trailers) or (body is not None and body.length is UNKNOWN_LENGTH)
-        if chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
+            length = len(body)
+        elif self.trailers or (body is not None and body.length is UNKNOWN_LENGTH):
+            chunked = True
         elif body is not None:
-            parts.append(b"Content-Length: %d\r\n" % body.length)
-        elif self.method in (b"POST", b"PUT", b"PATCH"):
+            length = body.length
+        elif self.method in (b"POST", b"PUT", b"PATCH") or values(self.fields, b"content-length"):
             # Expected even where it is 0 (RFC 9110 section 8.6).
-            parts.append(b"Content-Length: 0\r\n")
-        parts.append(b"\r\n")
+            length = 0
+        parts = [b"%b %b HTTP/1.1\r\n" % (self.method, self.target)]
+        parts += [b"%b: %b\r\n" % pair for pair in with_length(self.fields, length)]
+        parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
+        if isinstance(body, bytes):
+            parts.append(body)
+            body = None
         return Outbound(self.method, b"".join(parts), body, chunked, self.trailers)
 
 

@@ -112,7 +112,8 @@ class Call:
         Give the response's head.
 
         @param fields: end-to-end ones only; how the body is framed, and whether
-            the connection is kept, is added here.
+            the connection is kept, is added here; a Content-Length among them
+            only says where C{length} is to stand.
         @param length: of the body, if it is known; also that of a body which
             HEAD or 304 leaves out.
         @raise BadResponse: status, reason or a field are not valid; nothing was written.

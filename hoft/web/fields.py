@@ -53,8 +53,8 @@ HOP_BY_HOP = frozenset(
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
-_NEVER_FORWARDED = HOP_BY_HOP | FRAMING
 _CONNECTION = b"connection"
+_LENGTH = b"content-length"
 
 _NOT_IN_TRAILERS = (
     HOP_BY_HOP
@@ -327,7 +327,8 @@ def host(version: tuple[int, int], fields: Fields) -> Authority | None:
 def end_to_end(fields: Fields, also: Collection[bytes] = ()) -> FieldList:
     """
     What is forwarded: all but the hop-by-hop fields, those that Connection names
-    (RFC 9110 section 7.6.1), and Content-Length, which crosses as a number.
+    (RFC 9110 section 7.6.1).  Content-Length crosses as a number; the field
+    stays to show its place and spelling, see L{with_length}.
 
     @param also: names (lower-case) of others that are not.
     """
@@ -337,11 +338,30 @@ def end_to_end(fields: Fields, also: Collection[bytes] = ()) -> FieldList:
         name = pair[0].lower()
         if name == _CONNECTION:
             named.append(pair[1])
-        elif name not in _NEVER_FORWARDED and name not in also:
+        elif name not in HOP_BY_HOP and name not in also:
             kept.append(pair)
     if named:
         return without(kept, (option.strip(b" \t").lower() for option in b",".join(named).split(b",")))
     return kept
+
+
+def with_length(fields: Iterable[tuple[bytes, bytes]], length: int | None) -> FieldList:
+    """
+    The fields with just this Content-Length, or none: where the first one stood, spelled
+    as that was; behind the others if there was none.
+    """
+    left = None if length is None else b"%d" % length
+    placed: FieldList = []
+    for pair in fields:
+        name = pair[0]
+        if len(name) != len(_LENGTH) or name.lower() != _LENGTH:
+            placed.append(pair)
+        elif left is not None:
+            placed.append((name, left))
+            left = None
+    if left is not None:
+        placed.append((b"Content-Length", left))
+    return placed
 
 
 def with_via(fields: Fields, protocol: str, pseudonym: str) -> FieldList:

@@ -55,8 +55,9 @@ class RequestHead:
     """
     A request without its body: where it goes and what it says.
 
-    Hop-by-hop fields are gone, and so are Host, Content-Length and Transfer-Encoding,
-    which egress makes anew from C{authority} and the length that really came.
+    Hop-by-hop fields are gone, and so are Host and Transfer-Encoding, which egress makes
+    anew.  A Content-Length among the fields says where it stood and how it was spelled; its
+    value does not count, but the length that really came does.
 
     @ivar method: as given, case kept.
     @ivar scheme: C{"http"} or C{"https"}.
@@ -99,7 +100,8 @@ class ResponseHead:
 
     @ivar status: 200..999; interim responses do not cross.
     @ivar reason: as given, may be empty.
-    @ivar headers: in order, without hop-by-hop fields, Content-Length and Transfer-Encoding.
+    @ivar headers: in order, without hop-by-hop fields and Transfer-Encoding.  A Content-Length
+        among them says where it stood and how it was spelled; its value does not count.
     @ivar length: the Content-Length that the service declared, also where no body
         follows (HEAD, 304).
     @ivar callee: the address that answered.

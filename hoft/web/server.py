@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoft.web.calls import IGNORE, Call, CallReceiver, Tunnelled
+from hoft.web.fields import with_length
 from hoft.web.problems import Problem, Refused, malformed_request
 from hoft.web.reading import LARGE_READ, USUAL_READ
 from hoft.web.requests import (
@@ -235,21 +236,18 @@ class Connection(Protocol):
         self._left = length
         self._keep = self._keep and request.persistent and self._parser.ended and not self.factory.stopping
         self._chunked = False
-        framing: list[Field] = []
-        if length is not None:
-            if status != 204:
-                framing.append((b"Content-Length", b"%d" % length))
-        elif not self._bodiless:
+        placed = with_length(fields, None if status == 204 else length)
+        if length is None and not self._bodiless:
             if request.version == (1, 1):
-                framing.append((b"Transfer-Encoding", b"chunked"))
+                placed.append((b"Transfer-Encoding", b"chunked"))
                 self._chunked = True
             else:
                 self._keep = False
         if not self._keep:
-            framing.append((b"Connection", b"close"))
+            placed.append((b"Connection", b"close"))
         elif request.version == (1, 0):
-            framing.append((b"Connection", b"keep-alive"))
-        head = response_head(status, reason, [*fields, *framing])
+            placed.append((b"Connection", b"keep-alive"))
+        head = response_head(status, reason, placed)
         call.responding = True
         self._continue = False
         self.transport.write(head)

@@ -69,7 +69,8 @@ class RequestTests(EgressCase):
         fields += [(b"Content-Length", b"7"), (b"Transfer-Encoding", b"chunked"), (b"X-Theirs", b"2")]
         yield self.near.call(self.head(headers=fields)).done
         names = [line.partition(b":")[0] for line in self.service.requests[0].fields]
-        self.assertEqual(names, [b"Host", b"X-Theirs", b"Via"])
+        self.assertEqual(names, [b"Host", b"Content-Length", b"X-Theirs", b"Via"])
+        self.assertEqual(self.service.requests[0].values(b"content-length"), [b"0"])
         self.assertEqual(self.service.requests[0].values(b"host"), [b"127.0.0.1:%d" % self.port])
 
     @inlineCallbacks
@@ -121,6 +122,7 @@ class ResponseTests(EgressCase):
                 (b"Content-Encoding", b"gzip"),
                 (b"X-Case", b"1"),
                 (b"set-cookie", b"b=2; Path=/"),
+                (b"Content-Length", b"%d" % len(packed)),
                 (b"Via", b"1.1 far"),
             ),
         )
@@ -265,12 +267,12 @@ class RefusalTests(RefusalCase):
 
     @inlineCallbacks
     def test_what_belongs_to_a_connection_does_not_cross(self) -> Test:
-        names = (b"Host", b"content-LENGTH", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect")
+        names = (b"Host", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect", b"content-LENGTH")
         call = self.near.call(self.head(headers=[(name, b"other") for name in names]))
         yield call.done
         request = self.service.requests[0]
         self.assertEqual(request.values(b"host"), [b"127.0.0.1:%d" % self.port])
-        self.assertEqual([request.values(name.lower()) for name in names[1:]], [[]] * 5)
+        self.assertEqual([request.values(name.lower()) for name in names[1:]], [[]] * 4 + [[b"0"]])
 
     @inlineCallbacks
     def test_parts_that_contradict_each_other_are_refused(self) -> Test:

@@ -26,6 +26,7 @@ from hoft.web.fields import (
     values,
     via,
     with_forwarded,
+    with_length,
     with_via,
     without,
 )
@@ -93,7 +94,6 @@ class HopByHopTests(FieldsCase):
             b"Proxy-Authenticate",
             b"Proxy-Authentication-Info",
             b"Proxy-Authorization",
-            b"Content-Length",
         ):
             self.assertEqual(end_to_end([(name, b"x"), (b"A", b"b")]), [(b"A", b"b")], name)
 
@@ -121,6 +121,14 @@ class HopByHopTests(FieldsCase):
             (b"Set-Cookie", b"b"),
         ]
         self.assertEqual(end_to_end(fields), fields)
+
+    def test_a_length_stays_where_it_was_and_is_what_is_true(self) -> None:
+        """RFC 9110 8.6, 5.3; of several, which only a peer of ours could send, the first counts."""
+        fields = [(b"A", b"1"), (b"content-LENGTH", b"9"), (b"B", b"2"), (b"Content-Length", b"7")]
+        self.assertEqual(end_to_end(fields), fields)
+        self.assertEqual(with_length(fields, 3), [(b"A", b"1"), (b"content-LENGTH", b"3"), (b"B", b"2")])
+        self.assertEqual(with_length(fields, None), [(b"A", b"1"), (b"B", b"2")])
+        self.assertEqual(with_length([(b"A", b"1")], 0), [(b"A", b"1"), (b"Content-Length", b"0")])
 
     def test_trailers_hold_nothing_that_frames_routes_or_authorises(self) -> None:
         """RFC 9110 6.5.1."""
