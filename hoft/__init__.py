@@ -10,6 +10,8 @@ through them:
     records; *egress* turns records back into requests and performs them.
 ``hoft.messages``
     Messages between programs, beside HTTP on the same links.
+``hoft.streams``
+    Byte streams, too: any Twisted protocol between programs, any TCP through ports.
 ``hoft.protocols``
     Layer 1.  The replicated log: every record a program commits on one node
     is handed up exactly once on the other, sealed, across crashes of both.

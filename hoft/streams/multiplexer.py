@@ -407,9 +407,9 @@ class Multiplexer:
     def _refuse(self, stream: Stream, problem: Problem) -> None:
         self.counts["refused"] += 1
         self._log.info(
-            "{peer} may not open a stream to {target}: {detail}",
+            "{peer} may not open a stream to {target!r}: {detail}",
             peer=self.peer,
-            target=stream.target,
+            target=stream.target[:100],
             detail=problem.detail,
         )
         stream.refuse(cbor.encode(problem.as_map()))

@@ -123,7 +123,9 @@ class Stream:
 
     def __repr__(self) -> str:
         side = "to" if self.ours else "from"
-        return f"<Stream {self.number} {side} {self._around.peer}: {self.target} ({self.stage.value})>"
+        return (
+            f"<Stream {self.number} {side} {self._around.peer}: {self.target[:100]!r} ({self.stage.value})>"
+        )
 
     # --- ITransport ------------------------------------------------------------------
 
@@ -335,7 +337,8 @@ class Stream:
         elif part.kind is Kind.STOP:
             self._stopped()
         elif part.kind is Kind.RESET:
-            self.lose(part.body.decode("utf-8", "replace") or "the peer has reset it")
+            reason = part.body.decode("utf-8", "replace")
+            self.lose("".join(c if c.isprintable() else "?" for c in reason) or "the peer has reset it")
 
     def refused(self, error: StreamRefused) -> None:
         """(OPENING) The peer says no."""

@@ -200,6 +200,12 @@ class EndTests(Ends):
         self.assertIn("aborted", str(far.lost.value))
         self.assertNothingLeft()
 
+    def test_what_a_peer_gives_as_its_reason_is_one_line(self) -> None:
+        near, far = self.talk()
+        near.transport.reset("first\nsecond\x1b[31m")
+        self.pump()
+        self.assertEqual(str(far.lost.value), "first?second?[31m")
+
     def test_a_protocol_that_fails_resets_its_stream(self) -> None:
         def fail(listener: Listener, data: bytes) -> None:
             raise ZeroDivisionError
