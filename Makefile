@@ -10,13 +10,14 @@ SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
 TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test trial pytest torture bench soak docs doctest clean
+.PHONY: help install demo lint check test trial pytest torture bench bench-curves soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
 	@echo 'make check   ruff, mypy, import-linter and the tests without torture (fast)'
 	@echo 'make test    all of that by trial and by pytest, with torture and the documentation'
 	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
+	@echo 'make bench-curves  what comes of what is written over careless carriers, simulated and drawn'
 	@echo 'make soak    the torture, long'
 	@echo 'make docs    the documentation as HTML, in docs/_build/html'
 	@echo 'make clean   removes what the others made, the environment too'
@@ -63,10 +64,13 @@ torture: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks
 
+bench-curves: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.curves docs
+
 soak: $(VENV)/installed-dev
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture tests/integration/test_kill.py \
-		tests/integration/test_httpbin.py
+	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture tests/integration/test_kill.py tests/integration/test_httpbin.py \
+		tests/transports/test_folder_faults.py tests/transports/test_folder_links.py
 
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build/html
