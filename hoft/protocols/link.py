@@ -334,14 +334,10 @@ class Link:
         if heard.judgement is Judgement.CLONE:
             self._log.critical(
                 "A copy of {peer} runs beside it: the link is stopped. Stop one of the two for good,"
-                " then restart this node: the log begins anew with the other one, and calls that"
-                " were under way are reported as uncertain.",
+                " then restart this node: it goes on with the other one, and if that is not the one it"
+                " listened to, calls that were under way are reported as uncertain.",
                 peer=self.name,
             )
-            # Neither can go on with this log, in which both have written.
-            both = [header.incarnation, self.engine.synchronisation.peer_incarnation]
-            retired = self._journal.transact(partial(log.retire, link=self._link, incarnations=both))
-            retired.addErrback(self._lost, "that the log with this peer must begin anew was not noted")
         if heard.acknowledged is not None:
             self._acknowledged(heard.acknowledged.records, heard.acknowledged.files, control.clock)
         self.pump()

@@ -257,13 +257,6 @@ def adopt(
     return Adopted(generation, own_clock, dropped, _outbox(transaction, link), last)
 
 
-def retire(transaction: Transaction, link: int, incarnations: Sequence[int]) -> None:
-    """The peer is to use none of these any more: two processes of it have written to the log."""
-    transaction.executemany(
-        "INSERT OR IGNORE INTO retired VALUES (?, ?)", [(link, word(one)) for one in incarnations]
-    )
-
-
 def _begin_log(transaction: Transaction, link: int, suspect: int = 0) -> list[int]:
     rows = transaction.execute(
         "DELETE FROM outbox WHERE id BETWEEN ? AND ? AND (number IS NOT NULL OR id <= ?)"

@@ -62,12 +62,6 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(opened.peer_boot, THEIR_BOOT)
         self.assertEqual(opened.boots, [*range(1001, 1000 + log.BOOTS), BOOT])
 
-    def test_retired(self) -> None:
-        """An incarnation that is not to be used again, the present one as well."""
-        self.adopt()
-        self.made.do(lambda t: log.retire(t, self.link, [THEM, 7]))
-        self.assertEqual(sorted(self.opened().retired), sorted([THEM, 7]))
-
     def test_empty(self) -> None:
         """A link that is new."""
         opened = self.opened()

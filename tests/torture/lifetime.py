@@ -235,9 +235,12 @@ class World:
         for node in self.nodes():
             node.doomed = False
             node.start()
-        if self.cloned:
-            self._decide()
+        if self.clone is not None:
+            for node in (self.clone, self.clone.peer.peer):
+                self.burst(node, self.clock.seconds())  # who says nothing is not noticed
         self._until_quiet()
+        while self._alarm():
+            self._until_quiet()
         self.advance(60)
         self._judge()
         for node in self.nodes():
@@ -301,21 +304,20 @@ class World:
             ends = self.random.choice((node, clone))
             self.clock.callLater(self.random.random() * 20, lambda: None if self.calm else self._end(ends))
 
-    def _decide(self) -> None:
-        """The operator does what an alarm says: stop one of the two, start the other side again."""
-        clone = self.clone
-        if clone is not None:
-            for node in (clone, clone.peer.peer):
-                self.burst(node, self.clock.seconds())  # who says nothing is not noticed
-            self._until_quiet()
-            if self._link_state(clone.peer) is not LinkState.STOPPED:
+    def _alarm(self) -> bool:
+        """Whether there was one; if so, one of the two is stopped, and the other side started again."""
+        stopped = [node for node in (self.near, self.far) if self._link_state(node) is LinkState.STOPPED]
+        if stopped and not self.cloned:
+            raise Violation("a clone was seen where there is none")
+        if self.clone is not None:
+            if not stopped:
                 raise Violation(f"two processes of one node, and nobody has noticed: {self._state()}")
-            self._end(self.random.choice((clone, clone.peer.peer)))
-        for node in (self.near, self.far):
-            if self._link_state(node) is LinkState.STOPPED:
-                self.alarms += 1
-                node.crash()
-                node.start()
+            self._end(self.random.choice((self.clone, self.clone.peer.peer)))
+        for node in stopped:
+            self.alarms += 1
+            node.crash()
+            node.start()
+        return bool(stopped)
 
     def _end(self, node: Node) -> None:
         """One of two copies is stopped for good; the other is the node from now on."""
@@ -382,10 +384,10 @@ class World:
         return node.life.link.state if node.life is not None and node.life.link is not None else None
 
     def _quiet(self) -> bool:
-        if self.clone is not None:
-            return self._link_state(self.clone.peer) is LinkState.STOPPED
+        if LinkState.STOPPED in map(self._link_state, (self.near, self.far)):
+            return True
         links = [node.life.link for node in (self.near, self.far) if node.life is not None]
-        return all(
+        return self.clone is None and all(
             link is not None and not link.engine.sender.unacknowledged() and link.engine.synchronised
             for link in links
         )

@@ -44,17 +44,6 @@ def ack_before_commit() -> AbstractContextManager[object]:
     return patch.object(Receiver, "accept", mutated)
 
 
-def ack_before_disk() -> AbstractContextManager[object]:
-    """A record is acknowledged once it is committed: a power cut loses it."""
-    committed = Receiver.committed
-
-    def mutated(self: Receiver, numbers: Iterable[int], now: float) -> None:
-        committed(self, numbers, now)
-        self.durable(self.to_sync(), now)
-
-    return patch.object(Receiver, "committed", mutated)
-
-
 def small_window() -> AbstractContextManager[object]:
     """Only the latest sixteen numbers are remembered: what is late comes twice."""
     accept = Receiver.accept
@@ -166,11 +155,6 @@ def forget_retired() -> AbstractContextManager[object]:
     return patch.object(log, "open_log", mutated)
 
 
-def alarm_changes_nothing() -> AbstractContextManager[object]:
-    """After a clone was noticed, and stopped, the log goes on in which both have written."""
-    return patch.object(log, "retire", lambda transaction, link, incarnations: None)
-
-
 def keep_suspects() -> AbstractContextManager[object]:
     """After a restore, what waited without a number in the copy is sent, though it may have been before."""
     begin = log.begin_all_logs
@@ -254,7 +238,6 @@ def rollback_told_too_soon() -> AbstractContextManager[object]:
 
 MUTANTS: Sequence[Mutant] = (
     ack_before_commit,
-    ack_before_disk,
     small_window,
     give_up,
     no_timers,
@@ -263,7 +246,6 @@ MUTANTS: Sequence[Mutant] = (
     adopt_without_echo,
     no_mint,
     forget_retired,
-    alarm_changes_nothing,
     keep_suspects,
     keep_inbox,
     forget_received,

@@ -185,9 +185,6 @@ class Process:
         elif judgement is Judgement.MINT:
             self.mint()
             return self.receive(packet, may_double)
-        if judgement is Judgement.CLONE:
-            both = {packet.seen.incarnation, self.disk.peer_incarnation}
-            self.disk = self.disk._replace(retired=self.disk.retired | both)
         if judgement is not Judgement.CURRENT:
             return judgement
         disk = self.disk

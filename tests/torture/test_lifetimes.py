@@ -7,10 +7,12 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.torture.life import Violation
-from tests.torture.lifetime import live, plan_of
+from tests.torture.lifetime import World, live, plan_of
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 LIVES, MESSAGES = 100 * SOAK, 200
+LONG_LIVES, MANY = 1 * SOAK, 1000
+TWICE = 1 if SOAK == 1 else 10 * SOAK
 
 
 class LifetimeTests(SynchronousTestCase):
@@ -21,18 +23,29 @@ class LifetimeTests(SynchronousTestCase):
         In every life each message arrives exactly once, or after a restore its
         sender is told that nobody knows; and every life becomes quiet.
         """
-        faults, restores = 0, 0
+        faults, restores, alarms = 0, 0, 0
         for seed in range(LIVES):
-            try:
-                world = live(plan_of(seed, MESSAGES))
-            except Violation as violation:
-                self.fail(f"{violation}\nReplay: python -m tests.torture {seed} {MESSAGES} --trace")
+            world = self.live(seed, MESSAGES)
             faults += world.channel.counts["cut"] + world.channel.counts["lost"]
             restores += world.restores
+            alarms += world.alarms
         self.assertGreater(faults, LIVES * 20)
         self.assertGreater(restores, LIVES // 4)
+        self.assertGreater(alarms, LIVES // 25)
+
+    def test_long_lives(self) -> None:
+        """The same with more messages."""
+        for seed in range(LONG_LIVES):
+            self.live(seed, MANY)
+
+    def live(self, seed: int, messages: int) -> World:
+        try:
+            return live(plan_of(seed, messages))
+        except Violation as violation:
+            self.fail(f"{violation}\nReplay: python -m tests.torture {seed} {messages} --trace")
 
     def test_one_seed_is_one_life(self) -> None:
         """The same seed leaves the same trace, to the byte: any failure can be replayed."""
-        plan = plan_of(7, 100)
-        self.assertEqual(live(plan).trace, live(plan).trace)
+        for seed in range(7, 7 + TWICE):
+            plan = plan_of(seed, 100)
+            self.assertEqual(live(plan).trace, live(plan).trace)

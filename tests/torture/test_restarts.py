@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from random import Random
-from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,16 +55,6 @@ def no_boots() -> AbstractContextManager[object]:
     return patch.object(Synchronisation, "judge", mutated)
 
 
-def no_retirement() -> AbstractContextManager[object]:
-    """Incarnations that were given up may come back after a restart."""
-    init: Any = Synchronisation.__init__
-
-    def mutated(self: Synchronisation, **values: Any) -> None:
-        init(self, **{**values, "retired": ()})
-
-    return patch.object(Synchronisation, "__init__", mutated)
-
-
 def no_renewal() -> AbstractContextManager[object]:
     """The challenge stays what it was when a peer is adopted."""
     adopt = Synchronisation.adopt
@@ -109,7 +98,6 @@ class RestartTests(SynchronousTestCase):
     def test_rules_are_needed(self) -> None:
         """Without any of these something is lost in silence, or alarm is given where all is well."""
         self.assertNeeded(no_mint, Budget(sends=3, copies=2, restores=2))
-        self.assertNeeded(no_retirement, Budget(sends=2, clones=1))
         self.assertNeeded(no_renewal, Budget(sends=1, crashes=2))
         self.assertNeeded(no_boots, Budget(sends=2, crashes=1, clones=1, ends=1))
         self.assertNeeded(no_doubt, Budget(sends=2, copies=1, restores=1))
