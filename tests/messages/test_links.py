@@ -374,6 +374,14 @@ class CreditTests(MessageCase):
             failing = self.near.messenger.commit([OutgoingMessage(bytes(700_000))], (), fail)
             self.assertRaises(ZeroDivisionError, self.pair.result, failing)
 
+    def test_what_is_consumed_while_the_peer_is_being_told_is_told_as_well(self) -> None:
+        self.fill()
+        self.pair.advance(10)
+        for message in self.far.heard.messages:
+            message.consume()
+        self.pair.advance(10)
+        self.pair.result(self.near.messenger.commit([OutgoingMessage(bytes(768 << 10))]))
+
     def test_small_messages_are_not_free(self) -> None:
         self.pair.deliver = lost
         self.pair.result(self.near.messenger.commit([OutgoingMessage(b"")] * ((1 << 20) // MIN_COST)))
@@ -503,6 +511,7 @@ class UnfinishedTests(MessageCase):
         self.pair.advance(30)
         self.assertEqual(self.far.heard.messages, [])
         self.assertEqual(self.far.messages.counters()["withdrawn"], 1)
+        self.assertEqual(self.far.messenger._incoming._released, LARGE)
         for node, table in ((self.far, "inbox"), (self.near, "outbox"), (self.near, "message_unfinished")):
             self.assertEqual(node.rows(table), 0, table)
         self.assertEqual(len(self.far.messenger._incoming._gathering), 0)
@@ -618,6 +627,9 @@ class RollbackTests(MessageCase):
 
     def test_of_the_sender(self) -> None:
         """What is whole stays, what is not goes, and the credit begins anew on both sides."""
+        self.near.tell(b"consumed")
+        self.pair.advance(5)
+        self.far.heard.messages.clear()
         self.far.heard.keep = True
         self.plant(encode_piece(b"b" * 16, bytes(2 * PIECE), 0))
         self.near.tell(b"whole")
