@@ -31,6 +31,8 @@ STRETCHED: Final = 1.5
 """Files that arrive so much further apart than they were sent have waited for each other."""
 COMPRESSED: Final = 0.5
 """And those that arrive so much closer show how quick the carrier can be."""
+CROWDED: Final = 2.0
+"""Where a round trip takes so many times the shortest, files are waiting for each other."""
 QUICKER: Final = 0.7
 """As do those that are so much closer than was thought possible."""
 
@@ -95,7 +97,9 @@ class CarrierCost:
         self._spacings: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._new = 0
 
-    def spaced(self, sent: float, arrived: float, round_trip: float, length: int) -> None:
+    def spaced(
+        self, sent: float, arrived: float, round_trip: float, length: int, lowest: float | None = None
+    ) -> None:
         """
         Two files that arrived one after the other.
 
@@ -103,8 +107,11 @@ class CarrierCost:
         @param arrived: seconds from the first's arrival to the second's, by the peer's clock.
         @param round_trip: seconds from the first's sending to its receipt.
         @param length: the second's bytes.
+        @param lowest: the shortest round trip, seconds.
         """
-        waited = 2 * sent < round_trip and arrived > STRETCHED * sent
+        second = round_trip + arrived - sent
+        queued = lowest is not None and second > CROWDED * lowest + FLOOR
+        waited = 2 * sent < round_trip and (arrived > STRETCHED * sent or queued)
         if not (waited or arrived < QUICKER * self.cost.wait(length) or arrived < COMPRESSED * sent):
             return  # they came as they were sent
         self._spacings.append((arrived, length))
@@ -117,8 +124,7 @@ class CarrierCost:
         spacings = sorted(self._spacings)
         median = spacings[len(spacings) // 2][0]
         if median < FLOOR:
-            if self.cost.per_file or self.cost.per_byte:
-                self.cost = Cost()
+            self._doubt()
             return
         # What is far above the others was a pause.
         kept = [(gap, length) for gap, length in spacings if gap <= 4 * median]
@@ -126,9 +132,16 @@ class CarrierCost:
         mean_length = sum(length for _, length in kept) / len(kept)
         even = sorted(gap - (length - mean_length) * per_byte for gap, length in kept)
         if even[len(even) // 10] < STEADY * even[len(even) // 2]:
-            self.cost = Cost()
+            self._doubt()
         else:
             self.cost = Cost(max(sum(even) / len(even) - mean_length * per_byte, 0.0), per_byte)
+
+    def _doubt(self) -> None:
+        """The carrier seems to cost nothing.  Chance may make it seem so: hence step by step."""
+        cost = self.cost
+        if cost.per_file or cost.per_byte:
+            half = Cost(cost.per_file / 2, cost.per_byte / 2)
+            self.cost = half if half.wait(SMALL) else Cost()
 
 
 def _slope(spacings: list[tuple[float, int]]) -> float:
@@ -157,12 +170,14 @@ class Pace:
     """
     When the next file may be written.
 
-    @ivar not_before: seconds on the clock of C{now}; a file with records waits for that.
+    @ivar not_before: (clock) when the carrier will have dealt with what it was given.
+    @ivar allowed_at: (clock) when the user allows more.
     @ivar limits: what the user, or the carrier, allows.
     """
 
     def __init__(self, limits: Limits, cost: CarrierCost) -> None:
         self.not_before = float("-inf")
+        self.allowed_at = float("-inf")
         self.limits = limits
         self._cost = cost
         self._files = 0
@@ -174,13 +189,13 @@ class Pace:
         @param round_trip: seconds, as far as that is known.
         """
         allowed = self.limits.bytes_per_second
+        if allowed:
+            self.allowed_at = max(self.allowed_at, now - length / allowed) + length / allowed
         wait = self._cost.cost.wait(length)
         if wait:
             self._files += 1
             # One goes early and the next late by as much.
             wait *= HEADROOM * {0: 0.5, 1: 1.5}.get(self._files % PROBE, 1.0)
-        if allowed:
-            wait = max(wait, length / allowed)
         if round_trip is not None and length < SMALL and round_trip > FLOOR * FRACTION:
             wait = max(wait, round_trip / FRACTION)
         if wait:
@@ -198,6 +213,9 @@ class Pace:
         if per_file >= FLOOR and per_file > DEARER * before.per_file:
             waiting = under_way * per_file - (lowest or 0.0)
             self.not_before = max(self.not_before, now + waiting)
+        elif DEARER * self._cost.cost.wait(SMALL) < before.wait(SMALL):
+            # What was waited for on the old terms is not owed any more.
+            self.not_before = min(self.not_before, now + self._cost.cost.wait(SMALL))
 
     def files(self) -> int:
         """How many may be under way."""

@@ -33,6 +33,9 @@ from hoft.protocols.timing import RoundTrips, TimingSettings
 
 PROBE_BYTES = 60 << 10
 
+SLOW = 0.1
+"""Seconds: where round trips take longer, files without records get receipts too."""
+
 
 @frozen
 class Settings:
@@ -286,7 +289,9 @@ class Replication:
 
         @param missing: the record frames, from 1, that were not intact.
         """
-        self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
+        smoothed = self.round_trips.smoothed
+        if header.frames or (smoothed is not None and smoothed >= SLOW):
+            self.receiver.read(header.boot, header.number, header.frames, missing, header.length, now)
 
     # --- what goes out
 
@@ -312,7 +317,7 @@ class Replication:
             return self._plan((), True, clock, now)
         sender = self.sender
         sender.lose_overdue(now)
-        paced = now < sender.pace.not_before
+        paced = now < sender.paced_until()
         frames = [] if paced else sender.take(stride=self._settings.stride).frames
         probe = False
         if not frames and self._probe_due:
@@ -385,7 +390,7 @@ class Replication:
             return self._hello_at if stranger is None else min(stranger, self._hello_at)
         answer = self.receiver.next_answer()
         if answer is not None:
-            answer = max(answer, self.sender.pace.not_before)
+            answer = max(answer, self.sender.paced_until())
         times = [stranger, answer, *self._own_deadlines()]
         return min((time for time in times if time is not None), default=None)
 
@@ -395,7 +400,7 @@ class Replication:
 
     def _own_deadlines(self) -> list[float | None]:
         sender = self.sender
-        paced = sender.pace.not_before if sender.may_send() else None
+        paced = sender.paced_until() if sender.may_send() else None
         return [paced, sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
 
     def wants_sync(self, now: float) -> bool:

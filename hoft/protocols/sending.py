@@ -50,6 +50,10 @@ class Acknowledged:
     """Names of our files that carry nothing unacknowledged any more."""
 
 
+def _number(receipt: Receipt) -> int:
+    return receipt.number
+
+
 class Sender:
     """
     The unacknowledged records of one link.
@@ -312,20 +316,20 @@ class Sender:
         self._heard_at = now
         self._unanswered = 0
 
-    def receipts(self, receipts: Iterable[Receipt], now: float) -> None:
+    def receipts(self, receipts: Sequence[Receipt], now: float) -> None:
         """The peer has read these packets of ours; what is said again counts once."""
         before: tuple[Receipt, Sending] | None = None
         cost = self.cost.cost
-        for receipt in sorted(receipts, key=lambda one: -one.hold):  # in the order of their arrival
+        for receipt in sorted(receipts, key=_number):
             sending = self._flight.sendings.get(receipt.number)
             if sending is None:
                 continue
-            if not receipt.missing:
-                if before is not None and not sending.spaced:
-                    self._spaced(*before, receipt, sending, now)
-                before = receipt, sending
-            if not sending.received:
-                self.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
+            # What was between two others has taken its time too, whether or not it came.
+            if before is not None and not sending.spaced and before[0].number + 1 == receipt.number:
+                self._spaced(*before, receipt, sending, now)
+            before = None if receipt.missing else (receipt, sending)
+        for receipt in receipts:
+            self.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
         if self.cost.cost is not cost:
             self.pace.judged(cost, len(self._flight.flying), self._round_trips.lowest, now)
 
@@ -333,11 +337,14 @@ class Sender:
         self, receipt: Receipt, sending: Sending, next_receipt: Receipt, next: Sending, now: float
     ) -> None:
         next.spaced = True
+        if next_receipt.missing:
+            return  # it was known only once it had settled
         self.cost.spaced(
             next.at - sending.at,
             (receipt.hold - next_receipt.hold) / 1000,
             now - receipt.hold / 1000 - sending.at,
             next.size,
+            self._round_trips.lowest,
         )
 
     def receipt(self, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float) -> None:
@@ -466,6 +473,20 @@ class Sender:
         self._flight.delay(down)
 
     # --- for status displays
+
+    def paced_until(self) -> float:
+        """(clock) Nothing but probes is to be written before."""
+        flight, pace = self._flight, self.pace
+        if flight.flying:
+            return max(pace.not_before, pace.allowed_at)
+        # A carrier without files has no need to be waited for.
+        waits = float("-inf")
+        if flight.sendings and self._round_trips.smoothed is not None:
+            # Those without records are under way as well, but nobody misses their receipts.
+            last = next(reversed(flight.sendings.values()))
+            if not last.received:
+                waits = min(pace.not_before, last.at + 2 * self._round_trips.smoothed)
+        return max(waits, pace.allowed_at)
 
     def unacknowledged(self) -> int:
         """How many records are queued or under way."""

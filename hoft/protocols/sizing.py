@@ -25,7 +25,7 @@ PRIOR: Final = 2.0
 """A size that was not tried counts as so many packets that fared like those of the size in use."""
 PROBE: Final = 12
 """One of so many full packets is of a neighbouring size."""
-SMALLER: Final = 1.01
+SMALLER: Final = 1.03
 """A smaller size must be so much better."""
 LARGER: Final = 1.05
 """And a larger one: where both bring the same, the larger writes more in vain."""
@@ -137,7 +137,7 @@ class PacketSizes:
         size = self._sizes[at]
         part, error = self._survival(at)
         if at != self._at:
-            part -= error  # else whichever was lucky for a while would be taken
+            part -= 2 * error  # else whichever was lucky for a while would be taken
         return part * size / cost.of(size + OVERHEAD)
 
     def reason(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from random import Random
 
 from attrs import define, frozen
+from twisted.internet.interfaces import IDelayedCall
 
 from hoft.protocols.control import Control
 from hoft.protocols.packets import MAX_RECORD, Header, packet_length
@@ -78,7 +79,7 @@ class Party:
         self._waiting: list[OutgoingRecord] = []
         self._received = RangeSet()
         self._writing = False
-        self._wake_at = float("inf")
+        self._alarm: IDelayedCall | None = None
         chance = Random(f"{simulation.seed} {name}")
         self.engine = Replication(
             settings,
@@ -122,20 +123,22 @@ class Party:
         if engine.wants_sync(now):
             engine.receiver.durable(engine.receiver.to_sync(), now)
         if not self._writing:
-            plan = engine.next_packet(1, now)
+            plan = engine.next_packet(int(engine.synchronised), now)  # the clock stands still before
             if plan is not None:
                 self._write(plan, now)
         deadline = engine.deadline()
-        if deadline is not None and not self._writing and deadline < self._wake_at:
-            self._wake_at = max(deadline, now + 0.0005)
-            self._simulation.clock.callLater(self._wake_at - now, self._wake)
+        if deadline is None or self._writing:
+            return
+        if self._alarm is not None:
+            if self._alarm.getTime() <= deadline:
+                return  # it is set anew then
+            self._alarm.cancel()
+        self._alarm = self._simulation.clock.callLater(max(deadline - now, 0.0005), self._wake)
 
     def _wake(self) -> None:
-        now = self._simulation.clock.seconds()
-        if now >= self._wake_at:
-            self._wake_at = float("inf")
-            self.engine.tick(now)
-            self.pump()
+        self._alarm = None
+        self.engine.tick(self._simulation.clock.seconds())
+        self.pump()
 
     def _write(self, plan: PacketPlan, now: float) -> None:
         control = plan.control.encode()

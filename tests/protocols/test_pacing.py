@@ -90,7 +90,7 @@ class PaceTests(SynchronousTestCase):
         """When files are written, if there are always some."""
         now, times = 0.0, []
         while now < seconds:
-            if now >= pace.not_before:
+            if now >= max(pace.not_before, pace.allowed_at):
                 times.append(now)
                 pace.sent(length, now, None)
             now += 0.01
@@ -143,6 +143,16 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(pace.not_before, 108.0)
         pace.judged(cost.cost, 20, 2.0, 200.0)
         self.assertEqual(pace.not_before, 108.0)
+
+    def test_thought_too_dear(self) -> None:
+        """When that turns out nothing is owed for it any more."""
+        cost = CarrierCost(Cost(100.0))
+        pace = Pace(Limits(), cost)
+        for _ in range(5):
+            pace.sent(1000, 0.0, None)
+        before, cost.cost = cost.cost, Cost()
+        pace.judged(before, 5, 2.0, 10.0)
+        self.assertEqual(pace.not_before, 10.0)
 
     def test_a_slow_start(self) -> None:
         """A few files, then one more for each that has arrived; after that what the user allows."""
