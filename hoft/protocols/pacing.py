@@ -123,7 +123,9 @@ class CarrierCost:
     def _judge(self) -> None:
         spacings = sorted(self._spacings)
         median = spacings[len(spacings) // 2][0]
-        if median < FLOOR:
+        # Bytes that travel quickly enough are no reason to wait, however long a file.
+        beyond = sorted(gap - length / SLOW for gap, length in spacings)
+        if beyond[len(beyond) // 2] < FLOOR:
             self._doubt()
             return
         # What is far above the others was a pause.

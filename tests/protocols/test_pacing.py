@@ -48,6 +48,13 @@ class CostTests(SynchronousTestCase):
         taking_turns(cost, 0.001, 1e-8)
         self.assertEqual(cost.cost.wait(1 << 20), 0.0)
 
+    def test_a_busy_machine(self) -> None:
+        """Bulk at 25 MB/s keeps 40 ms between files of a mebibyte: that is no cost of files."""
+        cost = CarrierCost()
+        for _ in range(100):
+            cost.spaced(0.01, 0.04, 0.5, 1 << 20, 0.001)
+        self.assertEqual(cost.cost, Cost())
+
     def test_side_by_side(self) -> None:
         """Files that travel by themselves arrive in any order, sometimes together: nobody waits."""
         chance = Random(3)
