@@ -16,7 +16,7 @@ from tests.torture.life import Node
 from tests.torture.lifetime import Plan, World
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-EXAMPLES, STEPS = 20 * SOAK, 50
+EXAMPLES, STEPS = 15 * SOAK, 50
 
 WHICH = st.sampled_from(("near", "far"))
 FAULTS = st.builds(

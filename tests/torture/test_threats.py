@@ -24,7 +24,7 @@ from tests.torture.lifetime import Plan, World
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 FORGERIES = 1000 * min(SOAK, 10)
-POINTS = 10 * min(SOAK, 10)
+POINTS = 6 * min(SOAK, 17)
 """Moments at which a node is restored."""
 
 SALT = slice(HEADER_SIZE, HEADER_SIZE + 24)
