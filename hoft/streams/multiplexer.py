@@ -63,6 +63,10 @@ Called with the peer's name and the target of a stream that it wants to open.
 """
 
 
+_ANSWERS = frozenset((Kind.ACCEPT, Kind.REFUSE, Kind.RESET))
+"""By which an opener learns that its OPEN is not in the peer's journal any more."""
+
+
 class Multiplexer:
     """
     The streams of one link; the L{hoft.streams.stream.Surroundings} of each.
@@ -346,7 +350,7 @@ class Multiplexer:
                         self._ended(stream)
                 self._past = RangeSet()
         elif part.sender < self._peer_epoch:
-            answer = part.kind in (Kind.ACCEPT, Kind.REFUSE) and part.recipient == self.epoch
+            answer = part.kind in _ANSWERS and part.recipient == self.epoch
             if answer and part.stream in self._ours:
                 self._ended(self._ours[part.stream])
             return False
