@@ -61,7 +61,7 @@ WATCH = 0.1
 """Seconds between looks at services that are to answer in time."""
 
 REMEMBERED = 10_000
-"""How many cancelled exchanges are remembered of which nothing else has come yet."""
+"""How many cancelled exchanges are remembered, for what may still come of them."""
 
 
 class PeerExchanges:
@@ -236,23 +236,20 @@ class PeerExchanges:
 
     def _one(self, record: int, part: Part) -> Exchange | None:
         exchange = self._exchanges.get(part.exchange)
-        if part.kind in NUMBERED:
+        if part.kind in NUMBERED and (exchange is not None or part.exchange not in self._cancelled):
             if exchange is None:
                 exchange = self._exchanges[part.exchange] = Exchange(self, part.exchange)
                 self.count("requests")
-                if part.exchange in self._cancelled:
-                    del self._cancelled[part.exchange]
-                    exchange.cancel()
             exchange.add(record, part)
             return exchange
         self.discard([record])
         if part.kind is Kind.CANCEL:
+            # Parts of it may come later; should it be forgotten by then, it is asked for and cancelled again.
+            self._cancelled[part.exchange] = None
+            if len(self._cancelled) > REMEMBERED:
+                self._cancelled.popitem(last=False)
             if exchange is not None:
                 exchange.cancel()
-            else:
-                self._cancelled[part.exchange] = None
-                if len(self._cancelled) > REMEMBERED:
-                    self._cancelled.popitem(last=False)
         elif part.kind is Kind.CREDIT and exchange is not None:
             exchange.credit(part)
         return None

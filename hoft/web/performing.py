@@ -58,7 +58,7 @@ class Stage(Enum):
     RUNNING = "running"
     """The service has it, or its response is on the way into the log."""
     DRAINING = "draining"
-    """It was answered or cancelled before its request had come as a whole; the rest is dropped."""
+    """It was answered before its request had come as a whole; the rest is dropped."""
     OVER = "over"
 
 
@@ -95,6 +95,7 @@ class Exchange:
         self._requesting: Deferred[ExactResponse] | None = None
         self._response: ExactResponse | None = None
         self._holdsTurn = False
+        self._forsaken = False
         self._firstSent: Sequence[int] | None = None
         self._sender = ResponseSender(
             around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._serviceDone
@@ -230,17 +231,19 @@ class Exchange:
         self._sender.refuse(problem)
 
     def cancel(self) -> None:
-        """Its caller does not want the answer."""
-        if self.stage in (Stage.DRAINING, Stage.OVER):
-            return
-        self._around.count("cancelled")
-        self._giveUp()
+        """Its caller does not want the answer: what may still come of it is of no use."""
+        if self.stage is Stage.DRAINING:
+            self._forsaken = True
+            if self._sender.over:
+                self._drained()
+        elif self.stage is not Stage.OVER:
+            self._around.count("cancelled")
+            self._giveUp()
 
     def _giveUp(self) -> None:
         self._around.withdraw(self)
         ending = self._sender.ending
-        complete = self._request.complete
-        self.stage = Stage.OVER if complete else Stage.DRAINING
+        self.stage = Stage.OVER
         self._leave()
         if not ending:
             self._sender.drop()
@@ -290,7 +293,7 @@ class Exchange:
             self._drained()
 
     def _drained(self) -> None:
-        """All of the request has come, and was of no use."""
+        """All of the request that will ever come has come, and was of no use."""
         if self.stage is Stage.DRAINING:
             self.stage = Stage.OVER
             self._around.ended(self)
@@ -346,13 +349,7 @@ class Exchange:
         self._around.count("performed")
         origin = Origin(grant.scheme, grant.host, grant.port)
         request = ExactRequest(
-            head.method,
-            origin,
-            head.target,
-            self._fields,
-            grant.permits,
-            repeatable(head),
-            gathered.trailers,
+            head.method, origin, head.target, self._fields, grant.permits, repeatable(head), gathered.trailers
         )
         body: Content = gathered.body or None
         if body is None and (gathered.received or gathered.trailers):
@@ -479,7 +476,7 @@ class Exchange:
             self.stage = Stage.OVER
         if self.stage is Stage.OVER:
             self._leave()
-        elif self._request.complete:
+        elif self._request.complete or self._forsaken:
             self._drained()
 
     def _leave(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
@@ -137,7 +138,8 @@ class ResponseSender(Protocol):
         try:
             self._writer.head(head)
         except ValueError as error:
-            raise ServiceError(bad_response(str(error))) from error
+            problem = evolve(bad_response(str(error)), proxy_error="http_response_header_section_size")
+            raise ServiceError(problem) from error
         self._response = response
         self._lingering = True
         response.deliverBody(self)
