@@ -90,6 +90,8 @@ class Caller:
     allowance: Allowance = Allowance()
     operator: bool = False
     """Whether it may also see the node's status and metrics."""
+    results: int = 1 << 30
+    """The most bytes of results that are kept for it."""
 
 
 @frozen
@@ -174,6 +176,12 @@ class Config:
     default_peer: str | None = None
     deadline: float = 60.0
     """How long a caller waits for the whole exchange."""
+    async_deadline: float = 86400.0
+    """How long a call may take that nobody has to wait for."""
+    result_ttl: float = 86400.0
+    """For how long results are kept for those who ask for them later; 0: they are not."""
+    results: int = 8 << 30
+    """The most bytes of them."""
     max_request_body: int = 4 << 30
     spool: int = 16 << 30
     """How much the journal may hold of what is under way."""
@@ -272,6 +280,9 @@ def parse(text: str, path: Path) -> Config:
         ),
         default_peer=top.optional_reference("default_peer", names),
         deadline=top.seconds("deadline", 60.0, least=0.1),
+        async_deadline=top.seconds("async_deadline", 86400.0, least=0.1),
+        result_ttl=top.seconds("result_ttl", 86400.0),
+        results=top.size("results", 8 << 30),
         max_request_body=top.size("max_request_body", 4 << 30),
         spool=top.size("spool", 16 << 30),
         quarantine=top.size("quarantine", 16 << 20),
@@ -334,7 +345,9 @@ def _caller(table: Table) -> Caller:
         given = "is missing" if not tokens else "is no hash of a token"
         wanted = f"what 'hoft caller' writes, {TOKEN_HASH} and 64 hexadecimal digits"
         raise ConfigurationError(table.where, f"{table.prefix}.token", given, wanted)
-    return Caller(table.own_name, tokens, _allowance(table), table.truth("operator"))
+    return Caller(
+        table.own_name, tokens, _allowance(table), table.truth("operator"), table.size("results", 1 << 30)
+    )
 
 
 def _allowance(table: Table) -> Allowance:

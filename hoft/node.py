@@ -53,14 +53,15 @@ from hoft.streams.reaching import SCHEME, TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
-from hoft.web import limiting, secret_store
+from hoft.web import kept_rows, limiting, secret_store
 from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
-from hoft.web.ingress import Ingress, Routing
+from hoft.web.ingress import Ingress
 from hoft.web.limiting import Meters
 from hoft.web.measuring import Metrics
 from hoft.web.policy import Policy, Rule
+from hoft.web.routing import Routing
 from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
@@ -138,6 +139,7 @@ class Node(Service):
                 link_log.SCHEMA,
                 Egress.SCHEMA,
                 limiting.SCHEMA,
+                kept_rows.SCHEMA,
                 secret_store.SCHEMA,
                 MessageLinks.SCHEMA,
                 NodeStreams.SCHEMA,
@@ -201,6 +203,7 @@ class Node(Service):
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open()
         self._meters.load(await self._journal.transact(limiting.load))
+        self._ingress.load(await self._journal.transact(kept_rows.load))
         self._parts = NodeParts(
             node=self._identity.uuid,
             boot=self._boot,

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.address import IPv4Address, IPv6Address
+
 from hoft.web.requests import Field, Request
 
 if TYPE_CHECKING:
@@ -87,6 +89,17 @@ class Call:
     def over(self) -> bool:
         """Nothing can be done with it any more."""
         return self._connection is None
+
+    @property
+    def gateway(self) -> str:
+        """The URL, without a path, at which the caller has reached us; empty where there is none."""
+        if self._connection is None:
+            return ""
+        here = self._connection.transport.getHost()
+        if not isinstance(here, IPv4Address | IPv6Address):
+            return ""
+        host = f"[{here.host}]" if isinstance(here, IPv6Address) else here.host
+        return f"{'https' if self.secure else 'http'}://{host}:{here.port}"
 
     @property
     def writable(self) -> bool:

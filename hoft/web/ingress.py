@@ -2,10 +2,11 @@
 Where callers are: takes their HTTP calls, sends them to the peer that is to make
 them, and hands back the responses.
 
-Nothing of a call is kept here beyond its connection: a caller whose node stops has
-lost its connection, and would not know an answer that came later for its own.
+Nothing of a plain call is kept here beyond its connection: a caller whose node stops
+has lost its connection, and would not know an answer that came later for its own.
 What the far side still sends for such a call is taken out of the journal, and
-answered with one CANCEL.
+answered with one CANCEL.  Where the result is to stay, for those who ask for it later,
+the exchange is in the hands of L{hoft.web.keeper.Keeper}.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -25,18 +26,24 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
-from hoft.config import Allowance, Caller, Config, Forward, Route
 from hoft.errors import HoftError, JournalFull, RecordError
-from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState, Outgoing
-from hoft.web.callers import Callers, Unauthenticated
+from hoft.interfaces import ILink, Incoming, IRecordReceiver, ITransaction, LinkState, Outgoing
+from hoft.web import kept_rows
+from hoft.web.asking import REQUESTS as OWN_REQUESTS
+from hoft.web.asking import Asking
+from hoft.web.callers import Unauthenticated
 from hoft.web.calls import Call, CallReceiver
 from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
+from hoft.web.keeper import Keeper
+from hoft.web.keeping import Kept
+from hoft.web.kept_rows import Row, Stage
 from hoft.web.limiting import Meter, Meters
 from hoft.web.measuring import CONTENT_TYPE, Metrics
 from hoft.web.memory import share
 from hoft.web.policy import choose_peer
+from hoft.web.preferences import wish, without_ours
 from hoft.web.problems import (
     Problem,
     Refused,
@@ -46,13 +53,16 @@ from hoft.web.problems import (
     not_found,
     not_implemented,
     outcome_unknown,
+    peer_silent,
     peer_unavailable,
     too_busy,
     too_large,
     unknown_route,
 )
 from hoft.web.requests import Field
+from hoft.web.routing import Routing, meter_of_caller, meter_of_route
 from hoft.web.server import ServerFactory
+from hoft.web.submitting import Repetition, Submission, kept_of
 from hoft.web.targets import Mount, Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
 from hoft.web.tunnelling import Tunnelling, Tunnels
@@ -72,61 +82,14 @@ GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
 
 
-@frozen
-class Routing:
-    """
-    Where calls go, and what they may take.
-
-    @ivar deadline: seconds for a whole exchange, unless its caller says otherwise.
-    @ivar max_request_body: bytes.
-    """
-
-    routes: Sequence[Route] = ()
-    forwards: Sequence[Forward] = ()
-    default_peer: str | None = None
-    deadline: float = 60.0
-    max_request_body: int = 4 << 30
-    callers: Sequence[Caller] = ()
-    mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
-    """Routes by their name, each with its peer."""
-    known_callers: Callers = field(init=False, repr=False)
-
-    @mounts.default
-    def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
-        return {route.name: (Mount.parse(route.name, route.url), route.peer) for route in self.routes}
-
-    @known_callers.default
-    def _callers(self) -> Callers:
-        return Callers(self.callers)
-
-    def allowances(self) -> dict[str, Allowance]:
-        """What callers and routes may be asked for, as L{Meters.configure} takes it."""
-        callers = {_meter_of_caller(caller.name): caller.allowance for caller in self.callers}
-        return callers | {_meter_of_route(route.name): route.allowance for route in self.routes}
-
-    @classmethod
-    def of(cls, config: Config) -> Routing:
-        """
-        What a configuration says of it.
-
-        @raise Refused: the URL of a route is none.
-        """
-        return cls(
-            config.routes,
-            config.forwards,
-            config.default_peer,
-            config.deadline,
-            config.max_request_body,
-            config.callers,
-        )
-
-
 @implementer(IRecordReceiver)
 class Ingress:
     """
     @ivar factory: for any number of listening ports, on any kind of endpoint.
     @ivar routing: what is in force for new calls.
     @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
+    @ivar keeper: holds the exchanges whose results stay here.
+    @ivar asking: answers who asks for them.
     """
 
     log = Logger()
@@ -176,6 +139,12 @@ class Ingress:
         self._flushing: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
+        self.keeper = Keeper(self, clock, links)
+        self.asking = Asking(self)
+
+    def load(self, rows: Sequence[Row]) -> None:
+        """What an earlier process has kept; before any link brings anything."""
+        self.keeper.load(rows)
 
     def reconfigure(self, routing: Routing) -> None:
         """Let C{routing} be in force from now on; calls under way go on as they began."""
@@ -192,7 +161,8 @@ class Ingress:
             *(outcome.value for outcome in Outcome),
         )
         counts = dict.fromkeys(names, 0) | self._counts
-        return counts | {"waiting": len(self._waiting), "connections": self.factory.connections}
+        now = {"waiting": len(self._waiting), "connections": self.factory.connections}
+        return counts | now | self.keeper.counters()
 
     def stop(self) -> Deferred[None]:
         """
@@ -205,6 +175,7 @@ class Ingress:
         for waiting in list(self._waiting.values()):
             if not waiting.responding:
                 waiting.fail(_stopping(waiting.link.name))
+        self.keeper.stop()
         return stopped.addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
@@ -223,46 +194,60 @@ class Ingress:
             proxied = isinstance(target, Tunnel) or (isinstance(target, Service) and target.absolute)
             caller, request.fields = self.routing.known_callers.identify(request.fields, proxied)
             goes_on, request.fields = max_forwards(request.method, request.fields)
-            if isinstance(target, Own):
+            if isinstance(target, Own) and target.path.startswith(OWN_REQUESTS):
+                return self.asking.serve(call, caller, target.path)
+            elif isinstance(target, Own):
                 self._own(call, caller, target.path.partition(b"?")[0])
             elif isinstance(target, Tunnel):
                 return self._connect(call, caller, target)
             elif not goes_on:
                 self._last(call)
             else:
-                waiting = self._begin(call, caller, target)
-                if self._metrics is not None:
-                    route = None if isinstance(target, Service) else target.name
-                    self._measured[waiting.id] = (caller, route)
-                return waiting
+                return self._begin(call, caller, target)
         except Unauthenticated as unknown:
             self.answer(call, unknown.problem, unknown.challenges)
         except Refused as refused:
             self.answer(call, refused.problem)
         return None
 
-    def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Waiting:
+    def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
         routing, request = self.routing, call.request
         mount, service, link = self._resolve(target)
-        seconds = deadline(request, routing.deadline)
+        wanted = wish(request.fields) if routing.result_ttl else None
+        detached = wanted is not None and wanted.detached
+        seconds = deadline(request, routing.async_deadline if detached else routing.deadline)
         if request.length is not None and request.length > routing.max_request_body:
             raise Refused(too_large(f"the body is larger than {routing.max_request_body} bytes"))
         if len(self._waiting) >= MAX_WAITING:
             raise Refused(too_busy(f"{MAX_WAITING} calls are under way already"))
         scheme = "https" if call.secure else "http"
+        if detached:
+            request.fields = without_ours(request.fields)
         head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds)
+        due = self._clock() + seconds
         try:
-            waiting = Waiting(self, link, call, self._entropy(16), head, mount, self._clock() + seconds)
+            if wanted is None:
+                waiting = Waiting(self, link, call, self._entropy(16), head, mount, due, caller)
+            elif (before := self.keeper.before(caller, wanted.key)) is not None:
+                call.continueBody()
+                return Repetition(self, before, call, head, self.asking.accepted)
+            else:
+                waiting = Submission(self, link, call, self._entropy(16), head, mount, due, caller, wanted)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
+        route = None if mount is None else mount.name
         metered = self._meters.admit(
-            None if caller is None else _meter_of_caller(caller),
-            None if isinstance(target, Service) else _meter_of_route(target.name),
+            None if caller is None else meter_of_caller(caller),
+            None if route is None else meter_of_route(route),
         )
         if metered:
             self._metered[waiting.id] = metered
+        if self._metrics is not None:
+            self._measured[waiting.id] = (caller, route)
+        if wanted is not None:
+            self.keeper.reserve(caller, wanted.key)
         self._waiting[waiting.id] = waiting
-        self._tick_later()
+        self.tickLater()
         call.continueBody()
         return waiting
 
@@ -307,7 +292,7 @@ class Ingress:
             raise Refused(not_implemented("CONNECT with a body, or where nothing makes connections"))
         peer = self._usable(self._peer_for(target.host)).name
         seconds = deadline(call.request, self.routing.deadline)
-        metered = self._meters.admit(None if caller is None else _meter_of_caller(caller), None)
+        metered = self._meters.admit(None if caller is None else meter_of_caller(caller), None)
 
         def over(size: int) -> None:
             for meter in metered:
@@ -321,7 +306,7 @@ class Ingress:
         """Calls to the gateway itself."""
         pages = [b"/status"] if self._metrics is None else [b"/status", b"/metrics"]
         if path == b"*":
-            self._respond(call, 204, [(b"Allow", b"*")], b"")
+            self.respond(call, 204, [(b"Allow", b"*")], b"")
         elif path not in pages:
             there = ", ".join(f"/_hoft{page.decode()}" for page in pages)
             raise Refused(not_found(f"of /_hoft/ there is only {there}"))
@@ -332,12 +317,12 @@ class Ingress:
             raise Refused(not_allowed(f"/_hoft{path.decode()} is for callers with 'operator = true' only"))
         elif path == b"/metrics" and self._metrics is not None:
             fields = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
-            shown = self._metrics.exposition().addCallback(partial(self._respond, call, 200, fields))
+            shown = self._metrics.exposition().addCallback(partial(self.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
         else:
             body = json.dumps(self._status(), indent=1).encode("ascii") + b"\n"
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            self._respond(call, 200, fields, body)
+            self.respond(call, 200, fields, body)
 
     def _not_shown(self, failure: Failure, call: Call) -> None:
         self.log.failure("Metrics could not be shown", failure)
@@ -347,15 +332,16 @@ class Ingress:
         """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""
         if call.request.method == b"TRACE":
             raise Refused(not_implemented("TRACE is not answered by this gateway itself"))
-        self._respond(call, 204, [(b"Allow", b"*")], b"")
+        self.respond(call, 204, [(b"Allow", b"*")], b"")
 
     def answer(self, call: Call, problem: Problem, fields: Sequence[Field] = ()) -> None:
         """Respond with a problem."""
         status, described, body = problem.response(self.pseudonym)
         self._counts[f"problem_{status}"] += 1
-        self._respond(call, status, [*described, *fields], body)
+        self.respond(call, status, [*described, *fields], body)
 
-    def _respond(self, call: Call, status: int, fields: list[Field], body: bytes) -> None:
+    def respond(self, call: Call, status: int, fields: list[Field], body: bytes) -> None:
+        """Answer for the gateway itself."""
         reason = RESPONSES.get(status, b"")
         length = len(body)
         call.respond(status, reason, [*fields, (b"Date", self.date())], length)
@@ -389,12 +375,83 @@ class Ingress:
         del self._waiting[waiting.id]
         for meter in self._metered.pop(waiting.id, ()):
             meter.end(sum(waiting.sizes))
-        self._counts[outcome.value] += 1
         self._remember(waiting.id)
+        self._account(waiting, outcome)
+
+    def _account(self, waiting: Waiting, outcome: Outcome) -> None:
+        self._counts[outcome.value] += 1
         if self._metrics is not None:
             caller, route = self._measured.pop(waiting.id)
             took = waiting.took(self._clock())
             self._metrics.called(caller, route, waiting.call.status, took, waiting.executing, waiting.sizes)
+
+    # --- for those that are kept ------------------------------------------------------
+
+    def also(self, link: ILink, write: Callable[[ITransaction], None]) -> None:
+        """Write to the tables soon, with others."""
+        self._batch(link).also.append(write)
+
+    def handOver(self, submission: Submission, kept: Kept, seconds: float | None) -> None:
+        """
+        The request is complete: its result is to be kept.
+
+        @param seconds: until it is given up; C{None} for as long as results are kept.
+        """
+        del self._waiting[submission.id]
+        kept.meters = self._metered.pop(submission.id, ())
+        self.keeper.keep(kept, self.routing.result_ttl if seconds is None else seconds)
+
+    def takeBack(self, submission: Submission, kept: Kept) -> None:
+        """What L{handOver} was told could not be committed."""
+        self.keeper.remove(kept)
+        self._waiting[submission.id] = submission
+        self._metered[submission.id] = kept.meters
+
+    def keep(self, waiting: Waiting) -> None:
+        """Its deadline has passed, and the response has not begun: the exchange goes on, and is kept."""
+        link, kept = waiting.link, kept_of(waiting)
+        records = waiting.detach()
+        del self._waiting[waiting.id]
+        kept.meters = self._metered.pop(waiting.id, ())
+        self.keeper.keep(kept, self.routing.result_ttl)
+        if waiting.first is not None:
+            self.keeper.sent(link, kept, [waiting.first])
+        kept.requested(self.keeper)
+        self._read(link, records)
+        done = link.commit((), (), kept_rows.write(kept), durable=True)
+        done.addErrback(self._not_kept, link, kept).addCallback(self._say_late, waiting, kept)
+
+    def _not_kept(self, failure: Failure, link: ILink, kept: Kept) -> None:
+        self._not_flushed(failure, link, _Batch())
+        kept.fail(self.keeper, peer_silent(link.name, self._clock() - kept.begun))
+
+    def _say_late(self, _: object, waiting: Waiting, kept: Kept) -> None:
+        if kept.problem is not None:
+            self.answer(waiting.call, kept.problem)
+        else:
+            self.asking.late(waiting.call, kept, waiting.head.deadline)
+        self._account(waiting, Outcome.PROBLEM)
+
+    def keptEnded(self, kept: Kept, stage: Stage) -> None:
+        """Nothing more will come of it."""
+        sizes = (kept.request_size, kept.response_size)
+        meters, kept.meters = kept.meters, ()
+        for meter in meters:
+            meter.end(sum(sizes))
+        self._counts[f"kept_{stage.value}"] += 1
+        if self._measured.pop(kept.id, None) is not None and self._metrics is not None:
+            status = kept.problem.status if kept.problem is not None else kept.status or 0
+            took = self._clock() - kept.begun
+            self._metrics.called(kept.caller, kept.route, status, took, kept.executing, sizes)
+
+    def resume(self, caller: str | None, route: str | None) -> Sequence[Meter]:
+        """Of an earlier process's: the meters that count it as under way."""
+        return self._meters.resume(
+            None if caller is None else meter_of_caller(caller),
+            None if route is None else meter_of_route(route),
+        )
+
+    # --- commits ------------------------------------------------------------------------
 
     def _remember(self, exchange: bytes) -> None:
         self._ended[exchange] = None
@@ -416,15 +473,17 @@ class Ingress:
         self._flushing = None
         batches, self._batches = self._batches, {}
         for link, batch in batches.items():
-            link.commit(batch.send, batch.consume).addErrback(self._not_flushed, link, batch)
+            link.commit(batch.send, batch.consume, batch.write).addErrback(self._not_flushed, link, batch)
 
     def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
-        if failure.check(JournalFull) and batch.send:
+        if failure.check(JournalFull) and (batch.send or batch.also):
             # What is let go of makes room; the rest is tried again with the next tick.
             if batch.consume:
                 link.commit((), batch.consume).addErrback(self._not_flushed, link, _Batch())
-            self._batches.setdefault(link, _Batch()).send[:0] = batch.send
-            self._tick_later()
+            again = self._batches.setdefault(link, _Batch())
+            again.send[:0] = batch.send
+            again.also[:0] = batch.also
+            self.tickLater()
         elif failure.check(HoftError):
             self.log.warn("Not kept for {peer}: {error}", peer=link.name, error=failure.getErrorMessage())
         else:
@@ -442,40 +501,53 @@ class Ingress:
         for waiting in list(self._waiting.values()):
             if waiting.due <= now:
                 waiting.expire()
+        self.keeper.tick(now)
         self._flush()
 
-    def _tick_later(self) -> None:
+    def tickLater(self) -> None:
+        """Somebody waits."""
         if self._ticking is None:
             self._ticking = self._reactor.callLater(TICK, self._ticked)
 
     def _ticked(self) -> None:
         self._ticking = None
         self.tick()
-        if self._waiting or self._batches:
-            self._tick_later()
+        if self._waiting or self._batches or not self.keeper.quiet:
+            self.tickLater()
 
     # --- IRecordReceiver ---------------------------------------------------------------
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}: parts of responses."""
+        if self.keeper.knows:
+            records = [record for record in records if not self.keeper.known(record.id)]
         self._take(link, [(record.id, record.payload) for record in records if record.payload is not None])
         unread = [record.id for record in records if record.payload is None]
-        if unread:
+        self._read(link, unread)
+
+    def _read(self, link: ILink, records: Sequence[int]) -> None:
+        """Find out whose these are."""
+        if records:
             if link not in self._unread:
                 self._unread[link] = Unread(link, partial(self._take, link), partial(self._unreadable, link))
-            self._unread[link].add(unread)
+            self._unread[link].add(records)
 
     def _unreadable(self, link: ILink, failure: Failure) -> None:
         self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
     def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
-        touched: dict[bytes, Waiting] = {}
+        touched: dict[bytes, Waiting | Kept] = {}
         for record, payload in records:
             self._received(link, record, payload, touched)
-        for waiting in touched.values():
-            waiting.advance()
+        for one in touched.values():
+            if isinstance(one, Kept):
+                one.advance(self.keeper, link)
+            else:
+                one.advance()
 
-    def _received(self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting]) -> None:
+    def _received(
+        self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting | Kept]
+    ) -> None:
         try:
             part = decode_part(payload, Side.EGRESS)
         except RecordError as error:
@@ -484,11 +556,16 @@ class Ingress:
             self.consume(link, [record])
             return
         waiting = self._waiting.get(part.exchange)
-        if waiting is None or waiting.link is not link:
-            self._stray(link, record, part)
-        else:
+        if waiting is not None and waiting.link is link:
             touched[part.exchange] = waiting
             waiting.received(record, part)
+            return
+        kept = self.keeper.kept.get(part.exchange)
+        if kept is not None and kept.peer == link.peer.bytes:
+            touched[part.exchange] = kept
+            kept.received(self.keeper, link, record, part)
+        else:
+            self._stray(link, record, part)
 
     def _stray(self, link: ILink, record: int, part: Part) -> None:
         """Part of a response that nobody waits for, or not any more."""
@@ -499,7 +576,8 @@ class Ingress:
             self.send(link, encode_cancel(part.exchange))
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
-        """A call is over when it is answered, not when it has arrived."""
+        """A call is over when it is answered, not when it has arrived; but one may want to know."""
+        self.keeper.recordsAcknowledged(link, ids)
 
     def linkChanged(self, link: ILink) -> None:
         """
@@ -517,27 +595,31 @@ class Ingress:
         still = frozenset(resent)
         for waiting in self._of(link):
             waiting.rolledBack(still)
+        self.keeper.peerRolledBack(link, still)
+        self._flush()
 
     def _of(self, link: ILink) -> list[Waiting]:
         return [waiting for waiting in self._waiting.values() if waiting.link is link]
 
 
-def _meter_of_caller(name: str) -> str:
-    return f"caller {name}"
-
-
-def _meter_of_route(name: str) -> str:
-    return f"route {name}"
-
-
 class _Batch:
     """What is to be committed for a link."""
 
-    __slots__ = ("consume", "send")
+    __slots__ = ("also", "consume", "send")
 
     def __init__(self) -> None:
         self.send: list[Outgoing] = []
         self.consume: list[int] = []
+        self.also: list[Callable[[ITransaction], None]] = []
+
+    @property
+    def write(self) -> Callable[[ITransaction], None] | None:
+        """What is to be written to the tables."""
+        return self._write if self.also else None
+
+    def _write(self, transaction: ITransaction) -> None:
+        for write in self.also:
+            write(transaction)
 
 
 def _stopping(peer: str) -> Problem:

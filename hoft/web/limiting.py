@@ -160,6 +160,13 @@ class Meters:
                 meter.begin()
         return meters
 
+    def resume(self, *whats: str | None) -> Sequence[Meter]:
+        """As L{admit}, for a call of an earlier process that has counted it, and which goes on."""
+        meters = [meter for what in whats if what is not None and (meter := self._meters.get(what))]
+        for meter in meters:
+            meter.in_flight += 1
+        return meters
+
     def unsaved(self) -> dict[str, Usage]:
         """What has changed since this was last called."""
         changed = {

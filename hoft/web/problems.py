@@ -46,6 +46,7 @@ class Problem:
     @ivar proxy_error: the error type of RFC 9209 section 2.3.
     @ivar exchange: the exchange it happened in, 32 hexadecimal digits.
     @ivar retry_after: whole seconds after which a repetition may succeed (RFC 9110 10.2.3).
+    @ivar status_url: where the caller may ask what became of the call; does not cross.
     """
 
     status: int = field(validator=[validators.ge(400), validators.le(599)])
@@ -55,6 +56,7 @@ class Problem:
     proxy_error: str | None = None
     exchange: str | None = None
     retry_after: int | None = None
+    status_url: str | None = None
 
     @property
     def type(self) -> str:
@@ -83,6 +85,19 @@ class Problem:
         @return: status, header fields without lengths, and the body (which a response
             to HEAD leaves out).
         """
+        headers = [
+            (b"Content-Type", b"application/problem+json"),
+            (b"Cache-Control", b"no-store"),
+            (b"Proxy-Status", self.proxy_status(pseudonym)),
+        ]
+        if self.status_url is not None:
+            headers.append((b"Link", b'<%b>; rel="status"' % self.status_url.encode("ascii")))
+        if self.retry_after is not None:
+            headers.append((b"Retry-After", b"%d" % self.retry_after))
+        return self.status, headers, json.dumps(self.members()).encode("ascii") + b"\n"
+
+    def members(self) -> dict[str, str | int]:
+        """What callers read, ready for JSON."""
         members: dict[str, str | int] = {
             "type": self.type,
             "title": self.title,
@@ -93,14 +108,9 @@ class Problem:
             members["error"] = self.proxy_error
         if self.exchange is not None:
             members["exchange"] = self.exchange
-        headers = [
-            (b"Content-Type", b"application/problem+json"),
-            (b"Cache-Control", b"no-store"),
-            (b"Proxy-Status", self.proxy_status(pseudonym)),
-        ]
-        if self.retry_after is not None:
-            headers.append((b"Retry-After", b"%d" % self.retry_after))
-        return self.status, headers, json.dumps(members).encode("ascii") + b"\n"
+        if self.status_url is not None:
+            members["status_url"] = self.status_url
+        return members
 
     def as_map(self) -> dict[str, object]:
         """What crosses in an ABORT, ready for CBOR."""
@@ -274,14 +284,53 @@ def loop_detected(pseudonym: str) -> Problem:
 # --- What happens between the nodes -------------------------------------------
 
 
-def peer_silent(peer: str, waited: float) -> Problem:
+def peer_silent(peer: str, waited: float, status_url: str | None = None) -> Problem:
     """
     The deadline passed without an answer.  Whether the call was made is not known.
 
     @param waited: seconds.
+    @param status_url: where the caller sees what becomes of it; without one, it is cancelled.
     """
-    detail = f"no answer through {peer} within {waited:g} s; the call is cancelled, but may have been made"
-    return Problem(504, "peer-silent", "No answer in time", detail, "http_response_timeout")
+    goes_on = "is cancelled, but may have been made" if status_url is None else "goes on: status_url shows it"
+    detail = f"no answer through {peer} within {waited:g} s; the call {goes_on}"
+    return Problem(
+        504, "peer-silent", "No answer in time", detail, "http_response_timeout", status_url=status_url
+    )
+
+
+def unknown_request() -> Problem:
+    """C{/_hoft/requests/ID} of no request, or of another caller's."""
+    detail = "no request of this caller has that id, or not any more"
+    return Problem(404, "unknown-request", "Unknown request", detail, "destination_not_found")
+
+
+def expired() -> Problem:
+    """The result was kept as long as the configuration says."""
+    detail = "the result was kept for result_ttl, and is not there any more"
+    return Problem(410, "expired", "The result has expired", detail, "destination_not_found")
+
+
+def cancelled(made: str) -> Problem:
+    """
+    The caller took the request back.
+
+    @param made: whether the call was made nevertheless.
+    """
+    detail = f"its caller cancelled the request; {made}"
+    return Problem(410, "cancelled", "The request was cancelled", detail, "destination_not_found")
+
+
+def key_in_use(status_url: str | None) -> Problem:
+    """The request with this Idempotency-Key is under way."""
+    detail = "the request with this Idempotency-Key has not been answered yet"
+    problem = Problem(409, "key-in-use", "The request is under way", detail, "http_request_error")
+    return evolve(problem, status_url=status_url, retry_after=1)
+
+
+def key_reused() -> Problem:
+    """Another request was brought with this Idempotency-Key."""
+    detail = "another request was brought with this Idempotency-Key: method, URL, type or body differ"
+    return Problem(422, "key-reused", "The key belongs to another request", detail, "http_request_error")
 
 
 def peer_unavailable(peer: str, why: str, retry_after: int | None = None) -> Problem:

@@ -5,6 +5,7 @@ A response that crosses in parts, on its way from the log to the caller.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import evolve
@@ -21,6 +22,7 @@ from hoft.web.exchange import (
     body_digest,
     data_cost,
     decode_end,
+    decode_message,
     decode_part,
     decode_trailers,
     encode_credit,
@@ -74,9 +76,11 @@ class ResponseStream:
     in memory and as much at most is fetched at once; the rest stays in the journal.
     """
 
-    def __init__(self, waiting: Awaiting) -> None:
+    def __init__(self, waiting: Awaiting, source: Callable[[int], Sequence[Taken]] | None = None) -> None:
+        """@param source: gives the next parts, as L{Reassembler.take} does, where nothing is to be added."""
         self._waiting = waiting
         self._reassembler = Reassembler(Side.EGRESS)
+        self._source = source or self._reassembler.take
         self._ready: deque[Taken] = deque()
         self._fetching = False
         self._advancing = False
@@ -116,7 +120,7 @@ class ResponseStream:
         try:
             while not waiting.over and (waiting.call.writable or not waiting.call.responding):
                 if not self._ready:
-                    self._ready.extend(self._reassembler.take(waiting.share()))
+                    self._ready.extend(self._source(waiting.share()))
                     if not self._ready:
                         break
                 taken = self._ready[0]
@@ -174,6 +178,11 @@ class ResponseStream:
                 self._left = self._waiting.headReceived(b"".join(self._pieces))
         elif part.kind is Kind.TRAILERS:
             self._trailers = trailers(decode_trailers(part))
+        elif part.kind is Kind.MESSAGE:
+            head, body = decode_message(part)
+            self._waiting.headReceived(head)
+            self._waiting.call.write(body)
+            self._waiting.finished([])
         elif decode_end(part).digest != self._digest.digest():
             raise RecordError("a body that is not the one that was sent")
         else:

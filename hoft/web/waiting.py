@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from hoft.errors import HoftError, JournalFull, RecordError
@@ -82,6 +83,11 @@ class Waiting:
     @ivar call: the caller's end of it.
     @ivar due: (clock of the ingress) when the caller has waited long enough.
     @ivar over: nothing will come of it any more.
+    @ivar head: of the request.
+    @ivar mount: the route that was called.
+    @ivar caller: who called, where callers have to say that.
+    @ivar first: the id of the request's first record, once that is committed.
+    @ivar requested: all of the request is here.
     @ivar executing: seconds from the request's arrival at the far node to the head of the
         response, as that says.
     """
@@ -95,6 +101,7 @@ class Waiting:
         head: RequestHead,
         mount: Mount | None,
         due: float,
+        caller: str | None = None,
     ) -> None:
         """
         @raise ValueError: the head is too large to cross.
@@ -104,9 +111,10 @@ class Waiting:
         self.due = due
         self.over = False
         self.call = call
+        self.head = head
+        self.mount = mount
+        self.caller = caller
         self._ingress = ingress
-        self._head = head
-        self._mount = mount
         # The request:
         self._writer = PartWriter(exchange, Side.INGRESS)
         self._writer.head(head)
@@ -115,8 +123,8 @@ class Waiting:
         self._uncommitted = 0
         self._granted = WINDOW
         self._begun = False
-        self._first: int | None = None
-        self._requested = False
+        self.first: int | None = None
+        self.requested = False
         # The response:
         self.executing: float | None = None
         self._stream: ResponseStream | None = None
@@ -139,7 +147,7 @@ class Waiting:
     def bodyEnded(self, fields: Sequence[Field]) -> None:
         if self.over:
             return
-        self._requested = True
+        self.requested = True
         try:
             payloads = self._writer.end(trailers(fields))
         except ValueError:
@@ -162,7 +170,7 @@ class Waiting:
     def _queue(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
             compress = self._writer.compressible(payload)
-            self._pending.append(Outgoing(payload, REQUESTS, self._head.urgency, compress=compress))
+            self._pending.append(Outgoing(payload, REQUESTS, self.head.urgency, compress=compress))
             self._pending_size += len(payload)
 
     def _commit(self) -> None:
@@ -170,15 +178,21 @@ class Waiting:
         self._pending, self._pending_size = [], 0
         self._uncommitted += size
         self._begun = True
-        self.link.commit(pending).addCallbacks(self._committed, self._not_committed, (size,))
+        self.give(pending).addCallbacks(self.committed, self.notCommitted, (size,))
 
-    def _committed(self, result: CommitResult[None], size: int) -> None:
+    def give(self, pending: Sequence[Outgoing]) -> Deferred[CommitResult[Any]]:
+        """Commit more of the request; all of it, if it is C{requested}."""
+        return self.link.commit(pending)
+
+    def committed(self, result: CommitResult[Any], size: int) -> None:
+        """So many bytes more are in the journal."""
         self._uncommitted -= size
-        if self._first is None:
-            self._first = result.sent[0]
+        if self.first is None:
+            self.first = result.sent[0]
         self._hold_up()
 
-    def _not_committed(self, failure: Failure) -> None:
+    def notCommitted(self, failure: Failure) -> None:
+        """The journal has not taken what L{give} gave it."""
         if failure.check(JournalFull):
             self.fail(quota_exceeded("the journal of this node has no room for the request", retry_after=10))
         elif failure.check(HoftError):
@@ -189,7 +203,7 @@ class Waiting:
 
     def _hold_up(self) -> None:
         """Take more of the body as far as the journal keeps up and the far side has granted it."""
-        if self.over or self._requested:
+        if self.over or self.requested:
             return
         room = self._uncommitted + self._pending_size < UNCOMMITTED
         if room and self._writer.spent + _RESERVE < self._granted:
@@ -241,15 +255,13 @@ class Waiting:
         ingress, call = self._ingress, self.call
         head = decode_response(encoded)
         self.executing = dict(head.stages).get("head")
-        fields = returned(
-            head, ingress.pseudonym, ingress.date(), self._mount, self._head.target, call.secure
-        )
+        fields = returned(head, ingress.pseudonym, ingress.date(), self.mount, self.head.target, call.secure)
         call.respond(head.status, head.reason, fields, head.length)
         return head.length
 
     def finished(self, fields: FieldList) -> None:
         self.call.finish(fields)
-        if self._begun and not self._requested:
+        if self._begun and not self.requested:
             self._cancel()
         self._end(Outcome.ANSWERED)
 
@@ -274,8 +286,10 @@ class Waiting:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        waited = self._head.deadline
-        if self._requested:
+        waited = self.head.deadline
+        if self.requested and not self.responding and self._ingress.routing.result_ttl:
+            self._ingress.keep(self)
+        elif self.requested:
             self.fail(peer_silent(self.link.name, waited))
         else:
             detail = f"the request did not become complete within {waited:g} s"
@@ -287,7 +301,7 @@ class Waiting:
 
         @param resent: records of ours that are sent all the same.
         """
-        if self._first is not None and self._first not in resent:
+        if self.first is not None and self.first not in resent:
             self.fail(outcome_unknown("a node was restored from an older copy while the call was under way"))
 
     def fail(self, problem: Problem) -> None:
@@ -303,12 +317,27 @@ class Waiting:
 
     def took(self, now: float) -> float:
         """Seconds since it began."""
-        return now - self.due + self._head.deadline
+        return now - self.begun
+
+    @property
+    def begun(self) -> float:
+        """(clock of the ingress) when it began."""
+        return self.due - self.head.deadline
 
     @property
     def responding(self) -> bool:
         """The caller has the head of the response already."""
         return self.call.responding
+
+    def detach(self) -> list[int]:
+        """
+        The exchange goes on without its caller.
+
+        @return: the records that have come of the response.
+        """
+        self.over = True
+        records = self._spent if self._stream is None else self._spent + self._stream.drain()
+        return list(dict.fromkeys(records))
 
     def _cancel(self) -> None:
         """Tell the egress, if it knows of the exchange, that nobody waits any more."""

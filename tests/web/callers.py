@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from hoft.config import Route
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
+from hoft.web import kept_rows
 from hoft.web.exchange import (
     RESPONSES,
     Kind,
@@ -35,10 +36,11 @@ from hoft.web.exchange import (
     encode_credit,
 )
 from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
-from hoft.web.ingress import Ingress, Routing
+from hoft.web.ingress import Ingress
 from hoft.web.measuring import Metrics
 from hoft.web.problems import Problem
 from hoft.web.reassembly import Reassembler
+from hoft.web.routing import Routing
 from tests.web.listening import Listening, Test, exchange
 from tests.web.loopback import LoopbackLink, pair
 
@@ -214,6 +216,7 @@ class IngressCase(Callers, TestCase):
     def setUp(self) -> None:
         self.links: dict[str, ILink] = {}
         self.near, self.far_link = pair(reactor, seed=7)
+        self.near.create(kept_rows.SCHEMA)
         self.links["far"] = self.near
         self.far = FarSide(self.far_link)
         self.routing = Routing(routes=(Route("demo", "far", "http://service.example:81/base"),), deadline=5.0)

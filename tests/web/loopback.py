@@ -30,6 +30,7 @@ from hoft.interfaces import (
     Outgoing,
 )
 from hoft.protocols.packets import MAX_RECORD
+from hoft.protocols.schema import Schema
 
 T = TypeVar("T")
 
@@ -141,7 +142,23 @@ class LoopbackLink:
     def backlog(self) -> int:
         return sum(map(len, self._unacknowledged.values()))
 
+    def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:
+        wanted = set(ids)
+        taken = [one for one, _ in self._under_way if one in wanted]
+        self._under_way = [(one, record) for one, record in self._under_way if one not in wanted]
+        for one in taken:
+            del self._unacknowledged[one]
+        done: Deferred[list[int]] = Deferred()
+        self._reactor.callLater(0, done.callback, taken)
+        return done
+
     # --- For tests
+
+    def create(self, schema: Schema) -> None:
+        """Make the tables of a layer above."""
+        for migration in schema.migrations:
+            for statement in migration:
+                self.database.execute(statement)
 
     def attach(self, receiver: IRecordReceiver) -> None:
         """

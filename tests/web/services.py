@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
+from hoft.web import kept_rows
 from hoft.web.agent import ExactAgent
 from hoft.web.egress import Egress
 from hoft.web.exchange import (
@@ -472,9 +473,8 @@ class EgressCase(TestCase):
         self.port = self.service.listen(self)
         self.near_link, self.link = pair(REACTOR, self.seed)
         self.near = NearSide(self.near_link)
-        for migration in Egress.SCHEMA.migrations:
-            for statement in migration:
-                self.link.database.execute(statement)
+        self.near_link.create(kept_rows.SCHEMA)
+        self.link.create(Egress.SCHEMA)
         self.names = Names()
         self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/")])
         self.egress = self.begin()

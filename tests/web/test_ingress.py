@@ -12,7 +12,7 @@ from twisted.internet.defer import inlineCallbacks
 from hoft.config import Forward, Route
 from hoft.interfaces import LinkState
 from hoft.web.heads import RequestHead
-from hoft.web.ingress import Routing
+from hoft.web.routing import Routing
 from tests.web.callers import IngressCase, Received
 from tests.web.listening import Test
 

@@ -29,6 +29,13 @@ GET = b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class EndCase(IngressCase):
+    """Nothing is kept: what a caller does not wait for is cancelled."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.routing = evolve(self.routing, result_ttl=0)
+        self.ingress.reconfigure(self.routing)
+
     def detail(self, response: Response) -> str:
         return str(json.loads(response.body)["detail"])
 
@@ -68,7 +75,7 @@ class DeadlineTests(EndCase):
 
     @inlineCallbacks
     def test_the_configured_deadline(self) -> Test:
-        self.ingress.reconfigure(ingress.Routing(routes=self.routing.routes, deadline=0.2))
+        self.ingress.reconfigure(evolve(self.routing, deadline=0.2))
         response = yield self.get()
         self.assertEqual(response.status, 504)
 

@@ -51,6 +51,7 @@ def every_problem() -> dict[str, Problem]:
         "float": 2.5,
         "Sequence[str]": ["one", "two"],
         "int | None": 7,
+        "str | None": None,
         "int": 7,
         "bool": False,
     }

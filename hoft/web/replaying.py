@@ -1,0 +1,187 @@
+"""
+A call that is answered with a kept result, once that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.python.failure import Failure
+
+from hoft.errors import RecordError
+from hoft.interfaces import ILink
+from hoft.protocols.packets import MAX_RECORD
+from hoft.web.calls import Call
+from hoft.web.fields import FieldList
+from hoft.web.forwarding import returned
+from hoft.web.heads import decode_response
+from hoft.web.keeping import Kept
+from hoft.web.kept_rows import Stage
+from hoft.web.problems import Problem, bad_response, expired, internal_error, peer_unavailable
+from hoft.web.reassembly import Taken
+from hoft.web.requests import Field
+from hoft.web.streaming import ResponseStream
+from hoft.web.targets import Mount
+
+if TYPE_CHECKING:
+    from hoft.web.ingress import Ingress
+
+
+class Replay:
+    """
+    A L{hoft.web.calls.CallReceiver}: holds the call until the exchange is over, but no
+    longer than C{due}, then answers it with the result.
+
+    @ivar id: of the exchange.
+    @ivar due: (clock of the ingress) when C{late} is called, if the exchange is not over.
+    """
+
+    def __init__(
+        self, ingress: Ingress, kept: Kept, call: Call, due: float, late: Callable[[Call, Kept], None]
+    ) -> None:
+        """@param late: answers the call if the exchange is not over in time."""
+        self.id = kept.id
+        self.call = call
+        self.due = due
+        self.over = False
+        self.link: ILink
+        self._ingress = ingress
+        self._kept = kept
+        self._late = late
+        self._stream: ResponseStream | None = None
+        self._taken = 0
+
+    def start(self) -> Replay:
+        """Answer now, or wait."""
+        keeper = self._ingress.keeper
+        self._kept.readers += 1
+        self._kept.observers.append(self)
+        keeper.waiters.add(self)
+        self._ingress.tickLater()
+        if self._kept.over:
+            self._answer()
+        elif self.due <= keeper.clock():
+            self.expire()
+        return self
+
+    # --- Observer, Waiter -----------------------------------------------------------------
+
+    def stageReached(self, kept: Kept) -> None:
+        """See L{hoft.web.keeping.Observer}."""
+        if kept.over and self._stream is None:
+            self._answer()
+
+    def expire(self) -> None:
+        """C{due} has come."""
+        if self._stream is None:
+            self._leave()
+            self._late(self.call, self._kept)
+
+    def stop(self) -> None:
+        """The node stops: one that waits is told to come again."""
+        self.expire()
+
+    # --- CallReceiver -----------------------------------------------------------------------
+
+    def bodyReceived(self, data: bytes) -> None:
+        """Nobody wants it."""
+
+    def bodyEnded(self, trailers: Sequence[Field]) -> None:
+        """Nor this."""
+
+    def pauseResponse(self) -> None:
+        """The stream sees it."""
+
+    def resumeResponse(self) -> None:
+        if self._stream is not None and not self.over:
+            self._stream.advance()
+
+    def callLost(self, reason: str) -> None:
+        self._leave()
+
+    # --- the answer ----------------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        kept, keeper = self._kept, self._ingress.keeper
+        link = keeper.link(kept)
+        if kept.problem is not None:
+            self._refuse(kept.problem)
+        elif kept.stage is Stage.EXPIRED:
+            self._refuse(expired())
+        elif link is None:
+            self._refuse(peer_unavailable(keeper.name(kept), "this node does not trust it any more"))
+        else:
+            self.link = link
+            self.due = float("inf")
+            self._stream = ResponseStream(self, self._take)
+            self._stream.advance()
+
+    def _take(self, most: int) -> list[Taken]:
+        first = self._taken
+        records = self._kept.records[first : first + max(1, most // MAX_RECORD)]
+        self._taken += len(records)
+        return [Taken(record, first + at, None) for at, record in enumerate(records)]
+
+    def _refuse(self, problem: Problem) -> None:
+        self._leave()
+        self._ingress.answer(self.call, problem)
+
+    def _leave(self) -> None:
+        if not self.over:
+            self.over = True
+            self._kept.readers -= 1
+            self._kept.observers.remove(self)
+            self._ingress.keeper.waiters.discard(self)
+
+    # --- Awaiting ----------------------------------------------------------------------------------
+
+    def headReceived(self, encoded: bytes) -> int | None:
+        """See L{hoft.web.streaming.Awaiting}."""
+        kept, ingress, call = self._kept, self._ingress, self.call
+        head = decode_response(encoded)
+        mount = None
+        if kept.route is not None and kept.base is not None:
+            mount = Mount.parse(kept.route, kept.base)
+        fields = returned(head, ingress.pseudonym, ingress.date(), mount, kept.target, call.secure)
+        # The length that a response to HEAD has is of a body which is not there.
+        length = 0 if kept.method == b"HEAD" and call.request.method != b"HEAD" else head.length
+        call.respond(head.status, head.reason, fields, length)
+        if call.request.method == b"HEAD":
+            self.finished([])
+        return length
+
+    def finished(self, fields: FieldList) -> None:
+        """See L{hoft.web.streaming.Awaiting}."""
+        if not self.over:
+            self._leave()
+            self.call.finish(fields)
+
+    def contradicted(self, error: RecordError) -> None:
+        """See L{hoft.web.streaming.Awaiting}."""
+        self._ingress.log.warn("The result {id} is none: {error}", id=self.id.hex(), error=error)
+        self._break(bad_response(f"what is kept is not a response: {error}"))
+
+    def unreadable(self, failure: Failure) -> None:
+        """See L{hoft.web.streaming.Awaiting}."""
+        self._ingress.log.failure("A result could not be read from the journal", failure)
+        self._break(internal_error("the result could not be read from the journal"))
+
+    def _break(self, problem: Problem) -> None:
+        if self.over:
+            return
+        if self.call.responding:
+            self._leave()
+            self.call.abort()
+        else:
+            self._refuse(problem.during(self.id))
+
+    def send(self, payload: bytes) -> None:
+        """See L{hoft.web.streaming.Awaiting}: all that was sent is here."""
+
+    def consume(self, records: list[int]) -> None:
+        """See L{hoft.web.streaming.Awaiting}: it stays, for the next who asks."""
+
+    def share(self) -> int:
+        """See L{hoft.web.streaming.Awaiting}."""
+        return self._ingress.share()

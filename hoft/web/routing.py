@@ -1,0 +1,85 @@
+"""
+Where calls go, and what they may take, as the configuration says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from hoft.config import Allowance, Caller, Config, Forward, Route
+from hoft.web.callers import Callers
+from hoft.web.targets import Mount
+
+
+def meter_of_caller(name: str) -> str:
+    """What counts for a caller is called."""
+    return f"caller {name}"
+
+
+def meter_of_route(name: str) -> str:
+    """What counts for a route is called."""
+    return f"route {name}"
+
+
+@frozen
+class Routing:
+    """
+    Where calls go, and what they may take.
+
+    @ivar deadline: seconds for a whole exchange, unless its caller says otherwise.
+    @ivar max_request_body: bytes.
+    @ivar async_deadline: seconds for a call that nobody has to wait for, unless its caller says otherwise.
+    @ivar result_ttl: seconds for which results are kept; 0: none is.
+    @ivar results: the most bytes of results that are kept.
+    """
+
+    routes: Sequence[Route] = ()
+    forwards: Sequence[Forward] = ()
+    default_peer: str | None = None
+    deadline: float = 60.0
+    max_request_body: int = 4 << 30
+    callers: Sequence[Caller] = ()
+    async_deadline: float = 86400.0
+    result_ttl: float = 86400.0
+    results: int = 8 << 30
+    mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
+    """Routes by their name, each with its peer."""
+    known_callers: Callers = field(init=False, repr=False)
+
+    @mounts.default
+    def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
+        return {route.name: (Mount.parse(route.name, route.url), route.peer) for route in self.routes}
+
+    @known_callers.default
+    def _callers(self) -> Callers:
+        return Callers(self.callers)
+
+    def allowances(self) -> dict[str, Allowance]:
+        """What callers and routes may be asked for, as L{Meters.configure} takes it."""
+        callers = {meter_of_caller(caller.name): caller.allowance for caller in self.callers}
+        return callers | {meter_of_route(route.name): route.allowance for route in self.routes}
+
+    def results_of(self, caller: str) -> int:
+        """The most bytes of results that are kept for a caller."""
+        return next((one.results for one in self.callers if one.name == caller), self.results)
+
+    @classmethod
+    def of(cls, config: Config) -> Routing:
+        """
+        What a configuration says of it.
+
+        @raise Refused: the URL of a route is none.
+        """
+        return cls(
+            config.routes,
+            config.forwards,
+            config.default_peer,
+            config.deadline,
+            config.max_request_body,
+            config.callers,
+            config.async_deadline,
+            config.result_ttl,
+            config.results,
+        )

@@ -1,0 +1,213 @@
+"""
+Calls whose results stay at the ingress: taken with 202, asked about, fetched, over restarts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Generator
+from random import Random
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+
+from hoft.web import kept_rows
+from hoft.web.exchange import Kind, decode_part
+from hoft.web.ingress import Ingress
+from hoft.web.problems import connection_refused
+from tests.web.callers import IngressCase, Response
+from tests.web.listening import Test
+from tests.web.loopback import Transaction
+
+Steps = Generator[Deferred[Any], Any, Any]
+
+ASYNC = b"Prefer: respond-async"
+
+
+class KeepingCase(IngressCase):
+    """Callers who do not wait."""
+
+    def json(self, response: Response) -> Any:
+        return json.loads(response.body)
+
+    def where(self, response: Response) -> bytes:
+        """The status URL that a 202 names."""
+        self.assertEqual(response.status, 202, response.body)
+        [location] = response.fields(b"location")
+        return location
+
+    @inlineCallbacks
+    def submit(self, body: bytes = b"", *fields: bytes) -> Steps:
+        response = yield self.post(body, ASYNC, *fields)
+        return self.where(response)
+
+    @inlineCallbacks
+    def reach(self, where: bytes, state: str) -> Steps:
+        """The status, once it has that state."""
+        for _ in range(500):
+            response = yield self.get(where)
+            status = self.json(response)
+            if status["state"] == state:
+                return status
+            yield deferLater(reactor, 0.01)
+        raise AssertionError(f"{status} is not {state}")
+
+    @inlineCallbacks
+    def restart(self) -> Test:
+        """kill -9 of the near node: another process finds what was committed."""
+        yield self.port.stopListening()
+        self.ingress.factory.abortAll()
+        old = self.ingress
+        self.near.detach()
+        yield self.until(lambda: old.factory.connections == 0)
+        yield old.stop()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new process."""
+        self.ingress = Ingress(
+            reactor,
+            time.monotonic,
+            Random(os.urandom(4)).randbytes,
+            self.links,
+            self.routing,
+            "near",
+            lambda: self.status,
+        )
+        self.ingress.load(kept_rows.load(Transaction(self.near.database)))
+        self.near.attach(self.ingress)
+        self.port = self.listen(self.ingress.factory)
+
+
+class ResultTests(KeepingCase):
+    @inlineCallbacks
+    def test_a_call_is_accepted_performed_and_its_result_is_there_as_often_as_it_is_asked_for(self) -> Test:
+        response = yield self.post(b"order", ASYNC)
+        where = self.where(response)
+        self.assertEqual(response.fields(b"preference-applied"), [b"respond-async"])
+        self.assertEqual(response.fields(b"retry-after"), [b"1"])
+        self.assertEqual(self.json(response)["state"], "accepted")
+        self.assertEqual(self.near.durable, 1, "on disk before the caller hears of it")
+        yield self.reach(where, "acked")
+        pending = yield self.get(where + b"/result")
+        self.assertEqual(pending.status, 202)
+        head = (b"Location", b"http://service.example:81/base/new"), (b"X-A", b"1"), (b"X-A", b"2")
+        self.far.one.answer(201, head, b"\x00done")
+        status = yield self.reach(where, "done")
+        self.assertEqual(status["response_status"], 201)
+        self.assertEqual(status["response_bytes"], 5)
+        self.assertLessEqual({"accepted", "acked", "done"}, set(status["stages"]))
+        for _ in range(2):
+            result = yield self.get(where + b"/result")
+            self.assertEqual((result.status, result.body), (201, b"\x00done"))
+            self.assertEqual(result.fields(b"location"), [b"/svc/demo/new"])
+            self.assertEqual(result.fields(b"x-a"), [b"1", b"2"])
+        bare = yield self.get(where + b"/result", method=b"HEAD")
+        self.assertEqual((bare.status, bare.body), (201, b""))
+        self.assertEqual(bare.fields(b"content-length"), [b"5"])
+        assert self.far.one.head is not None
+        self.assertNotIn(b"Prefer", dict(self.far.one.head.headers), "the service is not asked for it again")
+
+    @inlineCallbacks
+    def test_a_large_result_is_replayed_byte_for_byte_with_its_trailers(self) -> Test:
+        body = os.urandom(3_000_000)
+        self.far.then = lambda request: request.answer(body=body, length=None, trailers=((b"X-Sum", b"7"),))
+        where = yield self.submit(os.urandom(700_000))
+        yield self.reach(where, "done")
+        result = yield self.get(where + b"/result", b"TE: trailers")
+        self.assertEqual(result.body, body)
+        [kept] = self.ingress.keeper.kept.values()
+        self.assertEqual(self.near.unconsumed(), len(kept.records))
+        self.assertFalse([one for one in self.near.records if decode_part(one).kind is Kind.CANCEL])
+
+    @inlineCallbacks
+    def test_a_problem_is_a_result_as_well(self) -> Test:
+        self.far.then = lambda request: request.abort(connection_refused("http://service.example:81"))
+        where = yield self.submit()
+        status = yield self.reach(where, "failed")
+        self.assertTrue(status["problem"]["type"].endswith("connection-refused"))
+        result = yield self.get(where + b"/result")
+        self.assertEqual(result.status, 502)
+        self.assertTrue(self.json(result)["type"].endswith("connection-refused"))
+        self.assertEqual(self.near.unconsumed(), 0)
+
+    @inlineCallbacks
+    def test_a_result_is_waited_for(self) -> Test:
+        where = yield self.submit()
+        asked = self.get(where + b"/result?wait=10")
+        yield self.until(lambda: self.ingress.keeper.waiters and self.far.requests)
+        self.far.one.answer(body=b"at last")
+        result = yield asked
+        self.assertEqual(result.body, b"at last")
+
+    @inlineCallbacks
+    def test_a_caller_that_waits_a_little_gets_the_response_itself(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"soon")
+        response = yield self.get(b"/svc/demo/", b"Prefer: wait=10, respond-async")
+        self.assertEqual((response.status, response.body), (200, b"soon"))
+        self.far.then = None
+        response = yield self.get(b"/svc/demo/", b"Prefer: respond-async;foo, wait=0")
+        self.assertEqual(response.fields(b"preference-applied"), [b"respond-async, wait=0"])
+        self.where(response)
+
+    @inlineCallbacks
+    def test_what_does_not_exist_is_404_for_everybody(self) -> Test:
+        for path in (b"/" + b"0" * 32, b"/" + b"0" * 32 + b"/result", b"/nonsense"):
+            response = yield self.get(b"/_hoft/requests" + path)
+            self.assertEqual(response.status, 404, path)
+
+    @inlineCallbacks
+    def test_all_requests_of_a_caller_are_listed_the_newest_first(self) -> Test:
+        ids = []
+        for _ in range(3):
+            where = yield self.submit()
+            ids.append(where.rpartition(b"/")[2].decode())
+        listed = yield self.get(b"/_hoft/requests")
+        self.assertEqual([one["id"] for one in self.json(listed)["requests"]], ids[::-1])
+
+
+class RestartTests(KeepingCase):
+    @inlineCallbacks
+    def test_a_call_that_was_accepted_is_answered_in_a_later_life(self) -> Test:
+        where = yield self.submit(b"order")
+        yield self.restart()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        self.far.one.answer(body=b"done")
+        yield self.reach(where, "done")
+        result = yield self.get(where + b"/result")
+        self.assertEqual(result.body, b"done")
+
+    @inlineCallbacks
+    def test_a_response_that_was_half_here_is_completed(self) -> Test:
+        body = os.urandom(400_000)
+        where = yield self.submit()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        self.far_link.open = False
+        self.far.one.answer(body=body)
+        self.far_link.heal()
+        yield self.until(lambda: self.near.unconsumed() > 1)
+        self.far_link.open = False
+        yield self.restart()
+        self.far_link.heal()
+        yield self.reach(where, "done")
+        result = yield self.get(where + b"/result")
+        self.assertEqual(result.body, body)
+
+    @inlineCallbacks
+    def test_a_result_that_was_here_is_there_still_and_is_not_read_to_be_found(self) -> Test:
+        body = os.urandom(400_000)
+        self.far.then = lambda request: request.answer(body=body)
+        where = yield self.submit()
+        yield self.reach(where, "done")
+        yield self.restart()
+        self.patch(self.near, "read", None)
+        for _ in range(20):
+            yield deferLater(reactor, 0)
+        self.assertFalse(self.ingress.keeper.knows, "all records were recognised")
+        del self.near.read
+        result = yield self.get(where + b"/result")
+        self.assertEqual(result.body, body)
