@@ -55,6 +55,7 @@ listen = {listen}
 
 # The largest request taken, and how much may lie here on its way.
 # max_request_body = "4 GiB"
+# max_response_header = "64 KiB"
 # spool = "16 GiB"
 
 # After so many seconds of silence a peer is asked whether it is there; 0 is never.

@@ -183,6 +183,8 @@ class Config:
     results: int = 8 << 30
     """The most bytes of them."""
     max_request_body: int = 4 << 30
+    max_response_header: int = 64 << 10
+    """Of a service's response: status line and fields together."""
     spool: int = 16 << 30
     """How much the journal may hold of what is under way."""
     quarantine: int = 16 << 20
@@ -284,6 +286,7 @@ def parse(text: str, path: Path) -> Config:
         result_ttl=top.seconds("result_ttl", 86400.0),
         results=top.size("results", 8 << 30),
         max_request_body=top.size("max_request_body", 4 << 30),
+        max_response_header=top.size("max_response_header", 64 << 10, 1 << 10, 240 << 10),
         spool=top.size("spool", 16 << 30),
         quarantine=top.size("quarantine", 16 << 20),
         metrics=top.truth("metrics"),

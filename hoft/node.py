@@ -438,7 +438,7 @@ class Node(Service):
             assert self._carrier is not None
             link.makeConnection(self._carrier.transport(link.peer))
         self._warn_of_forgeries(config)
-        self._egress.reconfigure(policy, credentials)
+        self._egress.reconfigure(policy, credentials, _limits(config))
         self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
         self._config = config
@@ -529,4 +529,8 @@ def _settings(heartbeat: float, traffic: Traffic) -> Settings:
 
 
 def _limits(config: Config) -> Limits:
-    return Limits(request_body=config.max_request_body, spool=config.spool)
+    return Limits(
+        request_body=config.max_request_body,
+        response_header=config.max_response_header,
+        spool=config.spool,
+    )

@@ -150,7 +150,7 @@ class InitTests(Command):
                 text = text.replace(line, line[2:], 1)
         made = config.parse(text, self.near / "hoft.toml")
         plain = config.read(self.near / "hoft.toml")
-        for key in ("deadline", "max_request_body", "spool", "heartbeat"):
+        for key in ("deadline", "max_request_body", "max_response_header", "spool", "heartbeat"):
             self.assertEqual(getattr(made, key), getattr(plain, key), key)
         self.assertEqual(made.default_peer, "far")
 

@@ -29,6 +29,7 @@ listen = ["tcp:8080:interface=127.0.0.1", "unix:/run/hoft.sock"]
 default_peer = "far"
 deadline = 12
 max_request_body = "2 GiB"
+max_response_header = "128 KiB"
 spool = 1000
 heartbeat = 0
 compress = false
@@ -84,6 +85,7 @@ class FileTests(SynchronousTestCase):
                 default_peer="far",
                 deadline=12.0,
                 max_request_body=2 << 30,
+                max_response_header=128 << 10,
                 spool=1000,
                 heartbeat=0.0,
                 compress=False,

@@ -106,6 +106,8 @@ class ExactAgent:
     whether the service has read it.  A repeatable request is then sent once more, on
     a fresh connection; for others only connections are used again that were busy a
     moment ago.  Nothing else is ever repeated.
+
+    @ivar headLimit: the most bytes of the head of a response on connections that are yet to be made.
     """
 
     def __init__(
@@ -113,7 +115,6 @@ class ExactAgent:
         reactor: Any,
         connectTimeout: float = 10.0,
         tls: IPolicyForHTTPS | None = None,
-        headLimit: int = HEAD_LIMIT,
         permit: Permit = _nowhere,
         keep: float = 30.0,
         keepUnrepeatable: float = 1.0,
@@ -122,14 +123,13 @@ class ExactAgent:
         """
         @param connectTimeout: seconds for resolving, connecting and TLS together.
         @param tls: instead of the system's trust.
-        @param headLimit: the most bytes of a response's head.
         @param permit: for L{request}.
         @param keep: seconds after which an idle connection is closed.
         @param keepUnrepeatable: seconds for which one serves requests that are not repeatable.
         """
         self._reactor = reactor
         self._connector = Connector(reactor, connectTimeout, tls)
-        self._headLimit = headLimit
+        self.headLimit = HEAD_LIMIT
         self._permit = permit
         self._keep = keep
         self._keepUnrepeatable = keepUnrepeatable
@@ -212,7 +212,7 @@ class ExactAgent:
         kind = SecureServiceConnection if origin.scheme == "https" else ServiceConnection
 
         def build(address: str) -> ServiceConnection:
-            return kind(origin, address, self._headLimit, self._open.add, self._becameIdle, self._lost)
+            return kind(origin, address, self.headLimit, self._open.add, self._becameIdle, self._lost)
 
         return self._connector.connect(origin, request.permit, build)
 

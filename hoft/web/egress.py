@@ -77,7 +77,6 @@ class PeerExchanges:
     def __init__(self, egress: Egress, link: ILink) -> None:
         self.link = link
         self.rows = Rows(link.peer.bytes)
-        self.limits = egress.limits
         self.pseudonym = egress.pseudonym
         self.agent = egress.agent
         self.reactor = egress.reactor
@@ -100,6 +99,10 @@ class PeerExchanges:
     @property
     def policy(self) -> Policy:
         return self._egress.policy
+
+    @property
+    def limits(self) -> Limits:
+        return self._egress.limits
 
     @property
     def credentials(self) -> Mapping[str, Credentials]:
@@ -330,6 +333,7 @@ class Egress:
         self.pseudonym = pseudonym
         self.limits = limits or Limits()
         self.agent = agent or ExactAgent(reactor)
+        self.agent.headLimit = self.limits.response_header
         self.credentials = credentials or {}
         self.counts: Counter[str] = Counter()
         self.stopping = False
@@ -357,9 +361,20 @@ class Egress:
         if peer is not None:
             peer.stop()
 
-    def reconfigure(self, policy: Policy, credentials: Mapping[str, Credentials] | None = None) -> None:
-        """Let these be in force for requests that come from now on."""
+    def reconfigure(
+        self,
+        policy: Policy,
+        credentials: Mapping[str, Credentials] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """
+        Let these be in force for requests that come from now on.
+
+        @param limits: without it those that were.
+        """
         self.policy = policy
+        self.limits = limits or self.limits
+        self.agent.headLimit = self.limits.response_header
         self.credentials = credentials or {}
         self.agent.dropIdle()
 

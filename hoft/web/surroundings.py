@@ -14,6 +14,7 @@ from hoft.web.agent import ExactAgent
 from hoft.web.credentials import Credentials
 from hoft.web.executions import Rows
 from hoft.web.policy import Policy
+from hoft.web.responses import HEAD_LIMIT
 
 if TYPE_CHECKING:
     from hoft.web.performing import Exchange
@@ -25,6 +26,8 @@ class Limits:
     What peers may ask of us.
 
     @ivar request_body: the most bytes of one request's body.
+    @ivar response_header: the most bytes of a response's status line and fields, below what one
+        head may have (L{hoft.web.heads.MAX_HEAD}).
     @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
     @ivar parallel: requests of one peer under way to services at once; others queue.
     @ivar backlog: bytes that wait for a peer above which services are held up.
@@ -32,6 +35,7 @@ class Limits:
     """
 
     request_body: int = 4 << 30
+    response_header: int = HEAD_LIMIT
     spool: int = 16 << 30
     parallel: int = 100
     backlog: int = 64 << 20
@@ -43,7 +47,6 @@ class Surroundings(Protocol):
 
     link: ILink
     rows: Rows
-    limits: Limits
     pseudonym: str
     agent: ExactAgent
     reactor: Any
@@ -52,6 +55,10 @@ class Surroundings(Protocol):
 
     @property
     def policy(self) -> Policy:
+        """In force now."""
+
+    @property
+    def limits(self) -> Limits:
         """In force now."""
 
     @property

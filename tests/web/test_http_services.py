@@ -74,6 +74,20 @@ class MisbehavingTests(HttpCase):
         yield self.nothing_left()
 
     @inlineCallbacks
+    def test_the_limit_of_heads_is_the_operators(self) -> Test:
+        """Also on connections that were kept, and up to what can cross at all."""
+        self.service.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: %s\r\n\r\n" % (b"x" * 2000))
+        for limit, status in ((64 << 10, 200), (1 << 10, 502), (64 << 10, 200)):
+            self.egress.reconfigure(self.egress.policy, limits=Limits(response_header=limit, grace=0.1))
+            response = yield self.get()
+            self.assertEqual(response.status, status)
+        self.egress.reconfigure(self.egress.policy, limits=Limits(response_header=240 << 10, grace=0.1))
+        lines = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 235) for number in range(990))
+        self.service.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", lines, b"\r\n")
+        response = yield self.get()
+        self.assertEqual((response.status, response.head.count(b"\r\nX-")), (200, 990))
+
+    @inlineCallbacks
     def test_more_fields_than_cross_are_refused(self) -> Test:
         self.service.says(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1100, b"Content-Length: 0\r\n\r\n")
         response = yield self.get()
