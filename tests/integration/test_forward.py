@@ -19,8 +19,8 @@ from tests.processes import PATIENCE
 from .gateway import Gateway, GatewayCase
 from .processes import free_port, spawn, wait_until
 
-MANY = (8 << 20) * int(os.environ.get("HOFT_SOAK", "1"))
-"""Bytes each way; C{HOFT_SOAK=13} makes 100 MB of it."""
+MANY = (4 << 20) * int(os.environ.get("HOFT_SOAK", "1"))
+"""Bytes each way; C{HOFT_SOAK=24} makes 100 MB of it."""
 
 PIECE = 1 << 20
 
@@ -156,23 +156,16 @@ class ForwardTests(GatewayCase):
                 self.assertEqual(connection.recv(10), b"two")
             self.assertTrue(ended.acquire(timeout=PATIENCE))
 
-
-class SshTests(GatewayCase):
-    """OpenSSH, both sides of it, through a forwarded port."""
-
-    def test_ssh_runs_commands_and_copies_through_it(self) -> None:
+    def test_openssh_runs_commands_and_copies_through_it(self) -> None:
         server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         for program in ("ssh", "ssh-keygen"):
             self.need(shutil.which(program), program)
         self.need(server, "sshd")
         assert server is not None
-        gateway = self.pair()
-        gateway.start()
+        gateway = self.shared_pair()
         keys = self.new_folder()
         port = self.sshd(server, keys)
-        gateway.far.hoft("allow", f"tcp://127.0.0.1:{port}")
-        local = free_port()
-        gateway.near.hoft("forward", local, "far", f"127.0.0.1:{port}")
+        local = self.forward(gateway, port)
         ssh = [
             "ssh", "-F", "none", "-p", str(local), "-i", str(keys / "user"), "-o", "BatchMode=yes",
             "-o", f"UserKnownHostsFile={keys / 'known'}", "-o", "StrictHostKeyChecking=accept-new",

@@ -22,7 +22,7 @@ class Flood(Protocol):
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(bytes(12 << 20))
+        self.transport.write(bytes(6 << 20))
 
 
 class ForwardTests(Nodes):
@@ -134,7 +134,7 @@ class ForwardTests(Nodes):
         yield self.until(lambda: bytes(quick.received) == data, "echoed")
         quick.transport.loseConnection()
         lazy.transport.resumeProducing()
-        yield self.until(lambda: len(lazy.received) == 12 << 20, "all of it")
+        yield self.until(lambda: len(lazy.received) == 6 << 20, "all of it")
         lazy.transport.loseConnection()
         yield self.over()
 
