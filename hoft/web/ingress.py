@@ -159,6 +159,7 @@ class Ingress:
             "stray_parts",
             "malformed_parts",
             *(outcome.value for outcome in Outcome),
+            *(f"kept_{stage.value}" for stage in Stage if stage.last),
         )
         counts = dict.fromkeys(names, 0) | self._counts
         now = {"waiting": len(self._waiting), "connections": self.factory.connections}

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from hoft.web import kept_rows
 from hoft.web.exchange import Kind, decode_part
+from hoft.web.heads import ResponseHead
 from hoft.web.ingress import Ingress
 from hoft.web.problems import connection_refused
 from tests.web.callers import IngressCase, Response
@@ -33,6 +34,11 @@ class KeepingCase(IngressCase):
 
     def json(self, response: Response) -> Any:
         return json.loads(response.body)
+
+    @staticmethod
+    def head(length: int | None) -> ResponseHead:
+        """Of a response with such a body."""
+        return ResponseHead(200, b"Fine", (), length)
 
     def where(self, response: Response) -> bytes:
         """The status URL that a 202 names."""
