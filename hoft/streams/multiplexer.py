@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,7 +33,7 @@ from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamRefused
 from hoft.streams.halves import Hold
 from hoft.streams.parts import MAX_STREAM, MAX_TEXT, STREAMS, Kind, Part, decode
-from hoft.streams.stream import Stage, Stream
+from hoft.streams.stream import FAILED, Stage, Stream
 from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
 
 MAX_STREAMS = 1024
@@ -325,8 +325,9 @@ class Multiplexer:
             if part.kind is Kind.OPEN:
                 self._offered(stream, record, part)
             elif part.kind is Kind.REFUSE:
+                problem = _problem(part.body)
                 self.consume([record])
-                stream.refused(StreamRefused(_problem(part.body)))
+                stream.refused(StreamRefused(problem))
             else:
                 if part.kind is Kind.ACCEPT:
                     stream.peer_epoch = part.sender
@@ -335,6 +336,9 @@ class Multiplexer:
             self._malformed(error)
             self.consume([record])
             stream.reset(f"what was sent contradicts itself: {error}")
+        except Exception:  # whatever a program does, the others' records go on
+            self._log.failure("The protocol of {stream!r} has failed", stream=stream)
+            stream.reset(FAILED)
 
     def _malformed(self, error: RecordError) -> None:
         self.counts["malformed_parts"] += 1
@@ -384,15 +388,8 @@ class Multiplexer:
         if len(self._theirs) > MAX_STREAMS:
             self._refuse(stream, too_busy(f"{self.peer} has {MAX_STREAMS} streams open already"))
             return
-        try:
-            accepting = self._accept(self.peer, stream.target)
-        except Refused as refused:
-            self._refuse(stream, refused.problem)
-            return
-        stream.accepting = accepting
-        accepting.addCallbacks(
-            self._accepted, self._not_accepted, callbackArgs=(stream,), errbackArgs=(stream,)
-        )
+        stream.accepting = maybeDeferred(self._accept, self.peer, stream.target)
+        stream.accepting.addCallback(self._accepted, stream).addErrback(self._not_accepted, stream)
 
     def _accepted(self, protocol: IProtocol, stream: Stream) -> None:
         stream.accepting = None
@@ -407,6 +404,7 @@ class Multiplexer:
         elif not failure.check(CancelledError):
             self._log.failure("{stream!r} could not be accepted", failure, stream=stream)
             self._refuse(stream, internal_error("see the log of the far node"))
+            stream.reset(FAILED)  # if it was accepted before that
 
     def _refuse(self, stream: Stream, problem: Problem) -> None:
         self.counts["refused"] += 1

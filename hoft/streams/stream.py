@@ -44,6 +44,9 @@ from hoft.streams.halves import Receiving, Sending, Taken
 from hoft.streams.parts import Kind, Part, decode
 from hoft.streams.surroundings import StreamAddress, Surroundings
 
+FAILED = "the program there has failed"
+"""What peers are told of exceptions that are not ours."""
+
 TURN = 1 << 20
 """Bytes handed to a protocol before others have their turn."""
 
@@ -70,6 +73,7 @@ class Stream:
     An end of a stream.
 
     @ivar number: of the stream, among those that the same side opened.
+    @ivar flow: see L{hoft.interfaces.Outgoing}.
     @ivar ours: this side opened it.
     @ivar target: what it was opened to; C{""} as long as that is not known.
     @ivar peer_epoch: of the peer's process that has it, 0 as long as that is not known.
@@ -91,6 +95,7 @@ class Stream:
         deadline: float = float("inf"),
     ) -> None:
         self.number = number
+        self.flow = number << 1 | ours
         self.target = target
         self.ours = ours
         self.deadline = deadline
@@ -115,11 +120,6 @@ class Stream:
         self._feeder = Feeder()
         self._ending = False
         self._unanswered = not ours
-
-    @property
-    def flow(self) -> int:
-        """See L{hoft.interfaces.Outgoing}."""
-        return self.number << 1 | self.ours
 
     def __repr__(self) -> str:
         side = "to" if self.ours else "from"
@@ -194,9 +194,7 @@ class Stream:
             self._paused = False
             self._around.later(self._advance)
 
-    def stopProducing(self) -> None:
-        """See L{IPushProducer.stopProducing}."""
-        self.loseConnection()
+    stopProducing = loseConnection
 
     # --- who uses it -----------------------------------------------------------------
 
@@ -258,7 +256,7 @@ class Stream:
             self._finish(error or StreamReset(reason))
 
     def lose(self, reason: str) -> None:
-        """It is over, and there is nobody to tell."""
+        """Over, with nobody to tell."""
         if self.stage is not Stage.OVER:
             self._control.clear()
             self._finish(StreamReset(reason))
@@ -388,7 +386,7 @@ class Stream:
                 self._protocol.dataReceived(taken.body)
         except Exception as error:
             self._log.failure("The protocol of {stream!r} has failed", stream=self)
-            self.reset("the program there has failed", error)
+            self.reset(FAILED, error)
         finally:
             self._advancing = False
         self._settle()

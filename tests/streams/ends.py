@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from hoft.interfaces import ILink, Incoming, IRecordReceiver
 from hoft.streams.epochs import SCHEMA
+from hoft.streams.failures import StreamReset
 from hoft.streams.multiplexer import Multiplexer
 from hoft.streams.parts import Part, decode
 from hoft.streams.stream import Stream
@@ -150,7 +151,8 @@ class Ends(SynchronousTestCase):
         """Near's C{protocol} and one of far's C{service}, connected."""
         self.far.services[target] = service
         stream = self.near.streams.open(target, 60.0)
-        stream.when_accepted().addCallback(lambda _: stream.attach(protocol))
+        accepted = stream.when_accepted().addCallback(lambda _: stream.attach(protocol))
+        accepted.addErrback(lambda failure: failure.trap(StreamReset))
         self.pump()
         return stream
 

@@ -218,6 +218,28 @@ class EndTests(Ends):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertNothingLeft()
 
+    def test_whatever_a_program_does_other_streams_go_on(self) -> None:
+        def fail(*_: Any) -> Any:
+            raise ZeroDivisionError
+
+        good, there = self.talk()
+        for name in ("connectionMade", "readConnectionLost", "writeConnectionLost"):
+            bad, here = HalfListener(), HalfListener()
+            setattr(bad, name, fail)
+            self.connect(here, lambda bad=bad: bad)  # type: ignore[misc]  # it is called at once
+            if here.transport is not None:
+                here.transport.loseConnection() if name[0] == "w" else here.transport.loseWriteConnection()
+            self.pump()
+            self.assertEqual(self.far.streams.open_streams, 1, name)
+        self.far.services["it"] = fail
+        refused = self.near.streams.open("it", 60.0).when_accepted()
+        self.pump()
+        self.assertEqual(self.failureResultOf(refused, StreamRefused).value.problem.status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+        good.transport.write(b"as ever")
+        self.pump()
+        self.assertEqual(bytes(there.received), b"as ever")
+
     def test_an_opener_that_has_closed_need_not_wait_for_the_answer(self) -> None:
         there = HalfListener()
         self.far.services["it"] = lambda: there
