@@ -78,11 +78,18 @@ def local_endpoint(where: str, key: str, text: str) -> str:
 
     @return: the endpoint.
     """
-    host, _, port = text.rpartition(":")
-    if not _is_port(port) or not (_is_loopback(host.strip("[]")) or host in ("", "localhost")):
+    host, colon, port = text.rpartition(":")
+    if not _is_port(port) or host.partition(":")[0] in ("tcp", "tcp6", "unix"):
         return check_endpoint(where, key, text)
-    if host in ("", "localhost"):
+    if host == "localhost" or not colon:
         host = "127.0.0.1"
+    if not _is_loopback(host.strip("[]")):
+        raise ConfigurationError(
+            where,
+            key,
+            f"{text!r} is no loopback address, and callers are not asked who they are",
+            "PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH",
+        )
     if ":" not in host:
         return f"tcp:{port}:interface={host}"
     escaped = host.strip("[]").replace(":", "\\:")
