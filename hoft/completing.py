@@ -18,6 +18,7 @@ _NAMES = {
     ("unroute", "name"): "routes",
     ("allow", "peer"): "peers",
     ("disallow", "peer"): "peers",
+    ("forward", "peer"): "peers",
     ("caller", "name"): "callers",
 }
 """Command and argument -> the part of the configuration whose names it may be."""
