@@ -5,7 +5,7 @@ Ingress sends the request, egress the response, each in one of two forms::
 
     MESSAGE                                numbered 0
     HEAD+  DATA*  [TRAILERS]  END          numbered 0, 1, 2 ... per sender
-    ABORT  CREDIT  CANCEL                  not numbered; they count as they come
+    ABORT  CREDIT  CANCEL  EXECUTING       not numbered; they count as they come
 
 What is whole, has no trailers and fits a record before the first of it is sent goes as a
 MESSAGE.  Parts of both forms from one sender contradict each other.
@@ -18,7 +18,7 @@ theirs.  A part is one record's payload, all integers big-endian::
 Flag 1 is set on all that egress sends, flag 2 on each piece of a HEAD but the last.
 Bodies: HEAD and TRAILERS are CBOR, DATA is bytes of the message's body just as
 they are, END is the body's total length (u64) and its XXH3-128, ABORT a problem
-(CBOR), CREDIT a total (u64), CANCEL nothing.  That of a MESSAGE is the length of the head
+(CBOR), CREDIT a total (u64), CANCEL and EXECUTING nothing.  That of a MESSAGE is the length of the head
 (u32, not 0), the head as HEADs have it, and the bytes of the message's body up to the end, which
 may be none: one record is authenticated as a whole, so there is no total and no digest.
 
@@ -102,6 +102,8 @@ class Kind(IntEnum):
     """The caller no longer wants the answer."""
     MESSAGE = 8
     """Head and body together: a whole message."""
+    EXECUTING = 9
+    """Egress asks the service now; only where the head of the request wants it told."""
 
 
 NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END, Kind.MESSAGE))
@@ -185,6 +187,7 @@ def _forms() -> dict[tuple[int, int], tuple[Kind, Side, int, int, int]]:
         (Kind.ABORT, (Side.EGRESS,), 0, 1, MAX_BODY),
         (Kind.CREDIT, Side, 0, _TOTAL.size, _TOTAL.size),
         (Kind.CANCEL, (Side.INGRESS,), 0, 0, 0),
+        (Kind.EXECUTING, (Side.EGRESS,), 0, 0, 0),
         (Kind.MESSAGE, Side, 0, _LENGTH.size + 1, MAX_BODY),
     ):
         for side in sides:
@@ -366,6 +369,11 @@ def encode_credit(exchange: bytes, side: Side, total: int) -> bytes:
 def encode_cancel(exchange: bytes) -> bytes:
     """The caller is gone, or its deadline has passed."""
     return encode_part(Part(Kind.CANCEL, Side.INGRESS, exchange, 0, b""))
+
+
+def encode_executing(exchange: bytes) -> bytes:
+    """The service is asked now."""
+    return encode_part(Part(Kind.EXECUTING, Side.EGRESS, exchange, 0, b""))
 
 
 # --- Bodies of parts -----------------------------------------------------------

@@ -61,7 +61,13 @@ def urgency(request: Request) -> int:
 
 
 def crossing(
-    request: Request, service: Service, pseudonym: str, caller: str, scheme: str, seconds: float
+    request: Request,
+    service: Service,
+    pseudonym: str,
+    caller: str,
+    scheme: str,
+    seconds: float,
+    told: bool = False,
 ) -> RequestHead:
     """
     A request as it crosses to the egress.
@@ -71,6 +77,7 @@ def crossing(
     @param caller: the caller's address.
     @param scheme: in which the caller spoke to us.
     @param seconds: its deadline.
+    @param told: somebody wants to know when the service is asked.
     @raise Refused: it has been here before.
     """
     check_loop(request.fields, pseudonym)
@@ -91,6 +98,7 @@ def crossing(
         deadline=seconds,
         urgency=urgency(request),
         caller=caller or None,
+        told=told,
     )
 
 

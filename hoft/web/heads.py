@@ -71,6 +71,7 @@ class RequestHead:
     @ivar retry: see L{Retry}.
     @ivar urgency: RFC 9218, 0 first, 7 last.
     @ivar caller: the caller's address, for Forwarded.
+    @ivar told: ingress wants to know when the service is asked.
     """
 
     method: bytes
@@ -85,6 +86,7 @@ class RequestHead:
     retry: Retry = Retry.IDEMPOTENT
     urgency: int = 3
     caller: str | None = None
+    told: bool = False
 
     @property
     def authority(self) -> bytes:
@@ -134,6 +136,7 @@ def encode_head(head: RequestHead | ResponseHead) -> bytes:
             head.retry.value,
             head.urgency,
             head.caller,
+            head.told,
         ]
     else:
         stages = [one for name, seconds in head.stages for one in (name, round(seconds * 1e6))]
@@ -151,7 +154,8 @@ def decode_request(data: bytes) -> RequestHead:
     @raise RecordError: it has not the form of a request's head.
     """
     values = _decode(data, _check_request)
-    method, scheme, host, port, target, credentials, length, deadline, retry, urgency, caller, fields = values
+    method, scheme, host, port, target, credentials, length, deadline, retry, urgency, caller, *rest = values
+    told, fields = rest
     return RequestHead(
         method,
         scheme,
@@ -165,6 +169,7 @@ def decode_request(data: bytes) -> RequestHead:
         _RETRIES[retry],
         urgency,
         caller,
+        told,
     )
 
 
@@ -271,6 +276,7 @@ _REQUEST: Final = (
     ("retry", _one_of(_RETRIES)),
     ("urgency", _integer(0, 7)),
     ("caller", _ADDRESS),
+    ("told", lambda value: type(value) is bool),
     ("headers", _are_fields),
 )
 _RESPONSE: Final = (

@@ -224,7 +224,8 @@ class Ingress:
         scheme = "https" if call.secure else "http"
         if detached:
             request.fields = without_ours(request.fields)
-        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds)
+        told = wanted is not None
+        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds, told)
         due = self._clock() + seconds
         try:
             if wanted is None:

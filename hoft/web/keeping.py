@@ -101,10 +101,13 @@ class Kept(Row):
 
     def received(self, keeper: Keeper, link: ILink, record: int, part: Part) -> None:
         """A part of it is here; L{advance} follows once all that came with it were given."""
-        if self.over or part.kind in (Kind.CREDIT, Kind.ABORT):
+        if self.over or part.kind in _UNNUMBERED:
             keeper.consume(link, [record])
         try:
             if self.over or part.kind is Kind.CREDIT:
+                return
+            if part.kind is Kind.EXECUTING:
+                self.reach(keeper, Stage.EXECUTING)
                 return
             if part.kind is Kind.ABORT:
                 self.fail(keeper, decode_abort(part), cancel=False)
@@ -227,4 +230,5 @@ class Kept(Row):
         self.reach(keeper, stage)
 
 
+_UNNUMBERED = frozenset((Kind.CREDIT, Kind.ABORT, Kind.EXECUTING))
 _ORDER = {stage: number for number, stage in enumerate(Stage)}

@@ -17,7 +17,7 @@ from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.agent import Content, ExactRequest
 from hoft.web.connection import ExactResponse
 from hoft.web.credentials import Credentials, send_with
-from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit
+from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit, encode_executing
 from hoft.web.executions import State
 from hoft.web.fields import Authority
 from hoft.web.gathering import Gathering
@@ -347,6 +347,9 @@ class Exchange:
         grant, gathered = self._grant, self._request
         assert grant is not None
         self._around.count("performed")
+        if head.told:
+            said = Outgoing(encode_executing(self.id), RESPONSES, head.urgency)
+            self._link.commit([said]).addErrback(self._uncommitted)
         origin = Origin(grant.scheme, grant.host, grant.port)
         request = ExactRequest(
             head.method, origin, head.target, self._fields, grant.permits, repeatable(head), gathered.trailers

@@ -73,6 +73,7 @@ class WaitingTests(GatewayCase):
         for _ in range(2):
             answer = self.result(near, where)
             self.assertEqual((answer.status, answer.body), (200, digest(b"order")))
+        self.assertIn("executing", near.call("GET", where).json()["stages"])
         self.assertEqual(service.arrivals["one"], 1)
 
     def test_no_accepted_call_is_lost_while_either_node_is_killed_again_and_again(self) -> None:

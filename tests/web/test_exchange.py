@@ -64,6 +64,7 @@ REQUEST = RequestHead(
     retry=Retry.ALWAYS,
     urgency=1,
     caller="192.0.2.7",
+    told=True,
 )
 RESPONSE = ResponseHead(
     418,
@@ -87,6 +88,7 @@ MEMBERS = (
     "retry",
     "urgency",
     "caller",
+    "told",
     "headers",
 )
 RESPONSE_MEMBERS = ("status", "reason", "length", "callee", "stages", "headers")
@@ -107,6 +109,7 @@ class PartTests(SynchronousTestCase):
             Part(Kind.ABORT, Side.EGRESS, ID, 0, b"x"),
             Part(Kind.CREDIT, Side.EGRESS, ID, 0, bytes(8)),
             Part(Kind.CANCEL, Side.INGRESS, ID, 0, b""),
+            Part(Kind.EXECUTING, Side.EGRESS, ID, 0, b""),
             Part(Kind.MESSAGE, Side.INGRESS, ID, 0, b"\0\0\0\1h"),
             Part(Kind.MESSAGE, Side.EGRESS, ID, 0, b"\0\0\0\2he" + b"x" * (MAX_BODY - 6)),
         ):
@@ -388,6 +391,8 @@ class HeadTests(SynchronousTestCase):
             {"urgency": -1},
             {"caller": 5},
             {"caller": ""},
+            {"told": None},
+            {"told": 1},
             {"another": 1},
         )
 
@@ -443,10 +448,10 @@ class HeadTests(SynchronousTestCase):
         """What says the same in another way is refused, although its values are as they must be."""
         good = encode_head(REQUEST)
         self.assertEqual(decode_request(good), REQUEST)
-        self.assertEqual(good[0], 0x8C)
+        self.assertEqual(good[0], 0x8D)
         method = good.index(b"\x45PATCH")
         for other in (
-            b"\x98\x0c" + good[1:],
+            b"\x98\x0d" + good[1:],
             b"\x9f" + good[1:] + b"\xff",
             b"\xd9\xd9\xf7" + good,
             good[:method] + b"\x58\x05" + good[method + 1 :],
