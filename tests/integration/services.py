@@ -235,22 +235,16 @@ class CountingHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-class CountingServer(ThreadingHTTPServer):
-    """
-    L{CountingHandler} in threads of the test.
-
-    @ivar arrivals: how often each id came.
-    """
+class HandlerServer(ThreadingHTTPServer):
+    """A service in threads of the test."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 100
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), CountingHandler)
-        self.arrivals: Counter[str] = Counter()
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
-        self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
@@ -258,15 +252,28 @@ class CountingServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def count(self, id: str) -> None:
-        """It came."""
-        with self._lock:
-            self.arrivals[id] += 1
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections are cut in these tests; anything else is shown."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+class CountingServer(HandlerServer):
+    """
+    L{CountingHandler} in threads of the test.
+
+    @ivar arrivals: how often each id came.
+    """
+
+    def __init__(self) -> None:
+        self.arrivals: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        super().__init__(CountingHandler)
+
+    def count(self, id: str) -> None:
+        """It came."""
+        with self._lock:
+            self.arrivals[id] += 1
 
 
 def content(size: int) -> bytes:

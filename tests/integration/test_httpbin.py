@@ -107,6 +107,12 @@ BODIES = (
 )
 """Each with its type, for the methods that have one."""
 
+READING = ("/anything", "/post", "/put", "/patch", "/delete")
+"""
+Endpoints that read their body.  The others' server closes with unread bytes before it, if
+there are many: that resets the connection, and whoever asks it directly loses the answer.
+"""
+
 WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -156,6 +162,8 @@ def _variants(method: str, path: str) -> Iterator[Request]:
                 yield request
                 continue
             for kind, body in BODIES:
+                if len(body) > 1000 and not path.startswith(READING):
+                    continue
                 yield evolve(request, fields=(*fields, (b"Content-Type", kind)), body=body)
 
 
@@ -307,7 +315,9 @@ class HttpbinTests(GatewayCase):
             (b"Via", b"1.1 near"),
             (b"Via", b"hoft/1 far"),
         ]
-        return ask(self.port, request.encode(request.target, self.there, added))
+        given = ask(self.port, request.encode(request.target, self.there, added))
+        # Its server forgets that HEAD has none where it answers for the application.
+        return evolve(given, body=b"") if request.method == "HEAD" else given
 
     def by_route(self, request: Request) -> tuple[Response, Response]:
         """What comes through the route, and what should."""
