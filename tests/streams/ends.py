@@ -137,6 +137,10 @@ class Ends(SynchronousTestCase):
         self.far = self.start(self.far_link, "far")
         self.pump()
 
+    def tearDown(self) -> None:
+        for link in (self.near_link, self.far_link):
+            link.database.close()  # it keeps the link alive by the function
+
     def start(self, link: LoopbackLink, name: str) -> Process:
         """A process begins, with what an earlier one has left in its journal."""
         self.starts += 1

@@ -64,6 +64,7 @@ class LivesTests(Ends):
     def test_lives(self) -> None:
         for seed in range(LIVES):
             self.seed = seed
+            self.tearDown()
             self.setUp()
             self.life(Random(seed))
 
