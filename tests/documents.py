@@ -10,6 +10,7 @@ comment right before it, C{.. example: WORDS} (in Markdown C{<!-- example: WORDS
    the example goes on when the output shown has appeared;
  - C{exits N}: the exit code of the block's commands, in place of 0;
  - C{file PATH}: the block is the content of that file, which is written;
+ - C{where PROGRAM}: only on a machine that has this program;
  - C{fragment}: a C{toml} block that C{hoft init}'s file would have to be added to;
  - C{not run: REASON}: it is for the reader only.
 

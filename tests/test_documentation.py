@@ -40,7 +40,10 @@ def need(program: str) -> None:
 
 
 def runs(block: Block) -> bool:
-    """Whether it is something to do."""
+    """Whether it is something to do, here."""
+    program = block.word("where")
+    if program and shutil.which(program) is None:
+        return False
     return not block.not_run and (block.language == "console" or block.word("file") is not None)
 
 
@@ -105,6 +108,10 @@ class Examples(SynchronousTestCase):
     def test_callers(self) -> None:
         """Two callers, one with little to spend."""
         self.follow("docs/how-to-callers.rst")
+
+    def test_clients(self) -> None:
+        """Programs in several languages that call through a node."""
+        self.follow("docs/how-to-clients.rst")
 
     def test_credentials(self) -> None:
         """The file of a key."""
