@@ -151,6 +151,14 @@ def encode_part(part: Part) -> bytes:
     return _PART.pack(part.kind, flags, part.exchange, part.number) + part.body
 
 
+def flow_of(payload: bytes) -> int:
+    """
+    Whose turn a part takes of its link (L{hoft.interfaces.Outgoing}): each message in several
+    parts its own, so that a large one holds up no other; those that are one part take turns as one.
+    """
+    return 0 if payload[0] == Kind.MESSAGE else int.from_bytes(payload[2:8], "big")
+
+
 def decode_part(payload: bytes, sender: Side | None = None) -> Part:
     """
     @param payload: of a record on L{REQUESTS} or L{RESPONSES}.

@@ -17,7 +17,15 @@ from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.agent import Content, ExactRequest
 from hoft.web.connection import ExactResponse
 from hoft.web.credentials import Credentials, send_with
-from hoft.web.exchange import RESPONSES, Part, Side, decode_credit, encode_credit, encode_executing
+from hoft.web.exchange import (
+    RESPONSES,
+    Part,
+    Side,
+    decode_credit,
+    encode_credit,
+    encode_executing,
+    flow_of,
+)
 from hoft.web.executions import State
 from hoft.web.fields import Authority
 from hoft.web.gathering import Gathering
@@ -448,7 +456,9 @@ class Exchange:
     def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
         urgency = 3 if self._head is None else self._head.urgency
         compressible = self._sender.compressible
-        send = [Outgoing(part, RESPONSES, urgency, compress=compressible(part)) for part in parts]
+        send = [
+            Outgoing(part, RESPONSES, urgency, flow_of(part), compress=compressible(part)) for part in parts
+        ]
         if not last:
             also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
             return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)

@@ -27,6 +27,7 @@ from hoft.web.exchange import (
     decode_credit,
     decode_message,
     encode_cancel,
+    flow_of,
 )
 from hoft.web.fields import FieldList, trailers
 from hoft.web.forwarding import returned
@@ -170,7 +171,9 @@ class Waiting:
     def _queue(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
             compress = self._writer.compressible(payload)
-            self._pending.append(Outgoing(payload, REQUESTS, self.head.urgency, compress=compress))
+            self._pending.append(
+                Outgoing(payload, REQUESTS, self.head.urgency, flow_of(payload), compress=compress)
+            )
             self._pending_size += len(payload)
 
     def _commit(self) -> None:

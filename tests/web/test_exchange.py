@@ -36,6 +36,7 @@ from hoft.web.exchange import (
     encode_cancel,
     encode_credit,
     encode_part,
+    flow_of,
 )
 from hoft.web.heads import (
     MAX_FIELDS,
@@ -98,6 +99,17 @@ class PartTests(SynchronousTestCase):
     def test_the_layout_is_the_documented_one(self) -> None:
         part = Part(Kind.DATA, Side.EGRESS, ID, 0x01020304, b"body")
         self.assertEqual(encode_part(part), b"\x02\x01" + ID + b"\x01\x02\x03\x04body")
+
+    def test_messages_in_parts_take_turns_and_whole_ones_do_as_one(self) -> None:
+        parts = {id: encode_part(Part(Kind.DATA, Side.INGRESS, id, 1, b"x")) for id in (ID, bytes(16))}
+        end = encode_part(Part(Kind.END, Side.INGRESS, ID, 2, bytes(24)))
+        self.assertNotEqual(flow_of(parts[ID]), flow_of(parts[bytes(16)]))
+        self.assertEqual(flow_of(parts[ID]), flow_of(end))
+        head = RequestHead(method=b"GET", scheme="http", host="a", port=None, target=b"/")
+        whole = [PartWriter(id, Side.INGRESS) for id in (ID, bytes(16))]
+        self.assertEqual(
+            {flow_of(payload) for one in whole for payload in [*one.head(head), *one.end()]}, {0}
+        )
 
     def test_every_part_is_read_back_as_it_was(self) -> None:
         for part in (
