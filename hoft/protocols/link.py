@@ -347,7 +347,7 @@ class Link:
         """Whether records of a packet that was current still count."""
         return self._adopting is None and self.engine.is_current(header)
 
-    def accept(self, header: Header, clock: int, records: Sequence[Record]) -> Deferred[None]:
+    def accept(self, clock: int, records: Sequence[Record]) -> Deferred[None]:
         """
         Records of a current packet: commit those that are new and hand them up.
 

@@ -319,7 +319,7 @@ class LinkRouter:
                 for deferred in idle:
                     deferred.callback(None)
 
-        link.accept(header, arrival.clock, records).addBoth(over)
+        link.accept(arrival.clock, records).addBoth(over)
 
     def _committed(self, arrival: _Arrival) -> Deferred[None]:
         if not arrival.committing:
