@@ -105,6 +105,10 @@ class Examples(SynchronousTestCase):
         """A key is replaced while both nodes run."""
         self.follow("docs/how-to-keys.rst")
 
+    def test_wait(self) -> None:
+        """An answer that is fetched later."""
+        self.follow("docs/how-to-wait.rst")
+
     def test_callers(self) -> None:
         """Two callers, one with little to spend."""
         self.follow("docs/how-to-callers.rst")
