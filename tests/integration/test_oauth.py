@@ -20,9 +20,9 @@ class OAuthTests(GatewayCase):
         self.gateway = gateway = self.pair()
         self.port = free_port()
         self.log = gateway.folder / "oauth.log"
-        with self.log.open("wb") as file:
+        with self.log.open("wb") as log:
             arguments = [SERVER, "-a", "127.0.0.1", "-p", str(self.port)]
-            gateway.others.append(spawn(arguments, stdout=file, stderr=subprocess.STDOUT))
+            gateway.others.append(spawn(arguments, stdout=log, stderr=subprocess.STDOUT))
         wait_until(lambda: "listening" in self.log.read_text(), "the OAuth server listens")
         self.url = f"http://127.0.0.1:{start_service(gateway, 'httpbin')}/"
         for file, secret in (("api.secret", SECRET), ("api.refresh", "first-refresh")):

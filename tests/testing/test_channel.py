@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 from statistics import median
+from typing import Any
 from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +15,7 @@ NEAR, FAR = UUID(int=1), UUID(int=2)
 DATA = bytes(range(1, 201))
 
 
-def deliveries(seed: int = 1, **faults: float) -> tuple[FaultyChannel, list[list[tuple[float, bytes]]]]:
+def deliveries(seed: int = 1, **faults: Any) -> tuple[FaultyChannel, list[list[tuple[float, bytes]]]]:
     """What becomes of 400 files."""
     channel = FaultyChannel(Random(seed), Faults(**faults))
     return channel, [list(channel(NEAR, FAR, f"{number}", DATA)) for number in range(400)]

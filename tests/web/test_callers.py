@@ -33,7 +33,7 @@ class IdentifyTests(SynchronousTestCase):
         with self.assertRaises(Unauthenticated) as caught:
             self.callers.identify(list(fields), proxied)
         challenges = {name for name, _ in caught.exception.challenges}
-        status = caught.exception.problem.status
+        status: int = caught.exception.problem.status
         self.assertEqual(challenges, {b"Proxy-Authenticate" if status == 407 else b"WWW-Authenticate"})
         return status
 

@@ -28,8 +28,9 @@ class MeterTests(SynchronousTestCase):
     def refused(self, *whats: str) -> Problem:
         with self.assertRaises(Refused) as caught:
             self.meters.admit(*whats)
-        self.assertEqual(caught.exception.problem.status, 429)
-        return caught.exception.problem
+        problem: Problem = caught.exception.problem
+        self.assertEqual(problem.status, 429)
+        return problem
 
     def test_at_once(self) -> None:
         self.configure(a=Allowance(in_flight=2))
