@@ -10,7 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
-from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver, LinkState
+from hoft.interfaces import (
+    CommitResult,
+    IExpiryReceiver,
+    ILink,
+    Incoming,
+    IRecordReceiver,
+    LinkState,
+)
 
 _SAID = {
     LinkState.UNKNOWN: (
@@ -19,13 +26,16 @@ _SAID = {
     ),
     LinkState.UP: (LogLevel.info, "it is heard"),
     LinkState.LATE: (LogLevel.warn, "nothing was heard of it for a while; what is under way is sent again"),
-    LinkState.DOWN: (LogLevel.warn, "no files can be exchanged; calls to it get a 503"),
+    LinkState.DOWN: (
+        LogLevel.warn,
+        "no files can be exchanged, or it has long been silent; calls to it get a 503",
+    ),
     LinkState.STOPPED: (LogLevel.error, "a person must decide; calls to it get a 503"),
 }
 """What an operator reads when the state of a link has become that."""
 
 
-@implementer(IRecordReceiver)
+@implementer(IExpiryReceiver)
 class Channels:
     """Hands the records of each channel to whom they are for."""
 
@@ -55,6 +65,12 @@ class Channels:
         """See L{IRecordReceiver}."""
         for receiver in self._receivers.values():
             receiver.recordsAcknowledged(link, ids)
+
+    def recordsExpired(self, link: ILink, ids: Sequence[int]) -> None:
+        """See L{IExpiryReceiver}."""
+        for receiver in self._receivers.values():
+            if IExpiryReceiver.providedBy(receiver):
+                receiver.recordsExpired(link, ids)
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""
