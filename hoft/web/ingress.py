@@ -11,7 +11,6 @@ the exchange is in the hands of L{hoft.web.keeper.Keeper}.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,44 +25,40 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
-from hoft.errors import HoftError, JournalFull, RecordError
-from hoft.interfaces import ILink, Incoming, IRecordReceiver, ITransaction, LinkState, Outgoing
+from hoft.errors import RecordError
+from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState
 from hoft.web import kept_rows
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.asking import Asking
 from hoft.web.callers import Unauthenticated
 from hoft.web.calls import Call, CallReceiver
-from hoft.web.exchange import REQUESTS, Part, Side, decode_part, encode_cancel
+from hoft.web.committing import Batches
+from hoft.web.exchange import Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
 from hoft.web.keeper import Keeper
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Row, Stage
 from hoft.web.limiting import Meter, Meters
-from hoft.web.measuring import CONTENT_TYPE, Metrics
+from hoft.web.measuring import Metrics
 from hoft.web.memory import share
-from hoft.web.policy import choose_peer
+from hoft.web.own_pages import OwnPages
 from hoft.web.preferences import wish, without_ours
 from hoft.web.problems import (
     Problem,
     Refused,
     headers_too_large,
-    internal_error,
-    not_allowed,
-    not_found,
     not_implemented,
     outcome_unknown,
     peer_silent,
-    peer_unavailable,
     too_busy,
     too_large,
-    unknown_route,
 )
 from hoft.web.requests import Field
-from hoft.web.routing import Routing, meter_of_caller, meter_of_route
+from hoft.web.routing import Routing, meter_of_caller, meter_of_route, usable
 from hoft.web.server import ServerFactory
 from hoft.web.submitting import Repetition, Submission, kept_of
-from hoft.web.targets import Mount, Own, Service, Tunnel, parse_target
+from hoft.web.targets import Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
 from hoft.web.tunnelling import Tunnelling, Tunnels
 from hoft.web.unread import Unread
@@ -123,7 +118,6 @@ class Ingress:
         self._clock = clock
         self._entropy = entropy
         self._links = links
-        self._status = status
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
         self._metered: dict[bytes, Sequence[Meter]] = {}
@@ -134,13 +128,16 @@ class Ingress:
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
-        self._batches: dict[ILink, _Batch] = {}
+        self._batches = batches = Batches(reactor, self.tickLater)
+        self.send = batches.send
+        self.consume = batches.consume
+        self.also = batches.also
         self._unread: dict[ILink, Unread] = {}
-        self._flushing: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
         self.asking = Asking(self)
+        self._pages = OwnPages(self, status, metrics)
 
     def load(self, rows: Sequence[Row]) -> None:
         """What an earlier process has kept; before any link brings anything."""
@@ -180,7 +177,7 @@ class Ingress:
         return stopped.addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
-        self._flush()
+        self._batches.flush()
         if self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
@@ -198,7 +195,7 @@ class Ingress:
             if isinstance(target, Own) and target.path.startswith(OWN_REQUESTS):
                 return self.asking.serve(call, caller, target.path)
             elif isinstance(target, Own):
-                self._own(call, caller, target.path.partition(b"?")[0])
+                self._pages.serve(call, caller, target.path.partition(b"?")[0])
             elif isinstance(target, Tunnel):
                 return self._connect(call, caller, target)
             elif not goes_on:
@@ -213,7 +210,7 @@ class Ingress:
 
     def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
         routing, request = self.routing, call.request
-        mount, service, link = self._resolve(target)
+        mount, service, link = routing.resolve(target, self._links)
         wanted = wish(request.fields) if routing.result_ttl else None
         detached = wanted is not None and wanted.detached
         seconds = deadline(request, routing.async_deadline if detached else routing.deadline)
@@ -253,46 +250,11 @@ class Ingress:
         call.continueBody()
         return waiting
 
-    def _resolve(self, target: RouteTarget | Service) -> tuple[Mount | None, Service, ILink]:
-        """Who is to be called, and through whom."""
-        mount: Mount | None = None
-        if isinstance(target, Service):
-            service = target
-            peer = self._peer_for(target.authority.host)
-        else:
-            found = self.routing.mounts.get(target.name)
-            if found is None:
-                raise Refused(unknown_route(target.name, sorted(self.routing.mounts)))
-            mount, peer = found
-            service = mount.service(target.rest)
-        return mount, service, self._usable(peer)
-
-    def _peer_for(self, host: str) -> str:
-        """Who makes calls without a route."""
-        routing = self.routing
-        forwards = [(forward.match, forward.peer) for forward in routing.forwards]
-        return choose_peer(host, list(self._links), forwards, routing.default_peer)
-
-    def _usable(self, peer: str) -> ILink:
-        """
-        Its link.
-
-        @raise Refused: there is no use in trying.
-        """
-        link = self._links.get(peer)
-        if link is None:
-            raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
-        if link.state is LinkState.STOPPED:
-            raise Refused(peer_unavailable(peer, "it was stopped; see /_hoft/status and this node's log"))
-        if link.state is LinkState.DOWN:
-            raise Refused(peer_unavailable(peer, "no files can be exchanged; see /_hoft/status", 30))
-        return link
-
     def _connect(self, call: Call, caller: str | None, target: Tunnel) -> Tunnelling:
         """CONNECT: what may be reached is the peer's to say."""
         if self._tunnels is None or call.request.length != 0:
             raise Refused(not_implemented("CONNECT with a body, or where nothing makes connections"))
-        peer = self._usable(self._peer_for(target.host)).name
+        peer = usable(self.routing.peer_for(target.host, self._links), self._links).name
         seconds = deadline(call.request, self.routing.deadline)
         metered = self._meters.admit(None if caller is None else meter_of_caller(caller), None)
 
@@ -303,32 +265,6 @@ class Ingress:
         self._counts["tunnels"] += 1
         connecting = self._tunnels.tunnel(peer, target, seconds, over)
         return Tunnelling(call, connecting, [(b"Date", self.date())], self.answer)
-
-    def _own(self, call: Call, caller: str | None, path: bytes) -> None:
-        """Calls to the gateway itself."""
-        pages = [b"/status"] if self._metrics is None else [b"/status", b"/metrics"]
-        if path == b"*":
-            self.respond(call, 204, [(b"Allow", b"*")], b"")
-        elif path not in pages:
-            there = ", ".join(f"/_hoft{page.decode()}" for page in pages)
-            raise Refused(not_found(f"of /_hoft/ there is only {there}"))
-        elif call.request.method not in (b"GET", b"HEAD"):
-            problem = evolve(not_found(f"/_hoft{path.decode()} can be read, with GET or HEAD"), status=405)
-            self.answer(call, problem, [(b"Allow", b"GET, HEAD")])
-        elif not self.routing.known_callers.operates(caller):
-            raise Refused(not_allowed(f"/_hoft{path.decode()} is for callers with 'operator = true' only"))
-        elif path == b"/metrics" and self._metrics is not None:
-            fields = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
-            shown = self._metrics.exposition().addCallback(partial(self.respond, call, 200, fields))
-            shown.addErrback(self._not_shown, call)
-        else:
-            body = json.dumps(self._status(), indent=1).encode("ascii") + b"\n"
-            fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            self.respond(call, 200, fields, body)
-
-    def _not_shown(self, failure: Failure, call: Call) -> None:
-        self.log.failure("Metrics could not be shown", failure)
-        self.answer(call, internal_error("the log of this node says why"))
 
     def _last(self, call: Call) -> None:
         """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""
@@ -359,15 +295,6 @@ class Ingress:
 
     # --- for the exchanges ---------------------------------------------------------
 
-    def send(self, link: ILink, payload: bytes) -> None:
-        """Commit a part soon, with others."""
-        self._batch(link).send.append(Outgoing(payload, REQUESTS, 0))
-
-    def consume(self, link: ILink, records: Sequence[int]) -> None:
-        """Let go of records soon, with others."""
-        if records:
-            self._batch(link).consume.extend(records)
-
     def share(self) -> int:
         """Bytes of its response that each may have in memory."""
         return share(len(self._waiting))
@@ -388,10 +315,6 @@ class Ingress:
             self._metrics.called(caller, route, waiting.call.status, took, waiting.executing, waiting.sizes)
 
     # --- for those that are kept ------------------------------------------------------
-
-    def also(self, link: ILink, write: Callable[[ITransaction], None]) -> None:
-        """Write to the tables soon, with others."""
-        self._batch(link).also.append(write)
 
     def handOver(self, submission: Submission, kept: Kept, seconds: float | None) -> None:
         """
@@ -424,7 +347,7 @@ class Ingress:
         done.addErrback(self._not_kept, link, kept).addCallback(self._say_late, waiting, kept)
 
     def _not_kept(self, failure: Failure, link: ILink, kept: Kept) -> None:
-        self._not_flushed(failure, link, _Batch())
+        self._batches.failed(failure, link)
         kept.fail(self.keeper, peer_silent(link.name, self._clock() - kept.begun))
 
     def _say_late(self, _: object, waiting: Waiting, kept: Kept) -> None:
@@ -453,43 +376,10 @@ class Ingress:
             None if route is None else meter_of_route(route),
         )
 
-    # --- commits ------------------------------------------------------------------------
-
     def _remember(self, exchange: bytes) -> None:
         self._ended[exchange] = None
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-
-    def _batch(self, link: ILink) -> _Batch:
-        batch = self._batches.get(link)
-        if batch is None:
-            batch = self._batches[link] = _Batch()
-            if self._flushing is None:
-                self._flushing = self._reactor.callLater(0, self._flush)
-        return batch
-
-    def _flush(self) -> None:
-        """One commit for all that the exchanges of a link asked for in this turn of the reactor."""
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
-        batches, self._batches = self._batches, {}
-        for link, batch in batches.items():
-            link.commit(batch.send, batch.consume, batch.write).addErrback(self._not_flushed, link, batch)
-
-    def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
-        if failure.check(JournalFull) and (batch.send or batch.also):
-            # What is let go of makes room; the rest is tried again with the next tick.
-            if batch.consume:
-                link.commit((), batch.consume).addErrback(self._not_flushed, link, _Batch())
-            again = self._batches.setdefault(link, _Batch())
-            again.send[:0] = batch.send
-            again.also[:0] = batch.also
-            self.tickLater()
-        elif failure.check(HoftError):
-            self.log.warn("Not kept for {peer}: {error}", peer=link.name, error=failure.getErrorMessage())
-        else:
-            self.log.failure("A commit failed", failure)
 
     # --- time ------------------------------------------------------------------------
 
@@ -504,7 +394,7 @@ class Ingress:
             if waiting.due <= now:
                 waiting.expire()
         self.keeper.tick(now)
-        self._flush()
+        self._batches.flush()
 
     def tickLater(self) -> None:
         """Somebody waits."""
@@ -514,7 +404,7 @@ class Ingress:
     def _ticked(self) -> None:
         self._ticking = None
         self.tick()
-        if self._waiting or self._batches or not self.keeper.quiet:
+        if self._waiting or self._batches.waiting or not self.keeper.quiet:
             self.tickLater()
 
     # --- IRecordReceiver ---------------------------------------------------------------
@@ -598,30 +488,10 @@ class Ingress:
         for waiting in self._of(link):
             waiting.rolledBack(still)
         self.keeper.peerRolledBack(link, still)
-        self._flush()
+        self._batches.flush()
 
     def _of(self, link: ILink) -> list[Waiting]:
         return [waiting for waiting in self._waiting.values() if waiting.link is link]
-
-
-class _Batch:
-    """What is to be committed for a link."""
-
-    __slots__ = ("also", "consume", "send")
-
-    def __init__(self) -> None:
-        self.send: list[Outgoing] = []
-        self.consume: list[int] = []
-        self.also: list[Callable[[ITransaction], None]] = []
-
-    @property
-    def write(self) -> Callable[[ITransaction], None] | None:
-        """What is to be written to the tables."""
-        return self._write if self.also else None
-
-    def _write(self, transaction: ITransaction) -> None:
-        for write in self.also:
-            write(transaction)
 
 
 def _stopping(peer: str) -> Problem:

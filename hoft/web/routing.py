@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from hoft.config import Allowance, Caller, Config, Forward, Route
+from hoft.interfaces import ILink, LinkState
 from hoft.web.callers import Callers
-from hoft.web.targets import Mount
+from hoft.web.policy import choose_peer
+from hoft.web.problems import Refused, peer_unavailable, unknown_route
+from hoft.web.targets import Mount, Service
+from hoft.web.targets import Route as RouteTarget
 
 
 def meter_of_caller(name: str) -> str:
@@ -83,3 +87,45 @@ class Routing:
             config.result_ttl,
             config.results,
         )
+
+    def resolve(
+        self, target: RouteTarget | Service, links: Mapping[str, ILink]
+    ) -> tuple[Mount | None, Service, ILink]:
+        """
+        Who is to be called, and through whom.
+
+        @param links: by the names of the peers.
+        @raise Refused: no such route, no peer, or none that can be used.
+        """
+        if isinstance(target, Service):
+            return None, target, usable(self.peer_for(target.authority.host, links), links)
+        found = self.mounts.get(target.name)
+        if found is None:
+            raise Refused(unknown_route(target.name, sorted(self.mounts)))
+        mount, peer = found
+        return mount, mount.service(target.rest), usable(peer, links)
+
+    def peer_for(self, host: str, links: Mapping[str, ILink]) -> str:
+        """
+        Who makes calls without a route.
+
+        @raise Refused: nothing says that.
+        """
+        forwards = [(forward.match, forward.peer) for forward in self.forwards]
+        return choose_peer(host, list(links), forwards, self.default_peer)
+
+
+def usable(peer: str, links: Mapping[str, ILink]) -> ILink:
+    """
+    The link to a peer.
+
+    @raise Refused: there is no use in trying.
+    """
+    link = links.get(peer)
+    if link is None:
+        raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
+    if link.state is LinkState.STOPPED:
+        raise Refused(peer_unavailable(peer, "it was stopped; see /_hoft/status and this node's log"))
+    if link.state is LinkState.DOWN:
+        raise Refused(peer_unavailable(peer, "no files can be exchanged; see /_hoft/status", 30))
+    return link
