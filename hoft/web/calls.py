@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
-
 from hoft.web.requests import Field, Request
 
 if TYPE_CHECKING:
@@ -93,13 +91,12 @@ class Call:
     @property
     def gateway(self) -> str:
         """The URL, without a path, at which the caller has reached us; empty where there is none."""
-        if self._connection is None:
+        here = None if self._connection is None else self._connection.transport.getHost()
+        host = str(getattr(here, "host", ""))
+        if here is None or not host:
             return ""
-        here = self._connection.transport.getHost()
-        if not isinstance(here, IPv4Address | IPv6Address):
-            return ""
-        host = f"[{here.host}]" if isinstance(here, IPv6Address) else here.host
-        return f"{'https' if self.secure else 'http'}://{host}:{here.port}"
+        where = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.secure else 'http'}://{where}:{here.port}"
 
     @property
     def writable(self) -> bool:

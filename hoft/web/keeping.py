@@ -204,6 +204,14 @@ class Kept(Row):
         self.problem = None
         keeper.release(self)
 
+    def lost(self, keeper: Keeper) -> None:
+        """The records of its response are not there any more."""
+        self.records = array("q")
+        keeper.release(self)
+        detail = "the response was here, and was lost when this node was restored or lost a part of its state"
+        self.problem = outcome_unknown(detail).during(self.id)
+        self.reach(keeper, Stage.FAILED)
+
     def rolledBack(self, keeper: Keeper, resent: frozenset[int]) -> None:
         """
         One of the nodes was restored.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
 
-from hoft.errors import RecordError
+from hoft.errors import PayloadLost, RecordError
 from hoft.interfaces import ILink
 from hoft.protocols.packets import MAX_RECORD
 from hoft.web.calls import Call
@@ -164,6 +164,10 @@ class Replay:
 
     def unreadable(self, failure: Failure) -> None:
         """See L{hoft.web.streaming.Awaiting}."""
+        if failure.check(PayloadLost):
+            self._kept.lost(self._ingress.keeper)
+            self._break(self._kept.problem or expired())
+            return
         self._ingress.log.failure("A result could not be read from the journal", failure)
         self._break(internal_error("the result could not be read from the journal"))
 

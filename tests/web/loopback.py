@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from hoft.errors import JournalFull, LinkClosed
+from hoft.errors import JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import (
     CommitResult,
     ILink,
@@ -135,6 +135,8 @@ class LoopbackLink:
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         if self._closed:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
+        if not self._received.keys() >= set(ids):
+            return fail(PayloadLost(f"records of {self.name} were consumed, or went with their log"))
         done: Deferred[list[bytes]] = Deferred()
         self._reactor.callLater(0, done.callback, [self._received[one][1] for one in ids])
         return done
@@ -201,6 +203,10 @@ class LoopbackLink:
             del self._unacknowledged[one]
         if self._receiver is not None:
             self._receiver.peerRolledBack(self, [])
+
+    def lose_inbox(self) -> None:
+        """This node was restored: what it had received is gone."""
+        self._received.clear()
 
     def close(self) -> Deferred[None]:
         """Later commits fail."""

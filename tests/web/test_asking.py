@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
+from hoft.web import ingress
 from hoft.web.exchange import WINDOW
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
@@ -331,6 +332,16 @@ class LimitTests(KeepingCase):
         yield self.until(lambda: self.far.cancels)
 
     @inlineCallbacks
+    def test_those_who_do_not_wait_do_not_count_among_those_who_do(self) -> Test:
+        self.patch(ingress, "MAX_WAITING", 2)
+        self.near.open = False
+        for _ in range(20):
+            yield self.submit(b"order")
+        self.assertEqual(self.ingress.counters()["kept_pending"], 20)
+        self.near.heal()
+        yield self.until(lambda: len(self.far.requests) == 20)
+
+    @inlineCallbacks
     def test_where_nothing_is_kept_callers_wait(self) -> Test:
         self.ingress.reconfigure(evolve(self.routing, result_ttl=0))
         self.far.then = lambda request: request.answer(body=b"now")
@@ -351,6 +362,36 @@ class LimitTests(KeepingCase):
         yield self.get(where, method=b"DELETE")
 
 
+class RefusedTests(KeepingCase):
+    """What cannot be kept is not accepted."""
+
+    @inlineCallbacks
+    def test_a_full_journal(self) -> Test:
+        self.near.full = True
+        response = yield self.post(b"order", ASYNC, KEY)
+        self.assertEqual(response.status, 507)
+        self.assertEqual(self.ingress.keeper.kept, {})
+        self.assertEqual(self.ingress.counters()["waiting"], 0)
+        self.near.full = False
+        yield self.submit(b"order", KEY)
+
+    @inlineCallbacks
+    def test_a_node_that_stops_sends_those_who_wait_away_and_goes_on_later(self) -> Test:
+        waited = self.get(b"/svc/demo/", b"Prefer: respond-async, wait=30")
+        keyed = self.post(b"order", KEY)
+        yield self.until(lambda: len(self.ingress.keeper.waiters) == 2)
+        yield self.restart()
+        response = yield waited
+        where = self.where(response)
+        late = yield keyed
+        self.assertEqual(late.status, 504)
+        self.far.then = None
+        for request in self.far.requests.values():
+            request.answer(body=b"done")
+        yield self.reach(where, "done")
+        yield self.reach(self.json(late)["status_url"].encode(), "done")
+
+
 class RolledBackTests(KeepingCase):
     @inlineCallbacks
     def test_nobody_knows_what_became_of_what_was_under_way(self) -> Test:
@@ -365,6 +406,19 @@ class RolledBackTests(KeepingCase):
         self.assertTrue(status["problem"]["type"].endswith("outcome-unknown"))
         result = yield self.get(done + b"/result")
         self.assertEqual(result.body, b"done", "a result that is here stays")
+
+    @inlineCallbacks
+    def test_a_result_that_went_with_the_journal_is_a_problem(self) -> Test:
+        self.far.then = lambda request: request.answer(body=os.urandom(100_000))
+        where = yield self.submit()
+        yield self.reach(where, "done")
+        self.near.lose_inbox()
+        for _ in range(2):
+            result = yield self.get(where + b"/result")
+            self.assertEqual(result.status, 502)
+            self.assertTrue(self.json(result)["type"].endswith("outcome-unknown"))
+        yield self.reach(where, "failed")
+        self.assertEqual(self.ingress.keeper.size, 0)
 
     @inlineCallbacks
     def test_a_link_that_was_stopped_waits_for_a_person(self) -> Test:

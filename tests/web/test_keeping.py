@@ -64,13 +64,10 @@ class KeepingCase(IngressCase):
 
     @inlineCallbacks
     def restart(self) -> Test:
-        """kill -9 of the near node: another process finds what was committed."""
+        """Another process finds what was committed."""
         yield self.port.stopListening()
-        self.ingress.factory.abortAll()
-        old = self.ingress
+        yield self.ingress.stop()
         self.near.detach()
-        yield self.until(lambda: old.factory.connections == 0)
-        yield old.stop()
         self.begin()
 
     def begin(self) -> None:
