@@ -314,17 +314,25 @@ class Keeper:
                 self._due(kept, now)
 
     def _due(self, kept: Kept, now: float) -> None:
-        if kept.stage is Stage.EXPIRED or self._expired >= MAX_EXPIRED:
+        if kept.stage is Stage.EXPIRED:
             self.forget(kept)
             return
+        key = kept.caller, kept.key or b""
         if kept.expire(self):
+            if self.keys.get(key) is kept:
+                del self.keys[key]
             self._expired += 1
-            if kept.key is not None:
-                self.keys.pop((kept.caller, kept.key), None)
-                kept.key = None
-        if kept.due <= now:
-            # It is remembered that there was one; or somebody still reads it.
-            self._arm(kept, now + max(1.0, self._ingress.routing.result_ttl if not kept.readers else 0.0))
+            if self._expired > MAX_EXPIRED:
+                self.forget(kept)
+            else:
+                self._arm(kept, now + self.remembered)
+        elif kept.due <= now:
+            self._arm(kept, now + 1.0)
+
+    @property
+    def remembered(self) -> float:
+        """Seconds for which it is known that there was one which has expired."""
+        return max(1.0, self._ingress.routing.result_ttl)
 
     @property
     def quiet(self) -> bool:

@@ -192,6 +192,8 @@ class Kept(Row):
         if self.readers:
             return False
         self.drop(keeper)
+        self.key = None
+        self.expires = keeper.wall() + keeper.remembered
         self.reach(keeper, Stage.EXPIRED)
         return True
 

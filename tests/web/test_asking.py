@@ -307,7 +307,8 @@ class LimitTests(KeepingCase):
 
     @inlineCallbacks
     def test_a_result_is_forgotten_when_its_time_has_come(self) -> Test:
-        self.ingress.reconfigure(evolve(self.routing, result_ttl=0.2))
+        self.routing = evolve(self.routing, result_ttl=0.2)
+        self.ingress.reconfigure(self.routing)
         self.far.then = lambda request: request.answer(body=bytes(100_000))
         where = yield self.submit(b"order", KEY)
         yield self.reach(where, "done")
@@ -319,6 +320,8 @@ class LimitTests(KeepingCase):
         self.assertEqual(result.status, 410)
         yield self.until(lambda: self.near.unconsumed() == 0)
         self.assertEqual(self.ingress.keeper.size, 0)
+        yield self.restart()
+        yield self.reach(where, "expired")
         again = yield self.submit(b"other", KEY)
         self.assertNotEqual(again, where, "the key is free")
 
