@@ -69,7 +69,7 @@ bench-curves: $(VENV)/installed-dev
 
 soak: $(VENV)/installed-dev
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture tests/integration/test_kill.py tests/integration/test_httpbin.py \
+	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture \
 		tests/transports/test_folder_faults.py tests/transports/test_folder_links.py
 
 docs: $(VENV)/installed-dev

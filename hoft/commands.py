@@ -23,7 +23,7 @@ from hoft.config import CONFIGURATION_FILE
 from hoft.errors import ConfigurationError, LocalError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
 from hoft.mirror import Faults, Mirror, carry
-from hoft.running import ask_to_reload
+from hoft.running import ask_to_reload, running_process
 from hoft.tables import check_reference
 from hoft.tokens import hash_token, make_token
 
@@ -222,7 +222,11 @@ def list_all(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """C{hoft run}: be the node, in the foreground."""
-    config.check_runnable(read_node(options.folder))
+    current = read_node(options.folder)
+    config.check_runnable(current)
+    process = running_process(current.state)
+    if process is not None:  # the lock would say so, too, once all is imported
+        raise LocalError(f"{current.state} is in use by process {process}: stop that one first")
     # In this process: signals, exit code and process id are the node's own.
     file = os.path.realpath(options.folder / CONFIGURATION_FILE)
     sys.argv = ["twistd", "-n", "--pidfile=", "hoft", "--config", file]

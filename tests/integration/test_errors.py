@@ -262,6 +262,6 @@ class CarrierErrorTests(GatewayCase):
         self.assertEqual((answer.status, answer.kind), (504, "peer-silent"))
         for node in gateway.nodes:
             refused = node.await_status(lambda now: now["refused"], "files are refused")["refused"]
-            self.assertEqual(set(refused) - {"forged", "key"}, set(), refused)
+            self.assertEqual(set(refused) - {"forged", "key", "unknown-key"}, set(), refused)
         self.assertEqual(service.heads, [])
         self.assertNotIn("Traceback", near.log + far.log)

@@ -221,7 +221,7 @@ class SegmentsTests(SynchronousTestCase):
         thread.start()
         try:
             chance = random.Random(8)
-            for number in range(2000):
+            for number in range(400):
                 payload = chance.randbytes(200)
                 location = self.segments.append(payload)
                 doomed = self.commit()

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 from attrs import Factory, define
 
-from .gateway import Gateway, GatewayCase, Node
-from .processes import wait_until
-from .services import CountingServer, content, digest
+from tests.integration.gateway import Gateway, GatewayCase, Node
+from tests.integration.processes import wait_until
+from tests.integration.services import CountingServer, content, digest
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 KILLS = 12 if SOAK == 1 else 20 * SOAK

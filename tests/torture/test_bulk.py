@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
-from .gateway import GatewayCase
-from .services import Comparison, bulk, start_service
+from tests.integration.gateway import GatewayCase
+from tests.integration.services import Comparison, bulk, start_service
 
-MEGABYTES = 1024 if int(os.environ.get("HOFT_SOAK", "1")) > 1 else 256
+MEGABYTES = 1024 if int(os.environ.get("HOFT_SOAK", "1")) > 1 else 128
 SIZE = MEGABYTES << 20
 MEMORY = 150_000_000
 PATIENCE = 300.0

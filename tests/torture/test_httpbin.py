@@ -22,10 +22,9 @@ from typing import TypeVar
 
 from attrs import evolve, frozen
 
+from tests.integration.gateway import Gateway, GatewayCase
+from tests.integration.services import start_service
 from tests.processes import PATIENCE
-
-from .gateway import Gateway, GatewayCase
-from .services import start_service
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 CALLERS = 16

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import requests
 
-from .gateway import Gateway, GatewayCase
-from .services import digest, start_service
+from tests.integration.gateway import Gateway, GatewayCase
+from tests.integration.services import digest, start_service
 
 CALLS = 200
 CALLERS = 12

@@ -10,10 +10,10 @@ from http.client import HTTPException
 from random import Random
 from typing import Any
 
-from .callers import Answer
-from .gateway import Gateway, GatewayCase, Node
-from .processes import wait_until
-from .services import CountingServer, SocketService, content, digest, respond
+from tests.integration.callers import Answer
+from tests.integration.gateway import Gateway, GatewayCase, Node
+from tests.integration.processes import wait_until
+from tests.integration.services import CountingServer, SocketService, content, digest, respond
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 CALLS = 12 if SOAK == 1 else 60 * SOAK
