@@ -9,8 +9,11 @@ SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
 # What trial runs: everything but the torture and the documentation's examples, which pytest runs once.
 TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
 
+# The tests start hundreds of processes: what they import is compiled once.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test trial pytest torture bench bench-curves soak docs doctest clean
+.PHONY: help install demo lint check test trial trial-parts trial-processes pytest torture bench bench-curves soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
@@ -46,13 +49,17 @@ lint: $(VENV)/installed-dev
 
 check: lint trial
 
-# At once, since tests wait for sockets and processes more than they work.
+# At once, since tests wait for sockets and processes as much as they work.
 test: lint
-	$(MAKE) --jobs=3 --output-sync=target torture trial pytest
-	$(MAKE) docs
+	$(MAKE) --jobs=4 --output-sync=target torture pytest trial-processes trial-parts docs
 
-trial: $(VENV)/installed-dev
-	$(BIN)/trial --temp-directory=build/trial $(TESTS)
+trial: trial-parts trial-processes
+
+trial-parts: $(VENV)/installed-dev
+	$(BIN)/trial --temp-directory=build/trial-parts $(filter-out tests/integration/%,$(TESTS))
+
+trial-processes: $(VENV)/installed-dev
+	$(BIN)/trial --temp-directory=build/trial-processes $(filter tests/integration/%,$(TESTS))
 
 pytest: $(VENV)/installed-dev
 	$(BIN)/pytest $(TESTS)

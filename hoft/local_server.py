@@ -51,20 +51,25 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def __init__(self, conversations: _Conversations) -> None:
         self._conversations = conversations
         self._asked = False
+        self._turned_away = False
         self._answer: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
         self._conversations.open.add(self)
-        if len(self._conversations.open) > CONNECTIONS:
-            self._send(_error(f"{CONNECTIONS} others are asking already"))
-        else:
-            self.setTimeout(QUESTION_TIME)
+        self._turned_away = len(self._conversations.open) > CONNECTIONS
+        if len(self._conversations.open) > 2 * CONNECTIONS:
+            self.transport.abortConnection()
+        self.setTimeout(QUESTION_TIME)
 
     def lineReceived(self, line: bytes) -> None:
         if self._asked:
             return
         self._asked = True
         self.setTimeout(None)
+        if self._turned_away:
+            # Not before it has asked: closed with something unread, the socket would lose what we say.
+            self._send(_error(f"{CONNECTIONS} others are asking already"))
+            return
         try:
             question = json.loads(line)
         except (ValueError, RecursionError):
