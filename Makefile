@@ -13,7 +13,7 @@ TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell 
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test trial trial-parts trial-processes pytest torture bench bench-curves soak docs doctest clean
+.PHONY: help install demo lint check test trial pytest torture bench bench-curves soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
@@ -51,15 +51,10 @@ check: lint trial
 
 # At once, since tests wait for sockets and processes as much as they work.
 test: lint
-	$(MAKE) --jobs=4 --output-sync=target torture pytest trial-processes trial-parts docs
+	$(MAKE) --jobs=3 --output-sync=target torture trial pytest docs
 
-trial: trial-parts trial-processes
-
-trial-parts: $(VENV)/installed-dev
-	$(BIN)/trial --temp-directory=build/trial-parts $(filter-out tests/integration/%,$(TESTS))
-
-trial-processes: $(VENV)/installed-dev
-	$(BIN)/trial --temp-directory=build/trial-processes $(filter tests/integration/%,$(TESTS))
+trial: $(VENV)/installed-dev
+	$(BIN)/trial --temp-directory=build/trial $(TESTS)
 
 pytest: $(VENV)/installed-dev
 	$(BIN)/pytest $(TESTS)

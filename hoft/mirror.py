@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
-from threading import Event
 
 from attrs import Factory, asdict, define, frozen
 
@@ -308,16 +308,25 @@ def carry(mirror: Mirror, every: float) -> int:
     @param every: seconds from one look at the folders to the next.
     @return: the exit code.
     """
-    stop = Event()
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    # Not an Event: its lock may be held by what the signal interrupts.
+    waking, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop)
     mirror.say = lambda line: print(line, file=sys.stderr)
-    mirror.stopping = stop.is_set
+    mirror.stopping = lambda: stopping
     print(f"hoft mirror: seed {mirror.seed}", file=sys.stderr, flush=True)
-    while not stop.is_set():
+    while not stopping:
         due = mirror.look()
         pause = every if due is None else min(every, max(0.0, due - time.monotonic()))
-        stop.wait(max(pause, 0.001))
+        select.select([waking], [], [], max(pause, 0.001))
     mirror.close()
     print(json.dumps({"seed": mirror.seed, **asdict(mirror.counts)}), flush=True)
     return 0

@@ -55,19 +55,24 @@ def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> int:
 
 
 _chance = random.Random(os.getpid())
-# Several runs of the tests at once: it is seldom that two look in one part.
-_ports = range(20000 + 625 * (os.getpid() % 16), 20625 + 625 * (os.getpid() % 16))
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and from which the system makes no connections of its own."""
+    """
+    A port that nobody listens on, and from which the system makes no connections of
+    its own; another each time, since whoever it is for may not listen yet.
+    """
     while True:
-        port = _chance.choice(_ports)
+        # Several runs of the tests at once: each begins at a place of its own.
+        port = 20000 + (_chance.randrange(2000) + 1999 * os.getpid()) % 10000
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-                return port
+                if port not in _given:
+                    _given.add(port)
+                    return port
 
 
 def wait_until(

@@ -145,7 +145,7 @@ class ReloadTests(GatewayCase):
         answer = self.near.call("GET", "/svc/new/", headers={"Hoft-Deadline": "1"})
         self.assertEqual((answer.status, answer.kind), (504, "peer-silent"))
         self.assertEqual(len(self.service.heads), 1)
-        self.assertIn("stranger", self.far.status()["refused"])
+        self.far.await_status(lambda status: "stranger" in status["refused"], "a stranger is refused")
         self.far.hoft("trust", self.near.card)
         self.gateway.await_up()
         self.assertEqual(self.status(), 200)
