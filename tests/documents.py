@@ -189,6 +189,7 @@ class Session:
             self._environment.pop(name, None)
         self._shells: dict[str, _Process] = {}
         self._staying: dict[str, _Process] = {}
+        self._stayed: list[_Process] = []
         self._ports: dict[str, str] = {}
         self._steps = 0
 
@@ -219,7 +220,7 @@ class Session:
 
     def close(self) -> None:
         """End all that runs."""
-        for one in (*self._staying.values(), *self._shells.values()):
+        for one in (*self._stayed, *self._shells.values()):
             one.end(signal.SIGTERM)
 
     def _with_ports(self, text: str) -> str:
@@ -260,6 +261,7 @@ class Session:
 
     def _stay(self, block: Block, terminal: str, command: str, shown: str) -> None:
         one = _Process.start(["bash", "-c", f"exec {command}"], self._folder, self._environment)
+        self._stayed.append(one)
         self._staying[terminal] = one
         self._wait(block, command, one, lambda: not shown.strip() or _matches(shown, one.output))
 
