@@ -11,7 +11,7 @@ However much is urgent, each lower urgency gets a sixteenth of every packet.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Final
 
@@ -235,8 +235,3 @@ class SendQueue:
             while (record := level.next()) is not None and record.size <= level.owed and frames.add(record):
                 level.taken()
                 level.owed -= record.size
-
-
-def numbers_of(frames: Iterable[Iterable[OutgoingRecord]]) -> list[list[int]]:
-    """The record numbers by frame."""
-    return [[record.number for record in frame] for frame in frames]

@@ -60,7 +60,6 @@ class _Arrival:
     offset: int = 0
     link: Link | None = None
     clock: int = 0
-    control_only: bool = False
     verdict: Verdict | None = None
     uncommitted: int = 0
     failed: bool = False

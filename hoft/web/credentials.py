@@ -106,8 +106,6 @@ class Fetching(Generic[T]):
     """
     Fetches something that is good for a while: once for all who wait for it, and
     after a failure not at once again.
-
-    @ivar fetched: how often that was tried.
     """
 
     log = Logger()
@@ -118,7 +116,6 @@ class Fetching(Generic[T]):
         @param clock: monotonic seconds.
         @param fetch: fails with L{CredentialsFailed} where no other attempt would do better now.
         """
-        self.fetched = 0
         self._name = name
         self._clock = clock
         self._fetch = fetch
@@ -135,7 +132,6 @@ class Fetching(Generic[T]):
             self._waiting.append(waiter)
             return waiter
         self._waiting = [waiter]
-        self.fetched += 1
         self._fetch().addCallbacks(self._succeeded, self._not_fetched)
         return waiter
 

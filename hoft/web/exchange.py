@@ -50,8 +50,6 @@ from hoft.web.heads import (
     RequestHead,
     ResponseHead,
     decode_fields,
-    decode_request,
-    decode_response,
     encode_fields,
     encode_head,
 )
@@ -387,18 +385,8 @@ def encode_executing(exchange: bytes) -> bytes:
 # --- Bodies of parts -----------------------------------------------------------
 
 
-def decode_head(side: Side, data: bytes) -> RequestHead | ResponseHead:
-    """
-    @param data: the bodies of all HEAD parts, joined.
-    @return: a L{RequestHead} if C{side}, the sender, is ingress, else a L{ResponseHead}.
-    @raise RecordError: it has not the form of a head.  That names and values are
-        proper HTTP is for L{hoft.web.fields} to check.
-    """
-    return decode_request(data) if side is Side.INGRESS else decode_response(data)
-
-
 def decode_message(part: Part) -> tuple[bytes, bytes]:
-    """Head, for L{decode_head}, and body of a MESSAGE; L{decode_part} has checked its lengths."""
+    """The encoded head and the body of a MESSAGE; L{decode_part} has checked its lengths."""
     end = _LENGTH.size + _LENGTH.unpack_from(part.body)[0]
     return part.body[_LENGTH.size : end], part.body[end:]
 

@@ -151,7 +151,7 @@ class Meters:
         @return: what L{Meter.end} is to be called of when it is over.
         @raise Refused: it is too much for one of them; none has counted it.
         """
-        meters = [meter for what in whats if what is not None and (meter := self._meters.get(what))]
+        meters = self._of(whats)
         if meters:
             now, wall = self._clock(), self._wall()
             for meter in meters:
@@ -162,10 +162,13 @@ class Meters:
 
     def resume(self, *whats: str | None) -> Sequence[Meter]:
         """As L{admit}, for a call of an earlier process that has counted it, and which goes on."""
-        meters = [meter for what in whats if what is not None and (meter := self._meters.get(what))]
+        meters = self._of(whats)
         for meter in meters:
             meter.in_flight += 1
         return meters
+
+    def _of(self, whats: Sequence[str | None]) -> Sequence[Meter]:
+        return [meter for what in whats if what is not None and (meter := self._meters.get(what))]
 
     def unsaved(self) -> dict[str, Usage]:
         """What has changed since this was last called."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
@@ -30,12 +30,11 @@ MARGIN: Final = 60.0
 @frozen
 class Token:
     """
-    @ivar expires: (wall clock) seconds since 1970; C{None} if nothing was said of it.
-    @ivar renew: when it should be renewed.
+    @ivar renew: (wall clock) when it should be renewed, in seconds since 1970; C{None} if
+        nothing was said of its end.
     """
 
     access: str = field(repr=False)
-    expires: float | None = None
     renew: float | None = None
     refresh: str | None = field(default=None, repr=False)
 
@@ -55,7 +54,7 @@ class Token:
         refresh = answer.get("refresh_token")
         if not isinstance(life, int | float) or life <= 0:
             return cls(access, refresh=refresh)
-        return cls(access, now + life, now + life - min(MARGIN, life / 10), refresh)
+        return cls(access, now + life - min(MARGIN, life / 10), refresh)
 
 
 def _fits(token: str) -> bool:
@@ -123,7 +122,7 @@ class OAuth:
         if status != 401:
             return False
         if self._token is not None and _bearer(self._token) == used:
-            self._token = Token(self._token.access, 0, 0, self._token.refresh)
+            self._token = evolve(self._token, renew=0)
         return True
 
     def own(self, response: FieldList) -> FieldList:
@@ -149,7 +148,7 @@ class OAuth:
                 # What is configured may be newer than what was kept.
                 token = await self._ask(settings.refresh_token)
             if token.refresh is None:
-                token = Token(token.access, token.expires, token.renew, kept or settings.refresh_token)
+                token = evolve(token, refresh=kept or settings.refresh_token)
         self._token = token
         try:
             await self._store.keep(self._name, json.dumps(asdict(token)).encode())

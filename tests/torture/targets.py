@@ -84,6 +84,12 @@ def strict_cbor(data: bytes) -> None:
     assert cbor.encode(value) == data
 
 
+_HEADS: dict[exchange.Side, Callable[[bytes], object]] = {
+    exchange.Side.INGRESS: heads.decode_request,
+    exchange.Side.EGRESS: heads.decode_response,
+}
+
+
 def part(data: bytes) -> None:
     """A record of an exchange, with what its kind says of its body."""
     try:
@@ -91,10 +97,10 @@ def part(data: bytes) -> None:
         assert exchange.encode_part(found) == data
         match found.kind:
             case exchange.Kind.HEAD:
-                exchange.decode_head(found.side, found.body)
+                _HEADS[found.side](found.body)
             case exchange.Kind.MESSAGE:
                 head, _ = exchange.decode_message(found)
-                exchange.decode_head(found.side, head)
+                _HEADS[found.side](head)
             case exchange.Kind.TRAILERS:
                 exchange.decode_trailers(found)
             case exchange.Kind.END:

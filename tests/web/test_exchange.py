@@ -28,7 +28,6 @@ from hoft.web.exchange import (
     decode_abort,
     decode_credit,
     decode_end,
-    decode_head,
     decode_message,
     decode_part,
     decode_trailers,
@@ -220,7 +219,7 @@ class WriterTests(SynchronousTestCase):
         kinds = [part.kind for part in parts]
         self.assertEqual(kinds, [Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END])
         self.assertEqual([part.number for part in parts], [0, 1, 2, 3])
-        self.assertEqual(decode_head(Side.INGRESS, parts[0].body), REQUEST)
+        self.assertEqual(decode_request(parts[0].body), REQUEST)
         self.assertEqual(decode_trailers(parts[2]), ((b"X", b"y"),))
         end = decode_end(parts[3])
         digest = body_digest()
@@ -235,7 +234,7 @@ class WriterTests(SynchronousTestCase):
             part = decode_part(payload, Side.EGRESS)
             self.assertEqual((part.kind, part.number, part.exchange), (Kind.MESSAGE, 0, ID))
             head, rest = decode_message(part)
-            self.assertEqual((decode_head(Side.EGRESS, head), rest), (RESPONSE, body))
+            self.assertEqual((decode_response(head), rest), (RESPONSE, body))
             self.assertEqual((writer.total, writer.spent), (len(body), 0))
 
     def test_one_part_is_what_fits_a_record_and_no_more(self) -> None:
@@ -259,7 +258,7 @@ class WriterTests(SynchronousTestCase):
         parts = [decode_part(payload) for payload in payloads]
         self.assertEqual([part.more for part in parts], [True, True, True, False])
         self.assertEqual({len(payload) for payload in payloads[:-1]}, {MAX_RECORD})
-        self.assertEqual(decode_head(Side.INGRESS, b"".join(part.body for part in parts)), head)
+        self.assertEqual(decode_request(b"".join(part.body for part in parts)), head)
 
     def test_data_fills_records_exactly_however_it_comes(self) -> None:
         random = Random(5)
