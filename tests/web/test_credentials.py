@@ -246,6 +246,15 @@ class OAuthTests(CredentialCase):
         self.assertEqual(call.status, 200)
 
     @inlineCallbacks
+    def test_an_answer_without_end_is_not_taken_in(self) -> Test:
+        self.endpoint.says(b"HTTP/1.1 200 X\r\nContent-Length: 9000000\r\n\r\n", bytes(4_000_000))
+        self.use(self.oauth())
+        call = yield self.near.call(self.head()).done
+        self.assertEqual(call.status, 503)
+        self.assertIn("answered more than", json.loads(call.body)["detail"])
+        self.endpoint.connections[0].close()
+
+    @inlineCallbacks
     def test_an_endpoint_that_is_not_there(self) -> Test:
         settings = oauth.Settings("http://127.0.0.1:1/token", "me", "hush")
         self.use(oauth.OAuth("api", settings, self.client, self.store, lambda: self.now))
