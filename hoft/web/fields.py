@@ -477,11 +477,6 @@ def expects_continue(version: tuple[int, int], fields: Fields) -> bool:
     return True
 
 
-def takes_trailers(fields: Fields) -> bool:
-    """Did the sender of these fields say C{TE: trailers} (RFC 9110 section 10.1.4)?"""
-    return b"trailers" in (element.lower() for element in elements(fields, b"te"))
-
-
 def trailers(fields: Fields) -> FieldList:
     """Those of a trailer section that may be there (RFC 9110 section 6.5.1)."""
     if not fields:

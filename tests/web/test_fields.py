@@ -21,7 +21,6 @@ from hoft.web.fields import (
     max_forwards,
     request_framing,
     response_framing,
-    takes_trailers,
     trailers,
     values,
     via,
@@ -150,12 +149,6 @@ class HopByHopTests(FieldsCase):
         ]
         good = [(b"X-Checksum", b"1"), (b"ETag", b"2"), (b"Server-Timing", b"3")]
         self.assertEqual(trailers(bad + good), good)
-
-    def test_a_caller_says_that_it_takes_trailers(self) -> None:
-        """RFC 9110 10.1.4."""
-        self.assertTrue(takes_trailers([(b"TE", b"gzip;q=0.5, Trailers")]))
-        self.assertFalse(takes_trailers([(b"TE", b"gzip")]))
-        self.assertFalse(takes_trailers([]))
 
 
 class RequestFramingTests(FieldsCase):
