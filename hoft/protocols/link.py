@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,21 +29,20 @@ from hoft.interfaces import (
     IExpiryReceiver,
     IFileTransport,
     ILink,
+    Incoming,
     IRecordReceiver,
     ITransaction,
     LinkState,
     Outgoing,
 )
-from hoft.protocols import log, log_writing
+from hoft.protocols import log
 from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
-from hoft.protocols.inbox import Inbox
-from hoft.protocols.journal import Transaction
 from hoft.protocols.keyring import Keyring
+from hoft.protocols.link_log import LinkLog
 from hoft.protocols.link_state import next_change, state_of, status_of
-from hoft.protocols.log_writing import VOID, Accept, Accepted, Acknowledge, Commit, Committed, Step
+from hoft.protocols.log_writing import VOID, Commit, Committed
 from hoft.protocols.node_parts import NodeParts
-from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
@@ -100,12 +98,8 @@ class Link:
         self._receiver = receiver
         self._settings = parts.settings if settings is None else settings
         self._publisher: Publisher | None = None
-        self._link = 0
-        self._generation = 0
-        self._clock = 0
-        self._outbox = Outbox()
-        self._withdrawals = Withdrawals(self._outbox, lambda: self.engine.sender, self._write)
-        self._inbox = Inbox()
+        self._records = LinkLog(parts, peer, name)
+        self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
         self._adopting: Deferred[bool] | None = None
         self._alarm = Alarm(parts.reactor, self.tick)
         self._ack_sync = AckSync(
@@ -134,18 +128,10 @@ class Link:
 
     def open(self) -> Deferred[None]:
         """Load the log from the journal."""
-        operation = partial(log.open_log, peer=self.peer.bytes, boot=self._parts.boot)
-        # Durable, because all that it finds as received is acknowledged from now on.
-        return self._journal.transact(operation, durable=True).addCallback(self._opened)
+        return self._records.open(self._now()).addCallback(self._opened)
 
     def _opened(self, opened: log.Opened) -> None:
-        self._link = opened.link
-        self._generation = opened.generation
-        self._clock = opened.clock
-        self._outbox = Outbox(opened.outbox, self._now())
-        self._withdrawals = Withdrawals(self._outbox, lambda: self.engine.sender, self._write)
         self._withdrawals.watch(opened.outbox, self._wall_clock_ahead())
-        self._inbox = Inbox(opened.inbox)
         parts = self._parts
         self.engine = Replication(
             self._settings,
@@ -166,7 +152,7 @@ class Link:
             now=parts.clock(),
         )
         if opened.rolled_back:
-            self._tell_rolled_back(self._outbox.ids())
+            self._tell_rolled_back(self._records.outbox.ids())
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
@@ -206,40 +192,15 @@ class Link:
         """See L{ILink.commit}."""
         if self._closed:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
-        generation = self._generation
-        consumed = self._inbox.consume(consume)
-        size = sum(len(record.payload) for record in send)
-        self._outbox.backlog += size
+        asked = Commit(send, consume, also, self._parts.wall_clock(), self._compressor())
 
         def committed(done: Committed) -> CommitResult[T]:
-            self._outbox.backlog -= size
-            self._raise_clock(done.clock, done.generation)
             if send:
                 self._enqueued(done, send)
                 self._withdrawals.watch(done.records, self._wall_clock_ahead())
             return CommitResult(done.value, [queued.id for queued in done.records])
 
-        def failed(failure: Failure) -> Failure:
-            self._outbox.backlog -= size
-            if generation == self._generation:
-                self._inbox.restore(consumed)
-            return failure
-
-        committing = self._write(
-            Commit(send, consume, also, self._parts.wall_clock(), self._compressor()), durable
-        )
-        return committing.addCallbacks(committed, failed)
-
-    def _write(self, step: Step, durable: bool = False) -> Deferred[Any]:
-        return self._journal.transact_together(self._take_steps, step, durable)
-
-    def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:
-        """On the journal's thread."""
-        return log_writing.write(transaction, self._link, self._parts.boot, steps)
-
-    def _raise_clock(self, clock: int, generation: int) -> None:
-        if generation == self._generation:
-            self._clock = max(self._clock, clock)
+        return self._records.commit(asked, durable).addCallback(committed)
 
     def _compressor(self) -> Compressor | None:
         # Whoever agreed on another suite wants what crosses to be readable on the way.
@@ -247,18 +208,17 @@ class Link:
 
     def _enqueued(self, done: Committed, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
-        for record in self._outbox.add(done.records, send, done.payloads, self._now()):
+        for record in self._records.outbox.add(done.records, send, done.payloads, self._now()):
             self.engine.queue(record)
         self.pump()
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """See L{ILink.read}."""
-        finding = execute(self._inbox.locations, ids, self.name)
-        return finding.addCallback(self._journal.load)
+        return self._records.read(ids)
 
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
-        return self._outbox.backlog
+        return self._records.outbox.backlog
 
     def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:
         """See L{ILink.cancel}."""
@@ -287,14 +247,14 @@ class Link:
 
     def status(self) -> dict[str, Any]:
         """What there is to know of the link, ready for JSON; times in seconds, sizes in bytes."""
-        oldest = self._outbox.oldest()
+        oldest = self._records.outbox.oldest()
         return {
             "peer": str(self.peer),
             "state": self.state.value,
             "suite": self.keys.suite.name,
             "own_key": f"{self.keys.suite.own_key_id:04x}",
             **status_of(self.engine, self._now()),
-            "unacknowledged_bytes": self._outbox.backlog,
+            "unacknowledged_bytes": self._records.outbox.backlog,
             "oldest_unacknowledged": None if oldest is None else self._now() - oldest,
             "packets_written": 0 if self._publisher is None else self._publisher.packets,
             **self.counters,
@@ -367,15 +327,12 @@ class Link:
             receiver.owe(self._now())
             return succeed(None)
 
-        generation = self._generation
-
-        def committed(accepted: Accepted | None) -> None:
-            if accepted is None:
+        def committed(incoming: list[Incoming] | None) -> None:
+            if incoming is None:
                 return
-            self._raise_clock(accepted.clock, generation)
             receiver.room(True, self._now())
             receiver.committed(numbers, self._now())
-            self._hand_up(accepted.records, [record.payload for record in fresh if record.channel != VOID])
+            self._hand_up(incoming)
             self.pump()
 
         def failed(failure: Failure) -> Failure:
@@ -385,7 +342,7 @@ class Link:
                 self.pump()
             return failure
 
-        return self._write(Accept(generation, clock, fresh)).addCallbacks(committed, failed)
+        return self._records.accept(clock, fresh).addCallbacks(committed, failed)
 
     def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
         """A current packet was read as far as it will ever go."""
@@ -395,22 +352,19 @@ class Link:
         self.engine.packet_read(header, missing, self._now())
         self.pump()
 
-    def _hand_up(self, held: Sequence[log.Held], payloads: Sequence[bytes | None]) -> None:
-        if self._closed:
-            return
-        self.counters["records_received"] += len(held)
-        incoming = self._inbox.enter(held, payloads)
-        if incoming:
+    def _hand_up(self, incoming: Sequence[Incoming]) -> None:
+        if incoming and not self._closed:
+            self.counters["records_received"] += len(incoming)
             self._receiver.recordsReceived(self, incoming)
 
     def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:
         self._remove(files)
-        known = self._outbox.forget(records)
+        known = self._records.outbox.forget(records)
         if not known:
             return
         self.counters["records_acknowledged"] += len(known)
         ids = [queued.id for queued in known if queued.channel != VOID]
-        done = self._write(Acknowledge(self._generation, clock, known))
+        done = self._records.acknowledge(clock, known)
         done.addCallback(lambda _: self._receiver.recordsAcknowledged(self, ids))
         done.addErrback(self._lost, "acknowledgements were not noted; they will be asked for again")
 
@@ -421,32 +375,20 @@ class Link:
         adoption = self._adopting = Deferred()
         mine: Deferred[bool] = Deferred()
         adoption.addCallback(_also, mine)
-        operation = partial(
-            log.adopt,
-            link=self._link,
-            boot=self._parts.boot,
-            incarnation=sighting.incarnation,
-            peer_boot=sighting.boot,
-            clock=sighting.clock,
-        )
-        done = self._journal.transact(operation).addCallback(self._adopted, sighting)
+        done = self._records.adopt(sighting).addCallback(self._adopted, sighting)
         done.addErrback(self._not_adopted).addCallback(self._adoption_over)
         return mine
 
     def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
         known = self.engine.synchronisation.peer_incarnation != 0
         sender = self.engine.sender
-        self._generation = adopted.generation
-        self._clock = adopted.clock
-        self._outbox.replace(adopted)
         left = [queued for queued in adopted.outbox if not self._withdrawals.is_withdrawn(queued.id)]
-        new = self.engine.adopt(sighting, self._outbox.numbered(left), self._now())
+        new = self.engine.adopt(sighting, self._records.outbox.numbered(left), self._now())
         if new:
             self._remove(sender.give_up())
         if new and known:
             self._rolled_back(adopted)
-        leftovers = self._inbox.leftovers()
-        self._hand_up(leftovers, [None] * len(leftovers))
+        self._hand_up(self._records.leftovers())
         return True
 
     def _not_adopted(self, failure: Failure) -> bool:
@@ -474,15 +416,11 @@ class Link:
     def _tell_rolled_back(self, resent: Sequence[int]) -> None:
         self._receiver.peerRolledBack(self, resent)
         # After whatever that has just asked to be committed: a crash before this tells it again.
-        told = self._journal.transact(partial(log.rollback_told, link=self._link))
-        told.addErrback(self._lost, "that the log began anew will be told again")
+        self._records.rollback_told().addErrback(self._lost, "that the log began anew will be told again")
 
     def reincarnated(self, begun: log.Adopted) -> None:
         """Our own journal was restored and has minted an incarnation: the log is a new one."""
-        self._generation = begun.generation
-        self._clock = begun.clock
-        self._inbox.clear()
-        self._outbox.replace(begun)
+        self._records.begun(begun)
         self._remove(self.engine.sender.give_up())
         self.engine.reincarnate(self._journal.incarnation, begun.clock, self._now())
         self._rolled_back(begun)
@@ -515,9 +453,9 @@ class Link:
         self._ack_sync.sync_if_due(self.engine, now)
         may = self._carrier_up and self._adopting is None and now >= publisher.not_before
         if may and not publisher.busy:
-            plan = self.engine.next_packet(self._clock, now)
+            plan = self.engine.next_packet(self._records.clock, now)
             if plan is not None:
-                publisher.publish(plan, self.engine, self._outbox, self.pump)
+                publisher.publish(plan, self.engine, self._records.outbox, self.pump)
         if self._settling is None:
             # Once for all that happens in this turn of the reactor.
             self._settling = self._parts.reactor.callLater(0, self._settle)
@@ -540,7 +478,7 @@ class Link:
         if estimates is not None:
             self._estimates_at = now + ESTIMATES_EVERY
             self._estimates_of = receipts
-            done = self._journal.transact(partial(log.keep_estimates, link=self._link, estimates=estimates))
+            done = self._records.keep_estimates(estimates)
             done.addErrback(self._lost, "what was learned of the carrier is not kept")
 
     def _remove(self, names: Sequence[str]) -> None:

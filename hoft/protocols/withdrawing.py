@@ -13,9 +13,9 @@ from heapq import heappop, heappush
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from hoft.protocols.link_log import LinkLog
 from hoft.protocols.log import Queued
 from hoft.protocols.log_writing import VOID, Void, Voided
-from hoft.protocols.outbox import Outbox
 from hoft.protocols.sending import Sender
 
 
@@ -29,17 +29,11 @@ class Withdrawals:
     @ivar expired: how many records were taken back because of their age.
     """
 
-    def __init__(
-        self, outbox: Outbox, sender: Callable[[], Sender], write: Callable[[Void], Deferred[Voided]]
-    ) -> None:
-        """
-        @param sender: the engine's present one.
-        @param write: has the journal do it.
-        """
+    def __init__(self, records: LinkLog, sender: Callable[[], Sender]) -> None:
+        """@param sender: the engine's present one."""
         self.expired = 0
-        self._outbox = outbox
+        self._records = records
         self._sender = sender
-        self._write = write
         self._asked: set[int] = set()
         self._expiries: list[tuple[float, int]] = []
 
@@ -82,7 +76,7 @@ class Withdrawals:
         def done(voided: Voided) -> list[int]:
             self._asked.difference_update(chosen)
             for id, number in voided:
-                self._outbox.void(id, keep=number is not None)
+                self._records.outbox.void(id, keep=number is not None)
             self._release(chosen)
             return [id for id, _ in voided]
 
@@ -91,10 +85,10 @@ class Withdrawals:
             self._release(chosen)
             return failure
 
-        return self._write(Void(chosen)).addCallbacks(done, failed)
+        return self._records.write(Void(chosen)).addCallbacks(done, failed)
 
     def _withhold(self, id: int) -> bool:
-        queued = self._outbox.unsent(id)
+        queued = self._records.outbox.unsent(id)
         if queued is None or queued.channel == VOID or id in self._asked:
             return False
         return queued.number is None or self._sender().withhold(queued.number)
@@ -102,7 +96,7 @@ class Withdrawals:
     def _release(self, ids: Iterable[int]) -> None:
         """They may be sent, as whatever they are now."""
         for id in ids:
-            queued = self._outbox.unsent(id)
+            queued = self._records.outbox.unsent(id)
             if queued is not None and queued.number is not None:
-                for record in self._outbox.numbered([queued]):
+                for record in self._records.outbox.numbered([queued]):
                     self._sender().queue(record)

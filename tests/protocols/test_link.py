@@ -146,7 +146,7 @@ class HandedOverTests(LinkTestCase):
         self.assertEqual(self.near.program.acknowledged, ids)
         self.assertEqual(self.near.link.backlog(), 0)
         self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
-        self.assertEqual(len(self.near.link._outbox), 0)
+        self.assertEqual(len(self.near.link._records.outbox), 0)
 
 
 class CrashTests(LinkTestCase):

@@ -1,0 +1,184 @@
+"""
+What one link has in the journal: the records to its peer and from it, and its clock.
+
+All methods are called on the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred, execute
+from twisted.python.failure import Failure
+
+from hoft.interfaces import Incoming
+from hoft.protocols import log, log_writing
+from hoft.protocols.estimates import Estimates
+from hoft.protocols.inbox import Inbox
+from hoft.protocols.journal import Transaction
+from hoft.protocols.log_writing import VOID, Accept, Accepted, Acknowledge, Commit, Committed, Step
+from hoft.protocols.node_parts import NodeParts
+from hoft.protocols.outbox import Outbox
+from hoft.protocols.packets import Record
+from hoft.protocols.synchronisation import Sighting
+
+
+class LinkLog:
+    """
+    One link's log.  An adoption (L{adopt}) or a new incarnation of ours (L{begun}) may begin it
+    anew: what was asked of the one before and is committed after that changes nothing here.
+
+    @ivar clock: the link's, after the last commit.
+    @ivar outbox: what the peer has not acknowledged.
+    """
+
+    def __init__(self, parts: NodeParts, peer: UUID, name: str) -> None:
+        """@param name: what the configuration calls the peer."""
+        self.clock = 0
+        self.outbox = Outbox()
+        self._inbox = Inbox()
+        self._journal = parts.journal
+        self._boot = parts.boot
+        self._peer = peer
+        self._name = name
+        self._link = 0
+        self._generation = 0
+
+    def open(self, now: float) -> Deferred[log.Opened]:
+        """Load it; to be done once, before anything else."""
+
+        def opened(found: log.Opened) -> log.Opened:
+            self._link = found.link
+            self._generation = found.generation
+            self.clock = found.clock
+            self.outbox = Outbox(found.outbox, now)
+            self._inbox = Inbox(found.inbox)
+            return found
+
+        operation = partial(log.open_log, peer=self._peer.bytes, boot=self._boot)
+        # Durable, because all that it finds as received is acknowledged from now on.
+        return self._journal.transact(operation, durable=True).addCallback(opened)
+
+    def write(self, step: Step, durable: bool = False) -> Deferred[Any]:
+        """
+        Have the journal take a step.
+
+        @param durable: fire only once it would survive a power cut.
+        @return: fires with what L{log_writing.write} tells of it.
+        """
+        return self._journal.transact_together(self._take_steps, step, durable)
+
+    def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:
+        """On the journal's thread."""
+        return log_writing.write(transaction, self._link, self._boot, steps)
+
+    def _raise_clock(self, clock: int, generation: int) -> None:
+        if generation == self._generation:
+            self.clock = max(self.clock, clock)
+
+    # --- records
+
+    def commit(self, asked: Commit, durable: bool) -> Deferred[Committed]:
+        """
+        Queue records, let go of received ones.
+
+        @return: fires with what was done; the records are not in C{outbox} yet.
+        """
+        generation = self._generation
+        consumed = self._inbox.consume(asked.consume)
+        outbox = self.outbox
+        size = sum(len(record.payload) for record in asked.send)
+        outbox.backlog += size
+
+        def committed(done: Committed) -> Committed:
+            outbox.backlog -= size
+            self._raise_clock(done.clock, done.generation)
+            return done
+
+        def failed(failure: Failure) -> Failure:
+            outbox.backlog -= size
+            if generation == self._generation:
+                self._inbox.restore(consumed)
+            return failure
+
+        return self.write(asked, durable).addCallbacks(committed, failed)
+
+    def accept(self, clock: int, records: Sequence[Record]) -> Deferred[list[Incoming] | None]:
+        """
+        Put received records, none of them known, into the inbox.
+
+        @param clock: the peer's, as their packet said.
+        @return: fires with what the layer above is handed; None if their log has been replaced.
+        """
+        generation = self._generation
+
+        def accepted(done: Accepted | None) -> list[Incoming] | None:
+            if done is None:
+                return None
+            self._raise_clock(done.clock, generation)
+            payloads = [record.payload for record in records if record.channel != VOID]
+            return self._inbox.enter(done.records, payloads)
+
+        return self.write(Accept(generation, clock, records)).addCallback(accepted)
+
+    def acknowledge(self, clock: int, known: Sequence[log.Queued]) -> Deferred[None]:
+        """
+        The peer has committed records that are no longer in C{outbox}.
+
+        @param clock: the peer's.
+        @return: fires once they are out of the journal too.
+        """
+        return self.write(Acknowledge(self._generation, clock, known))
+
+    def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
+        """The payloads of received records that nobody has let go of."""
+        return execute(self._inbox.locations, ids, self._name).addCallback(self._journal.load)
+
+    def leftovers(self) -> list[Incoming]:
+        """What the inbox held at the start and still holds; only the first time."""
+        held = self._inbox.leftovers()
+        return self._inbox.enter(held, [None] * len(held))
+
+    # --- who the peer is
+
+    def adopt(self, sighting: Sighting) -> Deferred[log.Adopted]:
+        """
+        The sender of what was seen is the peer.
+
+        @return: fires with what that has left in the log.
+        """
+
+        def adopted(done: log.Adopted) -> log.Adopted:
+            self._replace(done)
+            return done
+
+        operation = partial(
+            log.adopt,
+            link=self._link,
+            boot=self._boot,
+            incarnation=sighting.incarnation,
+            peer_boot=sighting.boot,
+            clock=sighting.clock,
+        )
+        return self._journal.transact(operation).addCallback(adopted)
+
+    def begun(self, begun: log.Adopted) -> None:
+        """The journal has a new incarnation, and so this is a new log."""
+        self._inbox.clear()
+        self._replace(begun)
+
+    def _replace(self, adopted: log.Adopted) -> None:
+        self._generation = adopted.generation
+        self.clock = adopted.clock
+        self.outbox.replace(adopted)
+
+    def rollback_told(self) -> Deferred[None]:
+        """The layer above knows that the log began anew."""
+        return self._journal.transact(partial(log.rollback_told, link=self._link))
+
+    def keep_estimates(self, estimates: Estimates) -> Deferred[None]:
+        """For the next process: what was learned of the carrier."""
+        return self._journal.transact(partial(log.keep_estimates, link=self._link, estimates=estimates))
