@@ -210,9 +210,9 @@ class Ingress:
 
     def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
         routing, request = self.routing, call.request
-        mount, service, link = routing.resolve(target, self._links)
         wanted = wish(request.fields) if routing.result_ttl else None
         detached = wanted is not None and wanted.detached
+        mount, service, link = routing.resolve(target, self._links, waits=not detached)
         seconds = deadline(request, routing.async_deadline if detached else routing.deadline)
         if request.length is not None and request.length > routing.max_request_body:
             raise Refused(too_large(f"the body is larger than {routing.max_request_body} bytes"))

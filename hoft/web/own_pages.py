@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -59,10 +60,17 @@ class OwnPages:
             shown = self._metrics.exposition().addCallback(partial(ingress.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
         else:
-            body = json.dumps(self._status(), indent=1).encode("ascii") + b"\n"
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            ingress.respond(call, 200, fields, body)
+            shown = deferToThread(_encoded, self._status()).addCallback(
+                partial(ingress.respond, call, 200, fields)
+            )
+            shown.addErrback(self._not_shown, call)
 
     def _not_shown(self, failure: Failure, call: Call) -> None:
-        self.log.failure("Metrics could not be shown", failure)
+        self.log.failure("Status or metrics could not be shown", failure)
         self._ingress.answer(call, internal_error("the log of this node says why"))
+
+
+def _encoded(status: Mapping[str, Any]) -> bytes:
+    # With indent the encoder is Python: it lets other threads run before it is done.
+    return json.dumps(status, indent=1).encode("ascii") + b"\n"

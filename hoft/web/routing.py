@@ -89,21 +89,22 @@ class Routing:
         )
 
     def resolve(
-        self, target: RouteTarget | Service, links: Mapping[str, ILink]
+        self, target: RouteTarget | Service, links: Mapping[str, ILink], waits: bool = True
     ) -> tuple[Mount | None, Service, ILink]:
         """
         Who is to be called, and through whom.
 
         @param links: by the names of the peers.
+        @param waits: see L{usable}.
         @raise Refused: no such route, no peer, or none that can be used.
         """
         if isinstance(target, Service):
-            return None, target, usable(self.peer_for(target.authority.host, links), links)
+            return None, target, usable(self.peer_for(target.authority.host, links), links, waits)
         found = self.mounts.get(target.name)
         if found is None:
             raise Refused(unknown_route(target.name, sorted(self.mounts)))
         mount, peer = found
-        return mount, mount.service(target.rest), usable(peer, links)
+        return mount, mount.service(target.rest), usable(peer, links, waits)
 
     def peer_for(self, host: str, links: Mapping[str, ILink]) -> str:
         """
@@ -115,10 +116,12 @@ class Routing:
         return choose_peer(host, list(links), forwards, self.default_peer)
 
 
-def usable(peer: str, links: Mapping[str, ILink]) -> ILink:
+def usable(peer: str, links: Mapping[str, ILink], waits: bool = True) -> ILink:
     """
     The link to a peer.
 
+    @param waits: somebody waits for the answer, and had better be told at once that none will
+        come soon; what nobody waits for lies in the journal until the peer is there again.
     @raise Refused: there is no use in trying.
     """
     link = links.get(peer)
@@ -126,6 +129,7 @@ def usable(peer: str, links: Mapping[str, ILink]) -> ILink:
         raise Refused(peer_unavailable(peer, "this node does not trust it, or not any more"))
     if link.state is LinkState.STOPPED:
         raise Refused(peer_unavailable(peer, "it was stopped; see /_hoft/status and this node's log"))
-    if link.state is LinkState.DOWN:
-        raise Refused(peer_unavailable(peer, "no files can be exchanged; see /_hoft/status", 30))
+    if link.state is LinkState.DOWN and waits:
+        why = "no files can be exchanged, see /_hoft/status; what need not be answered now is taken, with"
+        raise Refused(peer_unavailable(peer, f"{why} 'Prefer: respond-async'", 30))
     return link

@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 
+from hoft.interfaces import LinkState
 from hoft.web import kept_rows
 from hoft.web.exchange import Kind, decode_part
 from hoft.web.heads import ResponseHead
@@ -156,6 +157,23 @@ class ResultTests(KeepingCase):
         response = yield self.get(b"/svc/demo/", b"Prefer: respond-async;foo, wait=0")
         self.assertEqual(response.fields(b"preference-applied"), [b"respond-async, wait=0"])
         self.where(response)
+
+    @inlineCallbacks
+    def test_who_does_not_wait_may_leave_a_call_for_a_peer_that_is_down(self) -> Test:
+        """To store and forward it is what we are for; who waits is told at once that it is in vain."""
+        self.near.open = False
+        self.near.change(LinkState.DOWN)
+        response = yield self.get()
+        self.assertEqual(response.status, 503)
+        where = yield self.submit(b"order")
+        self.near.change(LinkState.UP)
+        self.near.heal()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        self.far.one.answer(body=b"done")
+        yield self.reach(where, "done")
+        self.near.change(LinkState.STOPPED)
+        response = yield self.post(b"order", ASYNC)
+        self.assertEqual(response.status, 503, "that is for a person to decide")
 
     @inlineCallbacks
     def test_what_does_not_exist_is_404_for_everybody(self) -> Test:
