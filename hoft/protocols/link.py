@@ -46,19 +46,13 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
-from hoft.protocols.replication import LogState, Replication, Settings
+from hoft.protocols.replication import Replication, Settings
 from hoft.protocols.sealing import BOX, Suite
 from hoft.protocols.synchronisation import Judgement, Sighting
 from hoft.protocols.waking import AckSync, Alarm
 from hoft.protocols.withdrawing import Withdrawals
 
 T = TypeVar("T")
-
-
-ESTIMATES_EVERY = 600.0
-"""Seconds between notes in the journal of what was learned of the carrier."""
-ESTIMATES_RECEIPTS = 64
-"""And only if so much more is known."""
 
 
 @implementer(ILink)
@@ -100,7 +94,7 @@ class Link:
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
         self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
-        self._adopting: Deferred[bool] | None = None
+        self._adopting: list[Deferred[bool]] | None = None
         self._alarm = Alarm(parts.reactor, self.tick)
         self._ack_sync = AckSync(
             parts.clock,
@@ -111,8 +105,6 @@ class Link:
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._carrier_up = True
-        self._estimates_at = 0.0
-        self._estimates_of = 0
         self.counters = {
             "records_sent": 0,
             "records_acknowledged": 0,
@@ -137,16 +129,7 @@ class Link:
             self._settings,
             incarnation=self._journal.incarnation,
             boot=parts.boot,
-            log=LogState(
-                clock=opened.clock,
-                peer_incarnation=opened.peer_incarnation,
-                peer_clock=opened.peer_clock,
-                peer_boot=opened.peer_boot,
-                retired=opened.retired,
-                boots=opened.boots,
-                received=opened.received,
-                estimates=opened.estimates,
-            ),
+            log=opened.state,
             entropy=parts.entropy,
             packet_numbers=parts.packet_numbers[self.peer],
             now=parts.clock(),
@@ -270,15 +253,9 @@ class Link:
             with what the engine made of it.
         """
         if self._adopting is not None:
-            waiting: Deferred[Judgement] = Deferred()
-
-            def over(adopted: bool) -> bool:
-                again = self.hear(header, control) if adopted else succeed(Judgement.VOID)
-                again.chainDeferred(waiting)
-                return adopted
-
-            self._adopting.addCallback(over)
-            return waiting
+            waiting: Deferred[bool] = Deferred()
+            self._adopting.append(waiting)
+            return self._hear_after(waiting, header, control)
         if self.keys.heard(header):
             self._log.info(
                 "{peer} has key {id} of this node; packets to it are sealed with that from now on",
@@ -287,10 +264,7 @@ class Link:
             )
         heard = self.engine.hear(header, control, self._now())
         if heard.judgement is Judgement.ADOPT:
-            adopting = self._adopt(heard.sighting)
-            return adopting.addCallback(
-                lambda adopted: self.hear(header, control) if adopted else Judgement.VOID
-            )
+            return self._hear_after(self._adopt(heard.sighting), header, control)
         if heard.judgement is Judgement.CLONE:
             self._log.critical(
                 "A copy of {peer} runs beside it: the link is stopped. Stop one of the two for good,"
@@ -302,6 +276,9 @@ class Link:
             self._acknowledged(heard.acknowledged.records, heard.acknowledged.files, control.clock)
         self.pump()
         return succeed(heard.judgement)
+
+    def _hear_after(self, adoption: Deferred[bool], header: Header, control: Control) -> Deferred[Judgement]:
+        return adoption.addCallback(lambda adopted: self.hear(header, control) if adopted else Judgement.VOID)
 
     def is_current(self, header: Header) -> bool:
         """Whether records of a packet that was current still count."""
@@ -372,9 +349,8 @@ class Link:
 
     def _adopt(self, sighting: Sighting) -> Deferred[bool]:
         """Fires once it is over with whether the sender of what was seen is adopted."""
-        adoption = self._adopting = Deferred()
         mine: Deferred[bool] = Deferred()
-        adoption.addCallback(_also, mine)
+        self._adopting = [mine]
         done = self._records.adopt(sighting).addCallback(self._adopted, sighting)
         done.addErrback(self._not_adopted).addCallback(self._adoption_over)
         return mine
@@ -396,12 +372,12 @@ class Link:
         return False
 
     def _adoption_over(self, adopted: bool) -> None:
-        adopting, self._adopting = self._adopting, None
+        waiting, self._adopting = self._adopting or [], None
         if adopted and self._publisher is not None:
             self._publisher.sweep()
         self.pump()
-        if adopting is not None:
-            adopting.callback(adopted)
+        for deferred in waiting:
+            deferred.callback(adopted)
 
     def _rolled_back(self, adopted: log.Adopted) -> None:
         self.counters["rollbacks"] += 1
@@ -467,19 +443,9 @@ class Link:
             self._update_state()
             changes = next_change(self.engine, self.state, now)
             self._alarm.set(min(self._next_deadline(now), changes), now)
-            self._keep_estimates(now)
-
-    def _keep_estimates(self, now: float) -> None:
-        """Now and then: the next process is to begin with what was learned of the carrier."""
-        receipts = self.engine.sender.cost.receipts
-        if now < self._estimates_at or receipts - self._estimates_of < ESTIMATES_RECEIPTS:
-            return
-        estimates = self.engine.estimates()
-        if estimates is not None:
-            self._estimates_at = now + ESTIMATES_EVERY
-            self._estimates_of = receipts
-            done = self._records.keep_estimates(estimates)
-            done.addErrback(self._lost, "what was learned of the carrier is not kept")
+            kept = self._records.keep_estimates(self.engine, now)
+            if kept is not None:
+                kept.addErrback(self._lost, "what was learned of the carrier is not kept")
 
     def _remove(self, names: Sequence[str]) -> None:
         if self._publisher is not None:
@@ -528,12 +494,6 @@ class Link:
 
     def _lost(self, failure: Failure, what: str) -> None:
         self._log.failure("Link to {peer}: {what}", failure, peer=self.name, what=what)
-
-
-def _also(result: T, waiting: Deferred[T]) -> T:
-    """Tell C{waiting} as well."""
-    waiting.callback(result)
-    return result
 
 
 def _nothing(_: Any) -> None:

@@ -16,14 +16,19 @@ from twisted.python.failure import Failure
 
 from hoft.interfaces import Incoming
 from hoft.protocols import log, log_writing
-from hoft.protocols.estimates import Estimates
 from hoft.protocols.inbox import Inbox
 from hoft.protocols.journal import Transaction
 from hoft.protocols.log_writing import VOID, Accept, Accepted, Acknowledge, Commit, Committed, Step
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Record
+from hoft.protocols.replication import Replication
 from hoft.protocols.synchronisation import Sighting
+
+ESTIMATES_EVERY = 600.0
+"""Seconds between notes in the journal of what was learned of the carrier."""
+ESTIMATES_RECEIPTS = 64
+"""And only if so much more is known."""
 
 
 class LinkLog:
@@ -46,6 +51,8 @@ class LinkLog:
         self._name = name
         self._link = 0
         self._generation = 0
+        self._estimates_at = 0.0
+        self._estimates_of = 0
 
     def open(self, now: float) -> Deferred[log.Opened]:
         """Load it; to be done once, before anything else."""
@@ -53,7 +60,7 @@ class LinkLog:
         def opened(found: log.Opened) -> log.Opened:
             self._link = found.link
             self._generation = found.generation
-            self.clock = found.clock
+            self.clock = found.state.clock
             self.outbox = Outbox(found.outbox, now)
             self._inbox = Inbox(found.inbox)
             return found
@@ -179,6 +186,18 @@ class LinkLog:
         """The layer above knows that the log began anew."""
         return self._journal.transact(partial(log.rollback_told, link=self._link))
 
-    def keep_estimates(self, estimates: Estimates) -> Deferred[None]:
-        """For the next process: what was learned of the carrier."""
+    def keep_estimates(self, engine: Replication, now: float) -> Deferred[None] | None:
+        """
+        Now and then: the next process is to begin with what was learned of the carrier.
+
+        @return: fires once it is kept; None where there was nothing to do.
+        """
+        receipts = engine.sender.cost.receipts
+        if now < self._estimates_at or receipts - self._estimates_of < ESTIMATES_RECEIPTS:
+            return None
+        estimates = engine.estimates()
+        if estimates is None:
+            return None
+        self._estimates_at = now + ESTIMATES_EVERY
+        self._estimates_of = receipts
         return self._journal.transact(partial(log.keep_estimates, link=self._link, estimates=estimates))

@@ -28,6 +28,7 @@ from hoft.interfaces import ITransaction
 from hoft.protocols.estimates import Estimates
 from hoft.protocols.journal import Transaction
 from hoft.protocols.ranges import RangeSet
+from hoft.protocols.replication import LogState
 from hoft.protocols.schema import Schema
 from hoft.protocols.segments import Location
 
@@ -124,16 +125,9 @@ class Opened:
 
     link: int
     generation: int
-    clock: int
     rolled_back: bool
     """The layer above may not have been told yet that the log began anew."""
-    peer_incarnation: int
-    peer_clock: int
-    peer_boot: int
-    retired: Sequence[int]
-    boots: Sequence[int]
-    received: RangeSet
-    estimates: Estimates | None
+    state: LogState
     outbox: Sequence[Queued]
     inbox: Sequence[Held]
 
@@ -196,15 +190,17 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     return Opened(
         link=link,
         generation=generation,
-        clock=clock,
         rolled_back=bool(rolled_back),
-        peer_incarnation=_number(incarnation),
-        peer_clock=peer_clock,
-        peer_boot=_number(peer_boot),
-        boots=[_number(one) for (one,) in transaction.execute("SELECT boot FROM boot").fetchall()],
-        retired=[_number(word) for (word,) in retired],
-        received=decode_received(received),
-        estimates=None if estimates is None else Estimates.decode(estimates),
+        state=LogState(
+            clock=clock,
+            peer_incarnation=_number(incarnation),
+            peer_clock=peer_clock,
+            peer_boot=_number(peer_boot),
+            boots=[_number(one) for (one,) in transaction.execute("SELECT boot FROM boot").fetchall()],
+            retired=[_number(word) for (word,) in retired],
+            received=decode_received(received),
+            estimates=None if estimates is None else Estimates.decode(estimates),
+        ),
         outbox=_outbox(transaction, link),
         inbox=[Held(id, channel, size, Location.parse(location)) for id, channel, size, location in inbox],
     )

@@ -54,19 +54,19 @@ class LogTests(SynchronousTestCase):
 
     def test_boots(self) -> None:
         """Those of ours are kept, the latest, and the one of the peer that was adopted last."""
-        self.assertEqual((self.opened().peer_boot, self.opened().boots), (0, [BOOT]))
+        self.assertEqual((self.opened().state.peer_boot, self.opened().state.boots), (0, [BOOT]))
         self.adopt()
         for boot in range(1000, 1000 + log.BOOTS):
             self.opened(boot=boot)
         opened = self.opened(PEER)
-        self.assertEqual(opened.peer_boot, THEIR_BOOT)
-        self.assertEqual(opened.boots, [*range(1001, 1000 + log.BOOTS), BOOT])
+        self.assertEqual(opened.state.peer_boot, THEIR_BOOT)
+        self.assertEqual(opened.state.boots, [*range(1001, 1000 + log.BOOTS), BOOT])
 
     def test_empty(self) -> None:
         """A link that is new."""
         opened = self.opened()
-        self.assertEqual((opened.generation, opened.clock, opened.peer_incarnation), (0, 0, 0))
-        self.assertEqual((list(opened.outbox), list(opened.inbox), list(opened.received)), ([], [], []))
+        self.assertEqual((opened.generation, opened.state.clock, opened.state.peer_incarnation), (0, 0, 0))
+        self.assertEqual((list(opened.outbox), list(opened.inbox), list(opened.state.received)), ([], [], []))
         self.assertFalse(opened.rolled_back)
         self.assertNotEqual(self.opened(OTHER).link, self.link)
 
@@ -97,7 +97,7 @@ class LogTests(SynchronousTestCase):
         accepted = self.accept(1, 1)
         assert accepted is not None
         self.assertEqual(accepted.clock, 4)
-        self.assertEqual(self.opened().clock, 4)
+        self.assertEqual(self.opened().state.clock, 4)
 
     def test_received(self) -> None:
         """Records and their numbers, in one step; consumed ones stay known."""
@@ -106,9 +106,9 @@ class LogTests(SynchronousTestCase):
         assert accepted is not None
         self.write(Commit((), [accepted.records[1].id, 999], None))
         opened = self.opened()
-        self.assertEqual(list(opened.received), [(1, 2), (5, 5)])
+        self.assertEqual(list(opened.state.received), [(1, 2), (5, 5)])
         self.assertEqual([held.id for held in opened.inbox], [accepted.records[0].id, accepted.records[2].id])
-        self.assertEqual(opened.peer_clock, 9)
+        self.assertEqual(opened.state.peer_clock, 9)
 
     def test_of_a_log_that_is_over(self) -> None:
         """What was begun for an earlier log has no effect."""
@@ -119,8 +119,8 @@ class LogTests(SynchronousTestCase):
         self.assertIsNone(self.accept(1, 1))
         self.write(Acknowledge(old.generation, 99, old.records))
         opened = self.opened()
-        self.assertEqual((list(opened.received), list(opened.inbox)), ([], []))
-        self.assertEqual((len(opened.outbox), opened.peer_clock), (1, 5))
+        self.assertEqual((list(opened.state.received), list(opened.inbox)), ([], []))
+        self.assertEqual((len(opened.outbox), opened.state.peer_clock), (1, 5))
 
     def test_acknowledged(self) -> None:
         """The records are gone, with their payloads; what the peer's clock was is kept."""
@@ -129,9 +129,9 @@ class LogTests(SynchronousTestCase):
         self.write(Acknowledge(1, 30, queued[:1]))
         opened = self.opened()
         self.assertEqual([one.id for one in opened.outbox], [queued[1].id])
-        self.assertEqual(opened.peer_clock, 30)
+        self.assertEqual(opened.state.peer_clock, 30)
         self.write(Acknowledge(1, 20, queued[1:]))
-        self.assertEqual(self.opened().peer_clock, 30)
+        self.assertEqual(self.opened().state.peer_clock, 30)
         live = self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0])
         self.assertFalse(live)
 
@@ -145,8 +145,10 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(list(adopted.dropped), [numbered.id])
         self.assertEqual([(queued.id, queued.number) for queued in adopted.outbox], [(fresh.id, 1)])
         opened = self.opened()
-        self.assertEqual((opened.generation, opened.peer_incarnation, opened.peer_clock), (2, THEM_ANEW, 2))
-        self.assertEqual((list(opened.retired), list(opened.received)), ([THEM], []))
+        self.assertEqual(
+            (opened.generation, opened.state.peer_incarnation, opened.state.peer_clock), (2, THEM_ANEW, 2)
+        )
+        self.assertEqual((list(opened.state.retired), list(opened.state.received)), ([THEM], []))
         self.assertEqual(len(opened.inbox), 2)
         self.assertTrue(opened.rolled_back)
         self.made.do(lambda t: log.rollback_told(t, self.link))
@@ -175,8 +177,8 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(second.clock, first.clock + 1)
         opened = self.opened()
         self.assertEqual(list(opened.outbox), [*first.records, *second.records])
-        self.assertEqual((list(opened.inbox), list(opened.received)), ([], [(1, 70)]))
-        self.assertEqual((opened.clock, opened.peer_clock), (second.clock, 11))
+        self.assertEqual((list(opened.inbox), list(opened.state.received)), ([], [(1, 70)]))
+        self.assertEqual((opened.state.clock, opened.state.peer_clock), (second.clock, 11))
         self.assertFalse(self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0]))
 
     def test_ids_are_never_used_again(self) -> None:
@@ -221,7 +223,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(list(begun[OTHER].outbox), [])
         self.assertEqual(len(begun[OTHER].dropped), 1)
         opened = self.opened()
-        self.assertEqual((list(opened.inbox), list(opened.received)), ([], []))
+        self.assertEqual((list(opened.inbox), list(opened.state.received)), ([], []))
         self.assertTrue(opened.rolled_back and self.opened(OTHER).rolled_back)
-        self.assertEqual((opened.generation, opened.clock), (2, 3))
+        self.assertEqual((opened.generation, opened.state.clock), (2, 3))
         self.assertEqual([queued.number for queued in self.enqueue(b"more").records], [None])

@@ -70,14 +70,14 @@ class UpgradeTests(SynchronousTestCase):
         for file in files:
             inline = self.opened(self.folder(file.read_text()))
             opened = inline.do(lambda t: log.open_log(t, released.PEER, 7))
-            self.assertEqual(opened.peer_incarnation, released.THEIR_INCARNATION)
-            self.assertEqual(list(opened.retired), [0xE0])
+            self.assertEqual(opened.state.peer_incarnation, released.THEIR_INCARNATION)
+            self.assertEqual(list(opened.state.retired), [0xE0])
             self.assertEqual([queued.number for queued in opened.outbox], [1, 2])
             payloads = inline.journal.segments.read_all([one.location for one in opened.outbox])
             self.assertEqual(payloads, list(released.SENT))
             [held] = opened.inbox
             self.assertEqual(inline.journal.segments.read(held.location), released.RECEIVED)
-            self.assertIn(4, opened.received)
+            self.assertIn(4, opened.state.received)
 
     def test_killed_at_any_statement(self) -> None:
         """The tables are as they were, or upgraded; the next start completes it, and loses nothing."""

@@ -150,7 +150,8 @@ def forget_retired() -> AbstractContextManager[object]:
     opened = log.open_log
 
     def mutated(*arguments: Any, **rest: Any) -> log.Opened:
-        return evolve(opened(*arguments, **rest), retired=[])
+        found = opened(*arguments, **rest)
+        return evolve(found, state=evolve(found.state, retired=[]))
 
     return patch.object(log, "open_log", mutated)
 
