@@ -1,10 +1,10 @@
 """Sphinx: C{make docs} builds the pages with warnings as errors."""
 
-from importlib.metadata import version as installed
+from hoft import __version__
 
 project = "hoft"
 author = "The hoft contributors"
-release = version = installed("hoft")
+release = version = __version__
 
 extensions: list[str] = []
 exclude_patterns = ["_build"]

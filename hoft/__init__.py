@@ -23,3 +23,5 @@ things are, ``hoft.node`` puts the layers together and ``hoft.testing`` is for
 those who write a transport or a program of their own.  No layer imports the
 one above it; ``transports`` and ``protocols`` do not know of each other.
 """
+
+__version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """
-The command C{hoft}: its words and flags; L{hoft.commands} does the work.
+The command C{hoft}: its words and flags.  What does the work is imported when it is asked for: some of it
+brings much with it, and a shell that completes words waits for the rest.
 
 Every command answers bad input with one line on standard error and exit code 2.
 """
@@ -11,12 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from hoft import commands, completing, trusting
-from hoft.config import DEFAULT_LISTEN, SUITES
+from hoft import __version__, completing
+from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import LocalError
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    command = _command(options.command)
     try:
         code = command(options)
         sys.stdout.flush()
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _operating(name: str) -> Callable[[argparse.Namespace], int]:
-    """The command of that name in L{hoft.operating}, imported when it is used: some bring much with them."""
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """
+    What does a command's work.
 
-    def command(options: argparse.Namespace) -> int:
-        function: Callable[[argparse.Namespace], int] = getattr(import_module(f"hoft.operating.{name}"), name)
-        return function(options)
-
+    @param name: its module within C{hoft}, a point, and the function.
+    """
+    module, _, function = name.rpartition(".")
+    command: Callable[[argparse.Namespace], int] = getattr(import_module(f"hoft.{module}"), function)
     return command
 
 
@@ -85,12 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         description="HTTP over file transfer: HTTP calls across a gap that passes nothing but files.",
         epilog="A first try of all of it: hoft init near --folder /srv/exchange; hoft run near",
     )
-    parser.add_argument("--version", action="version", version=f"hoft {version('hoft')}")
+    parser.add_argument("--version", action="version", version=f"hoft {__version__}")
     words = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
         name: str,
-        command: Callable[[argparse.Namespace], int],
+        command: str,
         what: str,
         *examples: str,
         folder: bool = True,
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     one = add(
-        "init", commands.init, "make a node: its configuration, key and journal",
+        "init", "commands.init", "make a node: its configuration, key and journal",
         "hoft init near --folder /srv/exchange",
         "hoft init far --name far --inbox /srv/in --outbox /srv/out --listen tcp:8090:interface=127.0.0.1",
     )  # fmt: skip
@@ -126,13 +127,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add(
         "card",
-        commands.card,
+        "commands.card",
         "print the node's card, which is safe to send by mail",
         "hoft card near > near.card",
     )
 
     one = add(
-        "trust", trusting.trust, "exchange files with the node whose card this is",
+        "trust", "trusting.trust", "exchange files with the node whose card this is",
         "hoft trust near far.card", "hoft trust near hoft-card:far:... --name plant",
         "hoft trust near far.card --suite authenticated --psk-file far.psk",
         "hoft trust near new.card --new-key",
@@ -158,14 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     one = add(
-        "untrust", trusting.untrust, "forget a peer, and what names it; or its older key only",
+        "untrust", "trusting.untrust", "forget a peer, and what names it; or its older key only",
         "hoft untrust near far", "hoft untrust near far --old",
     )  # fmt: skip
     one.add_argument("name", metavar="NAME", help="what 'hoft list' calls it")
     one.add_argument("--old", action="store_true", help="accept its newest key only, and forget nothing else")
 
     one = add(
-        "key", trusting.key, "show the node's keys, make a new one, retire the old one",
+        "key", "trusting.key", "show the node's keys, make a new one, retire the old one",
         "hoft key near", "hoft key near rotate > near.card", "hoft key near retire",
     )  # fmt: skip
     one.add_argument(
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     one = add(
-        "route", commands.route, "lead /svc/NAME/... to a service behind a peer",
+        "route", "commands.route", "lead /svc/NAME/... to a service behind a peer",
         "hoft route near stock --peer far --url https://stock.example/api",
         "curl http://127.0.0.1:8080/svc/stock/items?size=3",
     )  # fmt: skip
@@ -187,12 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--peer", metavar="N", required=True, help="the peer at which the service is")
     one.add_argument("--url", metavar="URL", required=True, help="the service, as that peer reaches it")
 
-    one = add("unroute", commands.unroute, "take a route away", "hoft unroute near stock")
+    one = add("unroute", "commands.unroute", "take a route away", "hoft unroute near stock")
     one.add_argument("name", metavar="NAME", help="the word after /svc/")
 
     for name, command, what in (
-        ("allow", commands.allow, "let peers reach what is under a URL through this node"),
-        ("disallow", commands.disallow, "take back what 'hoft allow' with the same arguments gave"),
+        ("allow", "commands.allow", "let peers reach what is under a URL through this node"),
+        ("disallow", "commands.disallow", "take back what 'hoft allow' with the same arguments gave"),
     ):
         one = add(
             name, command, what, f"hoft {name} far https://stock.example/api",
@@ -213,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     for name, command, what in (
-        ("forward", commands.forward, "lead TCP connections to a target behind a peer, as ssh -L does"),
-        ("unforward", commands.unforward, "take back what 'hoft forward' for this LOCAL gave"),
+        ("forward", "commands.forward", "lead TCP connections to a target behind a peer, as ssh -L does"),
+        ("unforward", "commands.unforward", "take back what 'hoft forward' for this LOCAL gave"),
     ):
         one = add(
             name, command, what,
@@ -233,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
             )
 
     one = add(
-        "caller", commands.caller, "name who may call, and make or renew its token",
+        "caller", "commands.caller", "name who may call, and make or renew its token",
         "hoft caller near add billing > billing.token", "hoft caller near add shop --per-second 5",
         "hoft caller near renew billing", "hoft caller near remove billing",
         "curl -H \"Authorization: Bearer $(cat billing.token)\" http://127.0.0.1:8080/svc/stock/",
@@ -254,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add(
         "list",
-        commands.list_all,
+        "commands.list_all",
         "show peers, routes, what is allowed and what is forwarded",
         "hoft list near",
         "hoft list near --json",
@@ -262,18 +263,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="for programs")
 
     add(
-        "run", commands.run, "be the node, in the foreground, until SIGTERM", "hoft run near",
+        "run", "operating.process.run", "be the node, in the foreground, until SIGTERM", "hoft run near",
         "twistd --pidfile=near.pid --logfile=near.log hoft --config near/hoft.toml     (a daemon)",
     )  # fmt: skip
     add(
         "reload",
-        commands.reload,
+        "operating.process.reload",
         "have the running node re-read its file, as SIGHUP does",
         "hoft reload near",
     )
 
     one = add(
-        "status", _operating("status"),
+        "status", "operating.status.status",
         "show what a node does and what is stuck, also of one that does not run",
         "hoft status near", "hoft status near --watch", "hoft status near --json || echo look after it",
     )  # fmt: skip
@@ -284,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     one = add(
-        "doctor", _operating("doctor"),
+        "doctor", "operating.doctor.doctor",
         "look for what keeps the node from its peers, and say what to do",
         "hoft doctor near", "hoft doctor near --wait 120     (a mirror that runs every minute)",
     )  # fmt: skip
@@ -295,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     one = add(
-        "packet", _operating("packet"),
+        "packet", "operating.packet.packet",
         "explain a packet file frame by frame: whole, cut, damaged or foreign",
         "hoft packet /srv/exchange/*/*.hoft",
         "hoft packet lost+found/#4711 --config near --json",
@@ -309,20 +310,21 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="for programs: an object a line for each file")
 
     add(
-        "restored", _operating("restored"),
+        "restored", "operating.restored.restored",
         "after its state was restored from a backup: begin every log anew",
         "hoft restored near",
     )  # fmt: skip
 
     one = add(
-        "completion", completing.completion, "print what makes a shell complete words, options and names",
+        "completion", "completing.completion", "print what makes a shell complete words, options and names",
         "hoft completion bash >> ~/.bashrc", "hoft completion zsh >> ~/.zshrc     (after compinit)",
         folder=False,
     )  # fmt: skip
     one.add_argument("shell", choices=("bash", "zsh"), help="which one")
 
     one = add(
-        "mirror", commands.mirror, "carry files between folders, subfolders too, as carelessly as asked",
+        "mirror", "operating.mirror.mirror",
+        "carry files between folders, subfolders too, as carelessly as asked",
         "hoft mirror near/outbox far/inbox --every 1",
         "hoft mirror a b --both --delay 0.2 --truncate 0.1 --lose 0.05 --seed 7",
         folder=False,

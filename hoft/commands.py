@@ -20,10 +20,10 @@ from attrs import asdict
 from hoft import command_line, config, editing
 from hoft.addresses import check_allowed, check_endpoint, check_tcp_target, check_url, local_endpoint
 from hoft.config import CONFIGURATION_FILE
-from hoft.errors import ConfigurationError, LocalError
+from hoft.defaults import DEFAULT_LISTEN, SUITES
+from hoft.errors import ConfigurationError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
-from hoft.mirror import Faults, Mirror, carry
-from hoft.running import ask_to_reload, running_process
+from hoft.running import ask_to_reload
 from hoft.tables import check_reference
 from hoft.tokens import hash_token, make_token
 
@@ -72,7 +72,7 @@ def init(options: Namespace) -> int:
     url = command_line.transport_url(
         folder=options.shared, inbox=options.inbox, outbox=options.outbox, transport=options.transport
     )
-    listen = options.listen or [config.DEFAULT_LISTEN]
+    listen = options.listen or [DEFAULT_LISTEN]
     for endpoint in listen:
         check_endpoint(config.COMMAND_LINE, "--listen", endpoint)
     for file in (CONFIGURATION_FILE, IDENTITY_FILE, "journal.sqlite"):
@@ -220,41 +220,6 @@ def list_all(options: Namespace) -> int:
     return 0
 
 
-def run(options: Namespace) -> int:
-    """C{hoft run}: be the node, in the foreground."""
-    current = read_node(options.folder)
-    config.check_runnable(current)
-    process = running_process(current.state)
-    if process is not None:  # the lock would say so, too, once all is imported
-        raise LocalError(f"{current.state} is in use by process {process}: stop that one first")
-    # In this process: signals, exit code and process id are the node's own.
-    file = os.path.realpath(options.folder / CONFIGURATION_FILE)
-    sys.argv = ["twistd", "-n", "--pidfile=", "hoft", "--config", file]
-    from twisted.scripts.twistd import run as run_twistd
-
-    run_twistd()
-    return 0
-
-
-def reload(options: Namespace) -> int:
-    """C{hoft reload}: have a running node re-read its file."""
-    current = read_node(options.folder)
-    config.check_runnable(current)
-    if not ask_to_reload(current.state):
-        raise LocalError(f"no node runs on {current.state}; 'hoft run {options.folder}' starts one")
-    print("the running node re-reads its file")
-    return 0
-
-
-def mirror(options: Namespace) -> int:
-    """C{hoft mirror}: carry files between two folders, as badly as asked."""
-    faults = Faults(options.truncate, options.lose, options.duplicate, options.corrupt, options.delay)
-    seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
-    return carry(
-        Mirror(options.source, options.target, faults, seed, options.both, options.copy), options.every
-    )
-
-
 # --- What they share -----------------------------------------------------------
 
 
@@ -330,7 +295,7 @@ def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _peer_rows(peer: config.Peer) -> list[tuple[str, ...]]:
-    how = [] if peer.suite == config.SUITES[0] else [peer.suite]
+    how = [] if peer.suite == SUITES[0] else [peer.suite]
     how += [] if peer.psk_file is None else ["psk"]
     rows: list[tuple[str, ...]] = [
         (peer.name, str(peer.card.uuid), peer.card.fingerprint, f"({', '.join(how)})" if how else "")

@@ -8,7 +8,6 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 
-from hoft import config
 from hoft.errors import LocalError
 
 _NAMES = {
@@ -31,6 +30,8 @@ class _Names:
         self._part = part
 
     def __call__(self, *, parsed_args: Namespace, **_: object) -> list[str]:
+        from hoft import config  # only here: the shell waits for words and options, too
+
         try:
             current = config.read(parsed_args.folder / config.CONFIGURATION_FILE)
         except (LocalError, AttributeError):

@@ -18,6 +18,7 @@ from typing import Any
 from attrs import field, frozen
 
 from hoft.addresses import check_allowed, check_endpoint, check_host_pattern, check_tcp_target, check_url
+from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Card, psk_path
 from hoft.tables import Table
@@ -31,12 +32,10 @@ COMMAND_LINE = "command line"
 TOKEN_HASH = "sha256:"
 """What stands before the hash of a caller's token."""
 
+RETRIES = ("idempotent", "never", "always")
+"""When a call is made again whose outcome a crash has left unknown: L{hoft.web.heads.Retry}."""
+
 CREDENTIAL_KINDS = ("headers", "client_credentials", "refresh_token", "login")
-
-DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
-
-SUITES = ("box", "authenticated", "checksum")
-"""How packets of a peer may be sealed."""
 
 
 @frozen
@@ -102,6 +101,8 @@ class Route:
     peer: str
     url: str
     allowance: Allowance = Allowance()
+    retry: str = RETRIES[0]
+    """One of L{RETRIES}, for calls by this route."""
 
 
 @frozen
@@ -114,6 +115,8 @@ class Allow:
     """Whether the name in C{url} may lead to private addresses."""
     credentials: str | None = None
     """Of which L{Credential} these requests get what shows who calls."""
+    retry: str | None = None
+    """One of L{RETRIES}, whatever their peer has said of these requests; C{None} is what it said."""
 
 
 @frozen
@@ -253,6 +256,7 @@ def parse(text: str, path: Path) -> Config:
                 table.reference("peer", names),
                 check_url(*table.located("url")),
                 _allowance(table),
+                table.choice("retry", RETRIES),
             ),
         ),
         allowed=top.array(
@@ -262,6 +266,7 @@ def parse(text: str, path: Path) -> Config:
                 table.optional_reference("peer", names),
                 table.truth("private"),
                 table.optional_reference("credentials", kept, "credentials"),
+                table.choice("retry", RETRIES) if table.text("retry", "") else None,
             ),
         ),
         credentials=credentials,

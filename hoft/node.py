@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from twisted.application.service import Service
@@ -20,6 +19,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDef
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
+from hoft import __version__
 from hoft.channels import Channels
 from hoft.config import COMMAND_LINE, Config, Peer, Traffic
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
@@ -56,6 +56,7 @@ from hoft.web import kept_rows, limiting, secret_store
 from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
+from hoft.web.heads import Retry
 from hoft.web.ingress import Ingress
 from hoft.web.limiting import Meters
 from hoft.web.measuring import Metrics
@@ -97,7 +98,9 @@ def policy_of(config: Config) -> Policy:
     @raise ConfigurationError: a URL in C{[[allow]]} is none.
     """
     return Policy(
-        Rule.parse(allow.url, allow.peer, allow.private, allow.credentials)
+        Rule.parse(
+            allow.url, allow.peer, allow.private, allow.credentials, allow.retry and Retry(allow.retry)
+        )
         for allow in config.allowed
         if not allow.url.startswith(SCHEME)
     )
@@ -178,7 +181,6 @@ class Node(Service):
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._server = LocalServer(reactor, config.state, self._answer)
-        self._version = version("hoft")
         self._started_at = clock()
         self._unheard: dict[str, float] = {}
         """Peers of which nothing was heard and nothing said yet; since when."""
@@ -458,7 +460,7 @@ class Node(Service):
         return {
             "name": self._config.name,
             "node": str(self._identity.uuid),
-            "version": self._version,
+            "version": __version__,
             "process": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 3),
             "carrier_down": router.trouble,

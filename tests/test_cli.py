@@ -18,7 +18,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft import config
+from hoft import cli, config
 from hoft.cli import main
 from hoft.config import Allow, Allowance, Route
 from hoft.identity import Card, Identity
@@ -510,6 +510,22 @@ class ProcessTests(Command):
             code, text, _ = self.run_in(word, "--help")
             self.assertEqual(code, 0)
             self.assertIn(f"examples:\n  hoft {word} ", text)
+
+    def test_what_does_a_commands_work_is_there(self) -> None:
+        (words,) = (action for action in cli._parser()._actions if action.metavar == "COMMAND")
+        parsers = words.choices
+        assert isinstance(parsers, dict)
+        for parser in parsers.values():
+            self.assertTrue(callable(cli._command(parser.get_default("command"))))
+
+    def test_help_and_completion_wait_for_nothing_that_they_do_not_need(self) -> None:
+        program = "import sys; from hoft import cli; cli._parser(); print(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+        ).stdout.split()
+        self.assertIn("hoft.cli", loaded)
+        for dear in ("attrs", "hoft.config", "importlib.metadata", "nacl", "tomlkit", "twisted"):
+            self.assertNotIn(dear, loaded)
 
     def test_bad_words_and_flags_are_one_line(self) -> None:
         self.refused("hoft: .*invalid choice: 'start'", "start")

@@ -13,7 +13,7 @@ from nacl.bindings import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.config import SUITES as CONFIGURABLE
+from hoft.defaults import SUITES as CONFIGURABLE
 from hoft.errors import IdentityError, PacketError, PacketReason
 from hoft.identity import key_id
 from hoft.interfaces import PREFIX
