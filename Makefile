@@ -6,21 +6,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGING := pyproject.toml setup.cfg
 SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
-# What trial runs: everything but the torture and the documentation's examples, which pytest runs once.
-TESTS = $(filter-out tests/torture/% tests/test_documentation.py,$(sort $(shell find tests -name 'test_*.py')))
+# Tests that consist of whole processes, our own and others', run once, by pytest: what a second runner
+# could show is in the processes that it does not run.
+ONCE := tests/torture/% tests/test_documentation.py
+PROCESSES := $(wildcard tests/integration/test_*.py) \
+	$(patsubst %,tests/test_%.py,plugin run tap) tests/protocols/test_power.py
+TESTS = $(filter-out $(ONCE) $(PROCESSES),$(sort $(shell find tests -name 'test_*.py')))
 
 # The tests start hundreds of processes: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-OTHERS := $(patsubst %,tests/integration/test_%.py,clients forward mounts oauth suites)
-
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test trial pytest torture bench bench-curves soak docs doctest clean
+.PHONY: help install demo lint check test trial pytest processes torture bench bench-curves soak docs doctest clean
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
 	@echo 'make check   ruff, mypy, import-linter and the tests without torture (fast)'
-	@echo 'make test    all of that by trial and by pytest, with torture and the documentation'
+	@echo 'make test    all of that, with torture and the documentation; tests in process by pytest, too'
 	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
 	@echo 'make bench-curves  what comes of what is written over careless carriers, simulated and drawn'
 	@echo 'make soak    the torture, long'
@@ -49,22 +51,23 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
-check: lint trial
+check: lint trial processes
 
 # At once, since tests wait for sockets and processes as much as they work.
 test: $(VENV)/installed-dev
-	$(MAKE) --jobs=4 --output-sync=target pytest lint torture trial docs
+	$(MAKE) --jobs=4 --output-sync=target torture processes pytest trial doctest lint docs
 
-# But for those of programs that others wrote: ssh, sshfs, ClamAV, Node.
 trial: $(VENV)/installed-dev
-	$(BIN)/trial --temp-directory=build/trial $(filter-out $(OTHERS),$(TESTS))
+	$(BIN)/trial --temp-directory=build/trial $(TESTS)
 
 pytest: $(VENV)/installed-dev
 	$(BIN)/pytest $(TESTS)
 
-# What only pytest runs, and once: the torture, and the examples of the documentation.
+processes: $(VENV)/installed-dev
+	$(BIN)/pytest $(PROCESSES)
+
 torture: $(VENV)/installed-dev
-	$(BIN)/pytest tests/torture tests/test_documentation.py
+	$(BIN)/pytest tests/torture
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks
@@ -81,9 +84,9 @@ docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build/html
 	@echo 'The documentation is in docs/_build/html/index.html'
 
-# The examples of the documentation alone; 'make test' runs them by pytest.
+# The examples of the documentation.
 doctest: $(VENV)/installed-dev
-	$(BIN)/trial tests/test_documentation.py
+	$(BIN)/pytest tests/test_documentation.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
