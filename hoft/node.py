@@ -99,7 +99,11 @@ def policy_of(config: Config) -> Policy:
     """
     return Policy(
         Rule.parse(
-            allow.url, allow.peer, allow.private, allow.credentials, allow.retry and Retry(allow.retry)
+            allow.url,
+            allow.peer,
+            allow.private,
+            allow.credentials,
+            None if allow.retry is None else Retry(allow.retry),
         )
         for allow in config.allowed
         if not allow.url.startswith(SCHEME)

@@ -46,6 +46,7 @@ psk_file = "secrets/plant.psk"
 [routes.stock]
 peer = "plant"
 url = "https://stock.example:8443/api"
+retry = "never"
 
 [[allow]]
 url = "http://127.0.0.1:8000/v1"
@@ -57,6 +58,7 @@ url = "https://stock.example"
 [[allow]]
 url = "http://wiki.lan"
 private = true
+retry = "always"
 
 [[allow]]
 url = "tcp://[::1]:22/"
@@ -93,11 +95,11 @@ class FileTests(SynchronousTestCase):
                     Peer("far", FAR),
                     Peer("plant", THIRD_ANEW, THIRD, "authenticated", Path("/srv/near/secrets/plant.psk")),
                 ),
-                routes=(Route("stock", "plant", "https://stock.example:8443/api"),),
+                routes=(Route("stock", "plant", "https://stock.example:8443/api", retry="never"),),
                 allowed=(
                     Allow("http://127.0.0.1:8000/v1", "far"),
                     Allow("https://stock.example"),
-                    Allow("http://wiki.lan", private=True),
+                    Allow("http://wiki.lan", private=True, retry="always"),
                     Allow("tcp://[::1]:22"),
                 ),
                 forwards=(Forward("*.example", "plant"),),
@@ -189,7 +191,7 @@ class FileTests(SynchronousTestCase):
             ('name = "n"\nallow = "http://h"', "allow", "'http://h'", "[[allow]]"),
             (
                 'name = "n"\n[[allow]]\nurl = "http://h"\nask = 1',
-                "allow[1].ask", "no such key", "peer, private, url",
+                "allow[1].ask", "no such key", "peer, private, retry, url",
             ),
             (
                 'name = "n"\n[[allow]]\nurl = "http://h"\nprivate = "yes"',

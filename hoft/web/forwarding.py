@@ -18,7 +18,7 @@ from hoft.web.fields import (
     with_forwarded,
     with_via,
 )
-from hoft.web.heads import RequestHead, ResponseHead
+from hoft.web.heads import RequestHead, ResponseHead, Retry
 from hoft.web.problems import Refused, bad_response, malformed_request
 from hoft.web.requests import Request
 from hoft.web.targets import Mount, Service
@@ -68,6 +68,7 @@ def crossing(
     scheme: str,
     seconds: float,
     told: bool = False,
+    retry: Retry = Retry.IDEMPOTENT,
 ) -> RequestHead:
     """
     A request as it crosses to the egress.
@@ -78,6 +79,7 @@ def crossing(
     @param scheme: in which the caller spoke to us.
     @param seconds: its deadline.
     @param told: somebody wants to know when the service is asked.
+    @param retry: whether it may be made again if its outcome becomes unknown.
     @raise Refused: it has been here before.
     """
     check_loop(request.fields, pseudonym)
@@ -99,6 +101,7 @@ def crossing(
         urgency=urgency(request),
         caller=caller or None,
         told=told,
+        retry=retry,
     )
 
 

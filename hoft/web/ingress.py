@@ -36,6 +36,7 @@ from hoft.web.committing import Batches
 from hoft.web.exchange import Part, Side, decode_part, encode_cancel
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
+from hoft.web.heads import Retry
 from hoft.web.keeper import Keeper
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Row, Stage
@@ -222,7 +223,8 @@ class Ingress:
         if detached:
             request.fields = without_ours(request.fields)
         told = wanted is not None
-        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds, told)
+        retry = Retry.IDEMPOTENT if mount is None else mount.retry
+        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds, told, retry)
         due = self._clock() + seconds
         try:
             if wanted is None:

@@ -33,13 +33,18 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 _REPLACED = frozenset((b"host", b"expect"))
 
 
-def repeatable(head: RequestHead) -> bool:
-    """May the request be made again when nobody knows whether it was made?"""
-    if head.retry is Retry.IDEMPOTENT:
+def repeatable(head: RequestHead, retry: Retry | None = None) -> bool:
+    """
+    May the request be made again when nobody knows whether it was made?
+
+    @param retry: in place of what its head says.
+    """
+    retry = retry or head.retry
+    if retry is Retry.IDEMPOTENT:
         return head.method in IDEMPOTENT or any(
             name.lower() == b"idempotency-key" for name, _ in head.headers
         )
-    return head.retry is Retry.ALWAYS
+    return retry is Retry.ALWAYS
 
 
 def check_request_line(head: RequestHead) -> None:

@@ -92,6 +92,7 @@ class Exchange:
         self._request = Gathering(around.link)
         self._head: RequestHead | None = None
         self._grant: Grant | None = None
+        self._repeatable = False
         self._credentials: Credentials | None = None
         self._fields: Fields = ()
         self._spooled = 0
@@ -200,7 +201,8 @@ class Exchange:
         check_request_line(head)
         where = Authority(head.host, head.port)
         self._fields = outgoing_fields(head, self._around.pseudonym)
-        self._grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
+        grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
+        self._grant, self._repeatable = grant, repeatable(head, grant.retry)
 
     def _reserve(self, head: RequestHead) -> None:
         """
@@ -323,7 +325,7 @@ class Exchange:
             self._release()
             return
         self.stage = Stage.RUNNING
-        if repeatable(head):
+        if self._repeatable:
             self._perform(head)
             return
         self._row = State.STARTED
@@ -360,7 +362,7 @@ class Exchange:
             self._link.commit([said]).addErrback(self._uncommitted)
         origin = Origin(grant.scheme, grant.host, grant.port)
         request = ExactRequest(
-            head.method, origin, head.target, self._fields, grant.permits, repeatable(head), gathered.trailers
+            head.method, origin, head.target, self._fields, grant.permits, self._repeatable, gathered.trailers
         )
         body: Content = gathered.body or None
         if body is None and (gathered.received or gathered.trailers):
@@ -475,7 +477,7 @@ class Exchange:
         rows = self._around.rows
         if self.stage is Stage.DRAINING:
             return rows.set(self.id, State.DRAINING)
-        if self._row is not None and self._head is not None and not repeatable(self._head):
+        if self._row is not None and self._head is not None and not self._repeatable:
             return rows.set(self.id, State.DONE)
         return None if self._row is None else rows.forget(self.id)
 

@@ -19,6 +19,7 @@ from attrs import evolve, frozen
 
 from hoft.errors import ConfigurationError
 from hoft.web.fields import Authority
+from hoft.web.heads import Retry
 from hoft.web.problems import Refused, malformed_request, no_peer, not_allowed
 from hoft.web.targets import DEFAULT_PORTS, parse_url
 
@@ -155,6 +156,7 @@ class Rule:
     @ivar peer: for whom, C{None} for every peer.
     @ivar private: the name may lead to private addresses.
     @ivar credentials: the name of those that requests get.
+    @ivar retry: in place of what the peer says of its requests.
     """
 
     scheme: str
@@ -164,10 +166,16 @@ class Rule:
     peer: str | None = None
     private: bool = False
     credentials: str | None = None
+    retry: Retry | None = None
 
     @classmethod
     def parse(
-        cls, url: str, peer: str | None = None, private: bool = False, credentials: str | None = None
+        cls,
+        url: str,
+        peer: str | None = None,
+        private: bool = False,
+        credentials: str | None = None,
+        retry: Retry | None = None,
     ) -> Rule:
         """
         @param url: as configured.
@@ -185,7 +193,7 @@ class Rule:
         while path and not path[-1]:
             path = path[:-1]
         port = DEFAULT_PORTS[service.scheme] if where.port is None else where.port
-        return cls(service.scheme, host, port, path, peer, private, credentials)
+        return cls(service.scheme, host, port, path, peer, private, credentials, retry)
 
 
 def _wrong(url: str, what: str) -> ConfigurationError:
@@ -203,6 +211,7 @@ class Grant:
     @ivar host: to resolve, to name in TLS: as L{normal_host} has it.
     @ivar private: a rule that allows it says so.
     @ivar credentials: those that the rule with the longest path says the request gets.
+    @ivar retry: what the rule with the longest path that says it has for the peer's own word.
     """
 
     scheme: str
@@ -210,6 +219,7 @@ class Grant:
     port: int
     private: bool = False
     credentials: str | None = None
+    retry: Retry | None = None
 
     def permits(self, address: str) -> bool:
         """
@@ -291,10 +301,13 @@ class Policy:
                 )
             )
         grant = place.grants[any(rule.private for rule in matching)]
-        named = [rule for rule in matching if rule.credentials is not None]
-        if not named:
+        saying = [rule for rule in matching if rule.credentials is not None or rule.retry is not None]
+        if not saying:
             return grant
-        return evolve(grant, credentials=max(named, key=lambda rule: len(rule.path)).credentials)
+        saying.sort(key=lambda rule: len(rule.path), reverse=True)
+        credentials = next((rule.credentials for rule in saying if rule.credentials is not None), None)
+        retry = next((rule.retry for rule in saying if rule.retry is not None), None)
+        return evolve(grant, credentials=credentials, retry=retry)
 
     def _look_up(self, peer: str, scheme: str, where: Authority) -> _Place:
         if scheme not in DEFAULT_PORTS:

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from hoft.config import Allowance, Caller, Config, Forward, Route
 from hoft.interfaces import ILink, LinkState
 from hoft.web.callers import Callers
+from hoft.web.heads import Retry
 from hoft.web.policy import choose_peer
 from hoft.web.problems import Refused, peer_unavailable, unknown_route
 from hoft.web.targets import Mount, Service
@@ -54,7 +55,10 @@ class Routing:
 
     @mounts.default
     def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
-        return {route.name: (Mount.parse(route.name, route.url), route.peer) for route in self.routes}
+        return {
+            route.name: (Mount.parse(route.name, route.url, Retry(route.retry)), route.peer)
+            for route in self.routes
+        }
 
     @known_callers.default
     def _callers(self) -> Callers:

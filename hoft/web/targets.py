@@ -12,6 +12,7 @@ import re
 from attrs import field, frozen
 
 from hoft.web.fields import Authority, authority
+from hoft.web.heads import Retry
 from hoft.web.problems import Refused, malformed_request, not_found
 
 ROUTES = b"/svc/"
@@ -177,19 +178,21 @@ class Mount:
 
     @ivar name: of the route.
     @ivar base: the service's base URL; its query, if any, is not used.
+    @ivar retry: what is asked for calls by this route.
     """
 
     name: str
     base: Service
+    retry: Retry = Retry.IDEMPOTENT
 
     @classmethod
-    def parse(cls, name: str, url: str) -> Mount:
+    def parse(cls, name: str, url: str, retry: Retry = Retry.IDEMPOTENT) -> Mount:
         """
         @raise Refused: the name or the URL is not one.
         """
         if not _ROUTE_NAME.fullmatch(name):
             raise Refused(malformed_request("letters, digits, dot, hyphen, underscore; at most 63"))
-        return cls(name, parse_url(url))
+        return cls(name, parse_url(url), retry)
 
     @property
     def _prefix(self) -> bytes:

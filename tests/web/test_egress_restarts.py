@@ -15,6 +15,7 @@ from hoft.web.exchange import WINDOW
 from hoft.web.executions import LIFETIME, Rows, State
 from hoft.web.heads import RequestHead, Retry
 from hoft.web.performing import ASK
+from hoft.web.policy import Policy, Rule
 from tests.web.services import Call, EgressCase, Received, Service, Test, until, wait
 
 KEY = [(b"Idempotency-Key", b"1")]
@@ -89,6 +90,32 @@ class CrashTests(RestartCase):
             self.assertEqual(self.rows()[call.id], State.DONE)
         self.assertEqual(len(self.service.requests), len(heads))
         self.assertEqual(self.egress.counters()["interrupted"], 1)
+
+    @inlineCallbacks
+    def test_the_rule_that_allows_a_call_has_the_last_word(self) -> Test:
+        """Who knows the service knows better than who calls it."""
+        url = f"http://127.0.0.1:{self.port}/"
+        for retry, head, again in (
+            (Retry.NEVER, self.head(), False),
+            (Retry.NEVER, self.head(b"POST", retry=Retry.ALWAYS), False),
+            (Retry.ALWAYS, self.head(b"POST"), True),
+            (Retry.IDEMPOTENT, self.head(retry=Retry.NEVER), True),
+            (Retry.IDEMPOTENT, self.head(b"POST", retry=Retry.ALWAYS), False),
+        ):
+            self.policy = Policy([Rule.parse(url, retry=retry)])
+            self.egress.reconfigure(self.policy)
+            before = len(self.service.requests)
+            call = self.near.call(head)
+            yield from self.performed(before + 1)
+            self.assertEqual(call.id in self.rows(), not again)
+            yield from self.restarted()
+            if again:
+                yield from self.performed(before + 2)
+                self.fine(self.open[-1])
+            yield call.done
+            self.assertEqual(call.status, 200 if again else 502)
+            self.assertEqual(len(self.service.requests), before + 1 + again)
+            yield from self.quiet()
 
     @inlineCallbacks
     def test_a_start_is_on_disk_before_the_service_hears_of_it(self) -> Test:

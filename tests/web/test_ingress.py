@@ -13,7 +13,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from hoft.config import Forward, Route
 from hoft.interfaces import LinkState
-from hoft.web.heads import RequestHead
+from hoft.web.heads import RequestHead, Retry
 from hoft.web.routing import Routing
 from tests.web.callers import IngressCase, Received
 from tests.web.listening import Test
@@ -107,6 +107,18 @@ class HeadTests(IngressCase):
     def test_what_priority_says_is_the_urgency(self) -> Test:
         yield self.get(b"/svc/demo/", b"Priority: i, u=1")
         self.assertEqual(self.crossed.urgency, 1)
+
+    @inlineCallbacks
+    def test_a_route_says_whether_its_calls_may_be_made_again(self) -> Test:
+        routes = (
+            Route("demo", "far", "http://a.example"),
+            Route("once", "far", "http://a.example", retry="never"),
+        )
+        self.ingress.reconfigure(Routing(routes=routes))
+        for target, retry in ((b"/svc/once/", Retry.NEVER), (b"/svc/demo/", Retry.IDEMPOTENT)):
+            self.far.requests.clear()
+            yield self.get(target)
+            self.assertIs(self.crossed.retry, retry)
 
     @inlineCallbacks
     def test_cookies_stay_apart_and_in_order_and_come_back_below_the_route(self) -> Test:

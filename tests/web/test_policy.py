@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import ConfigurationError
 from hoft.web.fields import Authority, authority
+from hoft.web.heads import Retry
 from hoft.web.policy import Grant, Policy, Rule, choose_peer, is_global, normal_host, path_segments
 from hoft.web.problems import Refused
 from hoft.web.targets import Service, parse_target
@@ -74,6 +75,19 @@ class OriginTests(PolicyCase):
         call(policy, "http://a/", "beta")
         call(policy, "http://b/", "gamma")
         self.assertRaises(Refused, call, policy, "http://a/", "gamma")
+
+    def test_of_what_several_rules_say_of_retries_the_longest_path_decides(self) -> None:
+        policy = Policy(
+            [
+                Rule.parse("http://a/", retry=Retry.ALWAYS, credentials="all"),
+                Rule.parse("http://a/orders", retry=Retry.NEVER),
+                Rule.parse("http://a/orders/old"),
+            ]
+        )
+        for path, retry in (("", Retry.ALWAYS), ("orders", Retry.NEVER), ("orders/old/1", Retry.NEVER)):
+            grant = call(policy, f"http://a/{path}")
+            self.assertEqual((grant.retry, grant.credentials), (retry, "all"))
+        self.assertIs(call(Policy([Rule.parse("http://a/")]), "http://a/").retry, None)
 
     def test_only_http_and_https_are_rules(self) -> None:
         for url in (
