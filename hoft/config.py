@@ -94,6 +94,20 @@ class Caller:
 
 
 @frozen
+class Caching:
+    """Ingress: what is kept of the responses to GET by one route (L{hoft.web.cache_policy})."""
+
+    ttl: float | None = None
+    """Seconds for which a response is fresh whose service does not say; C{None}: it is not."""
+    override: bool = False
+    """C{ttl} counts whatever the service says of freshness."""
+    shared: bool = False
+    """What one caller has got another one may get."""
+    stale_if_error: float = 0.0
+    """Seconds for which a response that is not fresh any more is better than none."""
+
+
+@frozen
 class Route:
     """Ingress: C{/svc/<name>/...} leads to C{url/...} behind C{peer}."""
 
@@ -103,6 +117,9 @@ class Route:
     allowance: Allowance = Allowance()
     retry: str = RETRIES[0]
     """One of L{RETRIES}, for calls by this route."""
+    websocket: bool = False
+    """Whether WebSocket connections may be made through it."""
+    cache: Caching | None = None
 
 
 @frozen
@@ -117,6 +134,8 @@ class Allow:
     """Of which L{Credential} these requests get what shows who calls."""
     retry: str | None = None
     """One of L{RETRIES}, whatever their peer has said of these requests; C{None} is what it said."""
+    websocket: bool = False
+    """Whether it may be reached by WebSocket, too."""
 
 
 @frozen
@@ -135,6 +154,20 @@ class Credential:
     secret_file: Path | None = None
     """With the client's secret, the header fields, or the form."""
     refresh_token_file: Path | None = None
+
+
+@frozen
+class Callback:
+    """Ingress: a receiver that callers may have responses sent to."""
+
+    name: str
+    url: str
+    secret_file: Path
+    """With the keys that sign what is sent there."""
+    callers: tuple[str, ...] = ()
+    """Who may name it; everybody, if nobody is named."""
+    private: bool = False
+    """Whether the name in C{url} may lead to private addresses."""
 
 
 @frozen
@@ -173,6 +206,7 @@ class Config:
     credentials: tuple[Credential, ...] = ()
     callers: tuple[Caller, ...] = ()
     """If there are any, nobody else may call."""
+    callbacks: tuple[Callback, ...] = ()
     forwards: tuple[Forward, ...] = ()
     """In the order of the file; the first that fits decides."""
     tcp: tuple[TcpForward, ...] = ()
@@ -185,6 +219,8 @@ class Config:
     """For how long results are kept for those who ask for them later; 0: they are not."""
     results: int = 8 << 30
     """The most bytes of them."""
+    cache: int = 1 << 30
+    """The most bytes of responses that are kept for routes with a cache."""
     max_request_body: int = 4 << 30
     max_response_header: int = 64 << 10
     """Of a service's response: status line and fields together."""
@@ -257,6 +293,8 @@ def parse(text: str, path: Path) -> Config:
                 check_url(*table.located("url")),
                 _allowance(table),
                 table.choice("retry", RETRIES),
+                table.truth("websocket"),
+                table.table("cache", _caching),
             ),
         ),
         allowed=top.array(
@@ -267,10 +305,21 @@ def parse(text: str, path: Path) -> Config:
                 table.truth("private"),
                 table.optional_reference("credentials", kept, "credentials"),
                 table.choice("retry", RETRIES) if table.text("retry", "") else None,
+                table.truth("websocket"),
             ),
         ),
         credentials=credentials,
         callers=callers,
+        callbacks=top.named(
+            "callbacks",
+            lambda table: Callback(
+                table.own_name,
+                check_url(*table.located("url")),
+                path.absolute().parent / Path(table.text("secret_file")).expanduser(),
+                table.references("callers", [caller.name for caller in callers], "callers"),
+                table.truth("private"),
+            ),
+        ),
         forwards=top.array(
             "forward",
             lambda table: Forward(
@@ -290,6 +339,7 @@ def parse(text: str, path: Path) -> Config:
         async_deadline=top.seconds("async_deadline", 86400.0, least=0.1),
         result_ttl=top.seconds("result_ttl", 86400.0),
         results=top.size("results", 8 << 30),
+        cache=top.size("cache", 1 << 30),
         max_request_body=top.size("max_request_body", 4 << 30),
         max_response_header=top.size("max_response_header", 64 << 10, 1 << 10, 240 << 10),
         spool=top.size("spool", 16 << 30),
@@ -364,6 +414,15 @@ def _allowance(table: Table) -> Allowance:
         table.limit("per_second"),
         table.count("per_day"),
         table.size("bytes_per_day", 0) or None,
+    )
+
+
+def _caching(table: Table) -> Caching:
+    ttl, override = table.seconds("ttl", -1.0), table.truth("override")
+    if override and ttl < 0:
+        raise ConfigurationError(table.where, f"{table.prefix}.override", "true without ttl", "ttl as well")
+    return Caching(
+        None if ttl < 0 else ttl, override, table.truth("shared"), table.seconds("stale_if_error", 0.0)
     )
 
 

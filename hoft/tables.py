@@ -136,6 +136,11 @@ class Table:
             return None
         return check_reference(self.where, self._key(key), self.text(key), names, kind)
 
+    def references(self, key: str, names: Sequence[str], kind: str) -> tuple[str, ...]:
+        """Names of C{[kind.NAME]}; none if nothing is said."""
+        found = self.texts(key, ())
+        return tuple(check_reference(self.where, self._key(key), name, names, kind) for name in found)
+
     def truth(self, key: str, default: bool = False) -> bool:
         value = self._take(key)
         if value is None:
@@ -203,6 +208,15 @@ class Table:
                 raise self._wrong(f"{key}.{name}", values, f"a table [{key}.{name}]")
             found.append(Table(self.where, f"{key}.{name}", values)._read_whole(read))
         return tuple(found)
+
+    def table(self, key: str, read: Callable[[Table], T]) -> T | None:
+        """What C{read} makes of the table C{key} in this one; C{None} if there is none."""
+        value = self._take(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, f"a table [{self._key(key)}]")
+        return Table(self.where, self._key(key), value)._read_whole(read)
 
     def array(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...]:
         """What C{read} makes of each table C{[[key]]}, in order."""
