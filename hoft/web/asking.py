@@ -16,7 +16,14 @@ from hoft.web.calls import Call, CallReceiver
 from hoft.web.events import Events
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Stage
-from hoft.web.problems import Refused, malformed_request, not_found, peer_silent, unknown_request
+from hoft.web.problems import (
+    Problem,
+    Refused,
+    malformed_request,
+    not_found,
+    peer_silent,
+    unknown_request,
+)
 from hoft.web.replaying import Replay
 from hoft.web.requests import Field
 
@@ -83,10 +90,10 @@ class Asking:
         more = [(b"Location", where), (b"Retry-After", b"%d" % RETRY), *fields]
         self._respond(call, 202, self.described(kept, call), more)
 
-    def late(self, call: Call, kept: Kept, waited: float) -> None:
+    def late(self, call: Call, kept: Kept, waited: float) -> Problem:
         """504: it is not there yet, and the caller wanted it."""
         problem = peer_silent(self._ingress.keeper.name(kept), waited, self.url(call, kept))
-        self._ingress.answer(call, problem.during(kept.id))
+        return problem.during(kept.id)
 
     def url(self, call: Call, kept: Kept) -> str:
         """Where this caller finds its status: a path, or for one that uses us as its proxy, a URL."""
@@ -112,6 +119,8 @@ class Asking:
         }
         if kept.problem is not None:
             values["problem"] = kept.problem.members()
+        if kept.delivery is not None:
+            values["callback"] = kept.delivery.described()
         return values
 
     # --- what there is ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ the exchange is in the hands of L{hoft.web.keeper.Keeper}.
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from zope.interface import implementer
 from hoft.errors import RecordError
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState
 from hoft.web import kept_rows
+from hoft.web.accounting import Accounts
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.asking import Asking
 from hoft.web.callers import Unauthenticated
@@ -39,8 +40,8 @@ from hoft.web.forwarding import crossing, deadline
 from hoft.web.heads import Retry
 from hoft.web.keeper import Keeper
 from hoft.web.keeping import Kept
-from hoft.web.kept_rows import Row, Stage
-from hoft.web.limiting import Meter, Meters
+from hoft.web.kept_rows import Row
+from hoft.web.limiting import Meters
 from hoft.web.measuring import Metrics
 from hoft.web.memory import share
 from hoft.web.own_pages import OwnPages
@@ -56,7 +57,7 @@ from hoft.web.problems import (
     too_large,
 )
 from hoft.web.requests import Field
-from hoft.web.routing import Routing, meter_of_caller, meter_of_route, usable
+from hoft.web.routing import Routing, meter_of_caller, usable
 from hoft.web.server import ServerFactory
 from hoft.web.submitting import Repetition, Submission, kept_of
 from hoft.web.targets import Own, Service, Tunnel, parse_target
@@ -121,14 +122,11 @@ class Ingress:
         self._links = links
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
-        self._metered: dict[bytes, Sequence[Meter]] = {}
-        self._metrics = metrics
+        self.accounts = Accounts(clock, self._meters, metrics)
         self._tunnels = tunnels
-        self._measured: dict[bytes, tuple[str | None, str | None]] = {}
-        """Caller and route of the exchanges under way, where somebody measures them."""
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
-        self._counts: Counter[str] = Counter()
+        self._counts = self.accounts.counts
         self._batches = batches = Batches(reactor, self.tickLater)
         self.send = batches.send
         self.consume = batches.consume
@@ -156,10 +154,8 @@ class Ingress:
             "tunnels",
             "stray_parts",
             "malformed_parts",
-            *(outcome.value for outcome in Outcome),
-            *(f"kept_{stage.value}" for stage in Stage if stage.last),
         )
-        counts = dict.fromkeys(names, 0) | self._counts
+        counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
         now = {"waiting": len(self._waiting), "connections": self.factory.connections}
         return counts | now | self.keeper.counters()
 
@@ -188,6 +184,7 @@ class Ingress:
     def _serve(self, call: Call) -> CallReceiver | None:
         self._counts["requests"] += 1
         request = call.request
+        caller: str | None = None
         try:
             target = parse_target(request.method, request.target)
             proxied = isinstance(target, Tunnel) or (isinstance(target, Service) and target.absolute)
@@ -204,10 +201,18 @@ class Ingress:
             else:
                 return self._begin(call, caller, target)
         except Unauthenticated as unknown:
-            self.answer(call, unknown.problem, unknown.challenges)
+            self._refuse(call, caller, unknown.problem, unknown.challenges)
         except Refused as refused:
-            self.answer(call, refused.problem)
+            self._refuse(call, caller, refused.problem)
         return None
+
+    def _refuse(
+        self, call: Call, caller: str | None, problem: Problem, fields: Sequence[Field] = ()
+    ) -> None:
+        """Answer a call that has not begun; it gets an id all the same, under which the log knows it."""
+        exchange = self._entropy(16)
+        self.answer(call, problem.during(exchange), fields)
+        self.accounts.refused(call, exchange, caller, problem)
 
     def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
         routing, request = self.routing, call.request
@@ -236,15 +241,7 @@ class Ingress:
                 waiting = Submission(self, link, call, self._entropy(16), head, mount, due, caller, wanted)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
-        route = None if mount is None else mount.name
-        metered = self._meters.admit(
-            None if caller is None else meter_of_caller(caller),
-            None if route is None else meter_of_route(route),
-        )
-        if metered:
-            self._metered[waiting.id] = metered
-        if self._metrics is not None:
-            self._measured[waiting.id] = (caller, route)
+        self.accounts.admit(waiting.id, caller, None if mount is None else mount.name)
         if wanted is not None:
             self.keeper.reserve(caller, wanted.key)
         self._waiting[waiting.id] = waiting
@@ -304,17 +301,9 @@ class Ingress:
     def ended(self, waiting: Waiting, outcome: Outcome) -> None:
         """Nothing more will come of it."""
         del self._waiting[waiting.id]
-        for meter in self._metered.pop(waiting.id, ()):
-            meter.end(sum(waiting.sizes))
         self._remember(waiting.id)
-        self._account(waiting, outcome)
-
-    def _account(self, waiting: Waiting, outcome: Outcome) -> None:
-        self._counts[outcome.value] += 1
-        if self._metrics is not None:
-            caller, route = self._measured.pop(waiting.id)
-            took = waiting.took(self._clock())
-            self._metrics.called(caller, route, waiting.call.status, took, waiting.executing, waiting.sizes)
+        self.accounts.ended(waiting)
+        self.accounts.told(waiting, outcome)
 
     # --- for those that are kept ------------------------------------------------------
 
@@ -325,21 +314,21 @@ class Ingress:
         @param seconds: until it is given up; C{None} for as long as results are kept.
         """
         del self._waiting[submission.id]
-        kept.meters = self._metered.pop(submission.id, ())
+        kept.meters = self.accounts.take(submission.id)
         self.keeper.keep(kept, self.routing.result_ttl if seconds is None else seconds)
 
     def takeBack(self, submission: Submission, kept: Kept) -> None:
         """What L{handOver} was told could not be committed."""
         self.keeper.remove(kept)
         self._waiting[submission.id] = submission
-        self._metered[submission.id] = kept.meters
+        self.accounts.give_back(submission.id, kept.meters)
 
     def keep(self, waiting: Waiting) -> None:
         """Its deadline has passed, and the response has not begun: the exchange goes on, and is kept."""
         link, kept = waiting.link, kept_of(waiting)
         records = waiting.detach()
         del self._waiting[waiting.id]
-        kept.meters = self._metered.pop(waiting.id, ())
+        kept.meters = self.accounts.take(waiting.id)
         self.keeper.keep(kept, self.routing.result_ttl)
         if waiting.first is not None:
             self.keeper.sent(link, kept, [waiting.first])
@@ -353,30 +342,10 @@ class Ingress:
         kept.fail(self.keeper, peer_silent(link.name, self._clock() - kept.begun))
 
     def _say_late(self, _: object, waiting: Waiting, kept: Kept) -> None:
-        if kept.problem is not None:
-            self.answer(waiting.call, kept.problem)
-        else:
-            self.asking.late(waiting.call, kept, waiting.head.deadline)
-        self._account(waiting, Outcome.PROBLEM)
-
-    def keptEnded(self, kept: Kept, stage: Stage) -> None:
-        """Nothing more will come of it."""
-        sizes = (kept.request_size, kept.response_size)
-        meters, kept.meters = kept.meters, ()
-        for meter in meters:
-            meter.end(sum(sizes))
-        self._counts[f"kept_{stage.value}"] += 1
-        if self._measured.pop(kept.id, None) is not None and self._metrics is not None:
-            status = kept.problem.status if kept.problem is not None else kept.status or 0
-            took = self._clock() - kept.begun
-            self._metrics.called(kept.caller, kept.route, status, took, kept.executing, sizes)
-
-    def resume(self, caller: str | None, route: str | None) -> Sequence[Meter]:
-        """Of an earlier process's: the meters that count it as under way."""
-        return self._meters.resume(
-            None if caller is None else meter_of_caller(caller),
-            None if route is None else meter_of_route(route),
-        )
+        problem = kept.problem or self.asking.late(waiting.call, kept, waiting.head.deadline)
+        self.answer(waiting.call, problem)
+        waiting.problem = problem.kind
+        self.accounts.told(waiting, Outcome.PROBLEM)
 
     def _remember(self, exchange: bytes) -> None:
         self._ended[exchange] = None

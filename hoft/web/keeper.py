@@ -102,7 +102,7 @@ class Keeper:
                 kept.wasSent()
             self._expired += row.stage is Stage.EXPIRED
             if not kept.over:
-                kept.meters = self._ingress.resume(row.caller, row.route)
+                kept.meters = self._ingress.accounts.resume(row.caller, row.route)
 
     @property
     def _longest(self) -> float:
@@ -194,9 +194,10 @@ class Keeper:
 
     def changed(self, kept: Kept) -> None:
         """Write its row soon."""
-        self._also(kept, kept_rows.write(kept))
+        self.also(kept, kept_rows.write(kept))
 
-    def _also(self, kept: Kept, write: Callable[[ITransaction], None]) -> None:
+    def also(self, kept: Kept, write: Callable[[ITransaction], None]) -> None:
+        """Write to a table soon what goes with it."""
         link = self.link(kept) or next(iter(self._links.values()), None)
         if link is not None:
             self._ingress.also(link, write)
@@ -234,9 +235,7 @@ class Keeper:
 
     def ended(self, kept: Kept, stage: Stage) -> None:
         """It reaches this stage now, which is its last but for being forgotten."""
-        seconds = self._ingress.routing.result_ttl
-        kept.expires = self.wall() + seconds
-        self._arm(kept, self.clock() + seconds)
+        self.prolong(kept)
         if stage is not Stage.DONE:
             self.release(kept)
         link = self.link(kept)
@@ -244,7 +243,14 @@ class Keeper:
             waiting = self._unacknowledged_on(link)
             for id in kept.sent:
                 waiting.pop(id, None)
-        self._ingress.keptEnded(kept, stage)
+        self._ingress.accounts.kept_ended(kept, self.name(kept), stage)
+
+    def prolong(self, kept: Kept) -> None:
+        """It is to be kept from now on for as long as results are."""
+        seconds = self._ingress.routing.result_ttl
+        kept.expires = self.wall() + seconds
+        self._arm(kept, self.clock() + seconds)
+        self.changed(kept)
 
     # --- what callers want --------------------------------------------------------------------
 
@@ -296,10 +302,12 @@ class Keeper:
     def remove(self, kept: Kept) -> None:
         """It was never there."""
         self._expired -= kept.stage is Stage.EXPIRED
+        if kept.delivery is not None:
+            kept.delivery.drop()
         self.kept.pop(kept.id, None)
         if kept.key is not None and self.keys.get((kept.caller, kept.key)) is kept:
             del self.keys[kept.caller, kept.key]
-        self._also(kept, kept_rows.forget(kept.id))
+        self.also(kept, kept_rows.forget(kept.id))
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -327,7 +335,7 @@ class Keeper:
             else:
                 self._arm(kept, now + self.remembered)
         elif kept.due <= now:
-            self._arm(kept, now + 1.0)
+            self._arm(kept, now + (60.0 if kept.awaited else 1.0))
 
     @property
     def remembered(self) -> float:

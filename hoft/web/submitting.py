@@ -147,7 +147,7 @@ class Submission(Waiting):
         if self.wish.detached:
             asking.accepted(call, kept, [(b"Preference-Applied", self.wish.applied)])
         else:
-            asking.late(call, kept, self.head.deadline)
+            self._ingress.answer(call, asking.late(call, kept, self.head.deadline))
 
 
 class Repetition:

@@ -89,6 +89,7 @@ class Waiting:
     @ivar caller: who called, where callers have to say that.
     @ivar first: the id of the request's first record, once that is committed.
     @ivar requested: all of the request is here.
+    @ivar problem: the kind of what its caller was told in place of a response.
     @ivar executing: seconds from the request's arrival at the far node to the head of the
         response, as that says.
     """
@@ -127,6 +128,7 @@ class Waiting:
         self.first: int | None = None
         self.requested = False
         # The response:
+        self.problem: str | None = None
         self.executing: float | None = None
         self._stream: ResponseStream | None = None
         self._spent: list[int] = []
@@ -348,6 +350,7 @@ class Waiting:
             self.send(encode_cancel(self.id))
 
     def _end_by(self, problem: Problem) -> None:
+        self.problem = problem.kind
         if self.call.responding:
             self.call.abort()
             self._end(Outcome.CUT)
