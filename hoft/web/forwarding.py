@@ -32,7 +32,7 @@ place of the configured C{deadline}; decimals are allowed, and it does not cross
 LONGEST: Final = 86400.0
 """The most seconds that a caller may ask for."""
 
-_NOT_FORWARDED = frozenset((b"host", b"expect", DEADLINE))
+_NOT_FORWARDED = frozenset((b"host", b"expect", b"hoft-callback", DEADLINE))
 _SECONDS = re.compile(rb"[0-9]{1,5}(\.[0-9]{1,6})?")
 _URGENCY = re.compile(rb"(?:^|,)[ \t]*u=([0-7])[ \t]*(?:;[^,]*)?(?=,|$)")
 

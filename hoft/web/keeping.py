@@ -29,6 +29,7 @@ from hoft.web.problems import Problem, bad_response, outcome_unknown, peer_silen
 from hoft.web.reassembly import Reassembler
 
 if TYPE_CHECKING:
+    from hoft.web.callbacks import Delivery
     from hoft.web.keeper import Keeper
     from hoft.web.limiting import Meter
 
@@ -53,6 +54,7 @@ class Kept(Row):
     @ivar begun: (clock of the ingress) when the call came.
     @ivar executing: seconds it took at the far node, as that says.
     @ivar counted: bytes of the response that count as kept.
+    @ivar delivery: the callback that its caller wants.
     """
 
     due: float = 0.0
@@ -62,6 +64,7 @@ class Kept(Row):
     begun: float = 0.0
     executing: float | None = None
     counted: int = 0
+    delivery: Delivery | None = None
     _parts: Reassembler | None = None
     _offered: int = WINDOW
     _unacknowledged: int = 0
@@ -71,6 +74,11 @@ class Kept(Row):
     def over(self) -> bool:
         """Nothing more will come of it."""
         return self.stage.last
+
+    @property
+    def awaited(self) -> bool:
+        """Its callback is yet to be delivered."""
+        return self.delivery is not None and self.delivery.pending
 
     # --- the request ------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Kept(Row):
         if not self.over:
             self.fail(keeper, peer_silent(keeper.name(self), self.expires - self.stages[Stage.ACCEPTED]))
             return False
-        if self.readers:
+        if self.readers or self.awaited:
             return False
         self.drop(keeper)
         self.key = None

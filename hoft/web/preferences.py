@@ -1,5 +1,5 @@
 """
-How a caller wants to wait: C{Prefer} (RFC 7240) and C{Idempotency-Key}
+How a caller wants to wait: C{Prefer} (RFC 7240), C{Hoft-Callback} and C{Idempotency-Key}
 (draft-ietf-httpapi-idempotency-key-header).  Pure.
 """
 
@@ -11,10 +11,11 @@ from typing import Final
 from attrs import frozen
 
 from hoft.web.fields import FieldList, values
-from hoft.web.problems import Refused, malformed_request
+from hoft.web.problems import Refused, callback_refused, malformed_request
 
 PREFER: Final = b"prefer"
 KEY: Final = b"idempotency-key"
+CALLBACK: Final = b"hoft-callback"
 
 MAX_KEY: Final = 255
 """The most bytes of an Idempotency-Key."""
@@ -25,7 +26,7 @@ MAX_PREFER: Final = 1024
 LONGEST_WAIT: Final = 86400
 """The most seconds that C{wait} means."""
 
-_SAYING: Final = frozenset((PREFER, KEY))
+_SAYING: Final = frozenset((PREFER, KEY, CALLBACK))
 _PREFERENCE = re.compile(rb"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)((?:"(?:[^"\\]|\\.)*"|[^,"])*)(?:,|$)""")
 _VALUE = re.compile(rb"""[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s;,"]+))""")
 
@@ -33,26 +34,37 @@ _VALUE = re.compile(rb"""[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s;,"]+))""")
 @frozen
 class Wish:
     """
-    @ivar detached: the caller does not want to be held until the response is there.
+    @ivar preferred: the caller does not want to be held until the response is there.
     @ivar wait: but for so many seconds.
     @ivar key: under which it would bring the same request again.
+    @ivar callback: the URL that it wants the response to be sent to.
     """
 
-    detached: bool = False
+    preferred: bool = False
     wait: int | None = None
     key: bytes | None = None
+    callback: str | None = None
 
     @property
-    def applied(self) -> bytes:
-        """The value of Preference-Applied (RFC 7240 section 3)."""
-        return b"respond-async" if self.wait is None else b"respond-async, wait=%d" % self.wait
+    def detached(self) -> bool:
+        """The caller is not to be held, but for C{wait} seconds."""
+        return self.preferred or self.callback is not None
+
+    @property
+    def applied(self) -> FieldList:
+        """Preference-Applied (RFC 7240 section 3), where it was a preference."""
+        if not self.preferred:
+            return []
+        value = b"respond-async" if self.wait is None else b"respond-async, wait=%d" % self.wait
+        return [(b"Preference-Applied", value)]
 
 
-def wish(fields: FieldList) -> Wish | None:
+def wish(fields: FieldList, kept: bool = True) -> Wish | None:
     """
     What a request says of it, C{None} where that is nothing.
 
-    @raise Refused: two keys, or one that is none.
+    @param kept: results are kept here; if not, there is nothing to choose.
+    @raise Refused: a callback where nothing is kept; two keys or callbacks, or a key that is none.
     """
     # Of nearly all requests this loop is all there is to do.
     for name, _ in fields:
@@ -60,16 +72,24 @@ def wish(fields: FieldList) -> Wish | None:
             break
     else:
         return None
+    callbacks = values(fields, CALLBACK)
+    if not kept:
+        if callbacks:
+            raise Refused(callback_refused("this node keeps no results (result_ttl = 0)"))
+        return None
     preferences = _preferences(fields)
     keys = values(fields, KEY)
     if len(keys) > 1 or (keys and not 0 < len(keys[0]) <= MAX_KEY):
         raise Refused(malformed_request(f"Idempotency-Key must be one, of at most {MAX_KEY} bytes"))
     key = keys[0] if keys else None
+    if len(callbacks) > 1:
+        raise Refused(malformed_request("Hoft-Callback must be one URL"))
+    callback = callbacks[0].decode("latin-1") if callbacks else None
     if b"respond-async" in preferences:
         wait = preferences.get(b"wait", b"")
         seconds = min(int(wait), LONGEST_WAIT) if re.fullmatch(rb"[0-9]{1,9}", wait) else None
-        return Wish(True, seconds, key)
-    return None if key is None else Wish(key=key)
+        return Wish(True, seconds, key, callback)
+    return None if key is None and callback is None else Wish(key=key, callback=callback)
 
 
 def without_ours(fields: FieldList) -> FieldList:

@@ -263,6 +263,11 @@ def address_prohibited(detail: str) -> Problem:
     )
 
 
+def callback_refused(detail: str) -> Problem:
+    """Hoft-Callback names no receiver that is registered for the caller; nothing was sent anywhere."""
+    return Problem(403, "callback-refused", "The callback is not allowed", detail, "http_request_denied")
+
+
 def too_large(detail: str) -> Problem:
     """A body, or a header section, above a limit."""
     return Problem(413, "too-large", "The request is too large", detail, "http_request_error")

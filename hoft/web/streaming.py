@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
-from hoft.web.calls import Call
 from hoft.web.exchange import (
     WINDOW,
     Kind,
@@ -35,13 +34,31 @@ CONSUME = 1 << 20
 """Bytes of one response after which its records leave the journal."""
 
 
+class Sink(Protocol):
+    """Where the response goes: a L{hoft.web.calls.Call}, or what is like one so far."""
+
+    @property
+    def writable(self) -> bool:
+        """It takes more of the body."""
+
+    @property
+    def responding(self) -> bool:
+        """It has the head."""
+
+    def write(self, data: bytes) -> None:
+        """More of the body."""
+
+
 class Awaiting(Protocol):
     """Who waits for the response."""
 
     id: bytes
     link: ILink
-    call: Call
     over: bool
+
+    @property
+    def call(self) -> Sink:
+        """Where it goes."""
 
     def headReceived(self, encoded: bytes) -> int | None:
         """

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from hoft import cbor
-from hoft.interfaces import CommitResult, ILink, Outgoing
+from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
 from hoft.web import kept_rows
 from hoft.web.calls import Call
 from hoft.web.fields import values
@@ -59,6 +59,18 @@ def kept_of(waiting: Waiting, key: bytes | None = None) -> Kept:
         request_size=waiting.sizes[0],
         begun=waiting.begun,
     )
+
+
+def both(
+    one: Callable[[ITransaction], None], other: Callable[[ITransaction], None]
+) -> Callable[[ITransaction], None]:
+    """What C{commit} takes as C{also}: the one, then the other."""
+
+    def write(transaction: ITransaction) -> None:
+        one(transaction)
+        other(transaction)
+
+    return write
 
 
 class Submission(Waiting):
@@ -116,7 +128,10 @@ class Submission(Waiting):
             kept.fingerprint = self._digest.digest()
         self._ingress.handOver(self, kept, self.head.deadline if self.wish.detached else None)
         self.over = True
-        return self.link.commit(pending, (), kept_rows.write(kept), durable=True)
+        write = kept_rows.write(kept)
+        if self.wish.callback is not None:
+            write = both(write, self._ingress.callbacks.want(kept, self.wish.callback))
+        return self.link.commit(pending, (), write, durable=True)
 
     def committed(self, result: CommitResult[Any], size: int) -> None:
         """See L{Waiting.committed}."""
@@ -145,7 +160,7 @@ class Submission(Waiting):
     def _late(self, call: Call, kept: Kept) -> None:
         asking = self._ingress.asking
         if self.wish.detached:
-            asking.accepted(call, kept, [(b"Preference-Applied", self.wish.applied)])
+            asking.accepted(call, kept, self.wish.applied)
         else:
             self._ingress.answer(call, asking.late(call, kept, self.head.deadline))
 

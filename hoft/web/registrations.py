@@ -1,0 +1,113 @@
+"""
+Receivers of callbacks: which URLs callers may name, and what signs what goes there.
+
+The rules are those of L{hoft.web.policy}: a URL prefix, and addresses that a name may
+lead to.  Here they hold for callers in place of peers.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+
+from hoft.config import Callback
+from hoft.errors import IdentityError
+from hoft.web.policy import Grant, Policy, Rule
+from hoft.web.problems import Problem, Refused, callback_refused, malformed_request
+from hoft.web.signing import BadKey, Key, parse_key
+from hoft.web.targets import Service, parse_url
+
+MAX_URL: Final = 2048
+"""The most characters of a callback's URL."""
+
+MAX_KEYS: Final = 8
+"""The most keys that sign what goes to one receiver."""
+
+
+@frozen
+class Destination:
+    """
+    Where one callback goes.
+
+    @ivar name: of the registration.
+    @ivar grant: leave to go there.
+    @ivar host: as the Host field says it.
+    @ivar target: path and query.
+    @ivar keys: sign what goes there, the newest first.
+    """
+
+    name: str
+    grant: Grant
+    host: bytes
+    target: bytes = field(repr=False)
+    keys: Sequence[Key] = field(repr=False)
+
+
+def keys_of(path: Path, text: str) -> Sequence[Key]:
+    """
+    What is in a secret's file: a key a line, the newest first.
+
+    @raise IdentityError: something else is.
+    """
+    try:
+        keys = [parse_key(line) for line in text.split()]
+    except BadKey as error:
+        raise IdentityError(f"{path}: {error}; 'hoft callback' makes keys") from None
+    if not 0 < len(keys) <= MAX_KEYS:
+        raise IdentityError(f"{path}: {len(keys)} keys; wanted: one to {MAX_KEYS}, each on a line of its own")
+    return keys
+
+
+class Registrations:
+    """Those that are in force together."""
+
+    def __init__(self, callbacks: Sequence[Callback] = (), secrets: Mapping[Path, str] | None = None) -> None:
+        """
+        @param secrets: what is in the files that C{callbacks} name.
+        @raise IdentityError: it is none of the keys that it should be.
+        """
+        found = secrets or {}
+        self._keys = {one.name: keys_of(one.secret_file, found[one.secret_file]) for one in callbacks}
+        self._policy = Policy(
+            Rule.parse(one.url, caller, one.private, one.name)
+            for one in callbacks
+            for caller in one.callers or (None,)
+        )
+
+    def find(self, url: str, caller: str | None) -> Destination:
+        """
+        Where a callback goes that this caller wants.
+
+        @raise Refused: 403 nothing of the kind is registered for it; 400 that is no URL.
+        """
+        if len(url) > MAX_URL:
+            raise Refused(_malformed(f"is longer than {MAX_URL} characters"))
+        try:
+            service = parse_url(url)
+        except Refused as refused:
+            raise Refused(_malformed(refused.problem.detail)) from None
+        where = service.authority
+        if where.credentials is not None:
+            raise Refused(_malformed("holds a user"))
+        try:
+            grant = self._policy.check(caller or "", service.scheme, where, service.target)
+        except Refused:
+            raise Refused(_unknown(service, caller)) from None
+        assert grant.credentials is not None
+        keys = self._keys[grant.credentials]
+        return Destination(grant.credentials, grant, str(where).encode("ascii"), service.target, keys)
+
+
+def _malformed(what: str) -> Problem:
+    return malformed_request(f"Hoft-Callback must be one http or https URL: {what}")
+
+
+def _unknown(service: Service, caller: str | None) -> Problem:
+    origin = f"{service.scheme}://{service.authority}"
+    return callback_refused(
+        f"no receiver at {origin} is registered {'here' if caller is None else f'for {caller}'}"
+        " that this URL is below; see 'hoft callback' there"
+    )
