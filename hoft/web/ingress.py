@@ -31,6 +31,7 @@ from hoft.web import kept_rows
 from hoft.web.accounting import Accounts
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.asking import Asking
+from hoft.web.callbacks import Callbacks
 from hoft.web.callers import Unauthenticated
 from hoft.web.calls import Call, CallReceiver
 from hoft.web.committing import Batches
@@ -87,6 +88,7 @@ class Ingress:
     @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
     @ivar keeper: holds the exchanges whose results stay here.
     @ivar asking: answers who asks for them.
+    @ivar callbacks: sends them to who wants to have them sent.
     """
 
     log = Logger()
@@ -135,6 +137,7 @@ class Ingress:
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
+        self.callbacks = Callbacks(self, reactor)
         self.asking = Asking(self)
         self._pages = OwnPages(self, status, metrics)
 
@@ -171,6 +174,7 @@ class Ingress:
             if not waiting.responding:
                 waiting.fail(_stopping(waiting.link.name))
         self.keeper.stop()
+        self.callbacks.stop()
         return stopped.addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
@@ -216,7 +220,9 @@ class Ingress:
 
     def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
         routing, request = self.routing, call.request
-        wanted = wish(request.fields) if routing.result_ttl else None
+        wanted = wish(request.fields, routing.result_ttl > 0)
+        if wanted is not None and wanted.callback is not None:
+            self.callbacks.check(wanted.callback, caller)
         detached = wanted is not None and wanted.detached
         mount, service, link = routing.resolve(target, self._links, waits=not detached)
         seconds = deadline(request, routing.async_deadline if detached else routing.deadline)
@@ -365,6 +371,7 @@ class Ingress:
             if waiting.due <= now:
                 waiting.expire()
         self.keeper.tick(now)
+        self.callbacks.tick(now)
         self._batches.flush()
 
     def tickLater(self) -> None:
