@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from attrs import astuple, define, field, fields
+from attrs import define, field, fields
 
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema
