@@ -2,7 +2,7 @@
 Receivers of callbacks: which URLs callers may name, and what signs what goes there.
 
 The rules are those of L{hoft.web.policy}: a URL prefix, and addresses that a name may
-lead to.  Here they hold for callers in place of peers.  Pure.
+lead to.  Here they hold for callers in place of peers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from hoft.config import Callback
 from hoft.errors import IdentityError
+from hoft.identity import read_private
 from hoft.web.policy import Grant, Policy, Rule
 from hoft.web.problems import Problem, Refused, callback_refused, malformed_request
 from hoft.web.signing import BadKey, Key, parse_key
@@ -46,14 +47,14 @@ class Destination:
     keys: Sequence[Key] = field(repr=False)
 
 
-def keys_of(path: Path, text: str) -> Sequence[Key]:
+def read_keys(path: Path) -> Sequence[Key]:
     """
-    What is in a secret's file: a key a line, the newest first.
+    What is in a secret's file: a key a line, the newest first.  Blocks on the disk.
 
-    @raise IdentityError: something else is.
+    @raise IdentityError: it is missing, others may read it, or there is something else in it.
     """
     try:
-        keys = [parse_key(line) for line in text.split()]
+        keys = [parse_key(line) for line in read_private(path, "'hoft callback' makes one").split()]
     except BadKey as error:
         raise IdentityError(f"{path}: {error}; 'hoft callback' makes keys") from None
     if not 0 < len(keys) <= MAX_KEYS:
@@ -64,18 +65,27 @@ def keys_of(path: Path, text: str) -> Sequence[Key]:
 class Registrations:
     """Those that are in force together."""
 
-    def __init__(self, callbacks: Sequence[Callback] = (), secrets: Mapping[Path, str] | None = None) -> None:
+    def __init__(
+        self, callbacks: Sequence[Callback] = (), keys: Mapping[str, Sequence[Key]] | None = None
+    ) -> None:
         """
-        @param secrets: what is in the files that C{callbacks} name.
-        @raise IdentityError: it is none of the keys that it should be.
+        @param keys: of each of C{callbacks}, by its name.
         """
-        found = secrets or {}
-        self._keys = {one.name: keys_of(one.secret_file, found[one.secret_file]) for one in callbacks}
+        self._keys = keys or {}
         self._policy = Policy(
             Rule.parse(one.url, caller, one.private, one.name)
             for one in callbacks
             for caller in one.callers or (None,)
         )
+
+    @classmethod
+    def read(cls, callbacks: Sequence[Callback]) -> Registrations:
+        """
+        With the keys that are in their files.  Blocks on the disk.
+
+        @raise IdentityError: one is missing, others may read it, or there is something else in it.
+        """
+        return cls(callbacks, {one.name: read_keys(one.secret_file) for one in callbacks})
 
     def find(self, url: str, caller: str | None) -> Destination:
         """
