@@ -52,7 +52,7 @@ from hoft.streams.reaching import SCHEME, TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
-from hoft.web import kept_rows, limiting, secret_store
+from hoft.web import callback_rows, kept_rows, limiting, secret_store
 from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
@@ -61,6 +61,7 @@ from hoft.web.ingress import Ingress
 from hoft.web.limiting import Meters
 from hoft.web.measuring import Metrics
 from hoft.web.policy import Policy, Rule
+from hoft.web.registrations import Registrations
 from hoft.web.routing import Routing
 from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
@@ -146,6 +147,7 @@ class Node(Service):
                 Egress.SCHEMA,
                 limiting.SCHEMA,
                 kept_rows.SCHEMA,
+                callback_rows.SCHEMA,
                 secret_store.SCHEMA,
                 MessageLinks.SCHEMA,
                 NodeStreams.SCHEMA,
@@ -209,6 +211,8 @@ class Node(Service):
         await self._journal.open()
         self._meters.load(await self._journal.transact(limiting.load))
         self._ingress.load(await self._journal.transact(kept_rows.load))
+        self._ingress.callbacks.load(await self._journal.transact(callback_rows.load))
+        self._ingress.callbacks.reconfigure(await self._registrations(config))
         self._parts = NodeParts(
             node=self._identity.uuid,
             boot=self._boot,
@@ -338,6 +342,14 @@ class Node(Service):
         store = SecretStore(self._journal.transact, identity.secret_keys)
         return credentials_of(config.credentials, secrets, self._reactor, time.monotonic, store)
 
+    async def _registrations(self, config: Config) -> Registrations:
+        """
+        @raise LocalError: a secret cannot be read or used.
+        """
+        if not config.callbacks:
+            return Registrations()
+        return await self._workers["open"].call(Registrations.read, config.callbacks)
+
     def _warn_of_forgeries(self, config: Config) -> None:
         for peer in config.peers:
             if peer.suite == ChecksumSuite.name:
@@ -423,6 +435,7 @@ class Node(Service):
             raise IdentityError("the key file is now another node's; wanted: a restart, or the former file")
         suites = await self._workers["open"].call(suites_of, config.peers, identity)
         credentials = await self._credentials(config, identity)
+        registrations = await self._registrations(config)
         old = {peer.name: peer.card.uuid for peer in self._config.peers}
         new = {peer.name: peer.card.uuid for peer in config.peers}
         for description in config.listen:
@@ -451,6 +464,7 @@ class Node(Service):
         self._egress.reconfigure(policy, credentials, _limits(config))
         self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
+        self._ingress.callbacks.reconfigure(registrations)
         self._config = config
         self._announce()
 
@@ -476,6 +490,7 @@ class Node(Service):
             "refused_last": router.refused_last(),
             "unknown_channel": self._channels.unknown,
             "ingress": self._ingress.counters(),
+            "callbacks": self._ingress.callbacks.counters(),
             "egress": self._egress.counters(),
             "messages": self._messages.counters(),
             "streams": self.streams.counters(),
@@ -486,6 +501,10 @@ class Node(Service):
         match question.get("ask"):
             case "status":
                 return self.status()
+            case "callbacks":
+                return self._ingress.callbacks.listing()
+            case "resend":
+                return self._ingress.callbacks.resend(question.get("which"))
             case "probe":
                 return probe(self._reactor, time.monotonic, dict(self.links), question.get("within"))
         raise LocalError("this node does not know that question: it is of another version")
