@@ -183,10 +183,14 @@ def _parser() -> argparse.ArgumentParser:
         "route", "commands.route", "lead /svc/NAME/... to a service behind a peer",
         "hoft route near stock --peer far --url https://stock.example/api",
         "curl http://127.0.0.1:8080/svc/stock/items?size=3",
+        "hoft route near chat --peer far --url https://chat.example --websocket",
     )  # fmt: skip
     one.add_argument("name", metavar="NAME", help="the word after /svc/")
     one.add_argument("--peer", metavar="N", required=True, help="the peer at which the service is")
     one.add_argument("--url", metavar="URL", required=True, help="the service, as that peer reaches it")
+    one.add_argument(
+        "--websocket", action="store_true", help="WebSocket connections may be made through it, too"
+    )
 
     one = add("unroute", "commands.unroute", "take a route away", "hoft unroute near stock")
     one.add_argument("name", metavar="NAME", help="the word after /svc/")
@@ -199,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
             name, command, what, f"hoft {name} far https://stock.example/api",
             f"hoft {name} far http://127.0.0.1:8000 --peer near",
             f"hoft {name} far http://wiki.plant.lan --private",
+            f"hoft {name} far https://chat.example --websocket",
             f"hoft {name} far tcp://127.0.0.1:22 --peer near",
         )  # fmt: skip
         one.add_argument(
@@ -212,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="also if the name leads to a private address, such as 10.1.2.3 or 192.168.1.5",
         )
+        one.add_argument("--websocket", action="store_true", help="also by WebSocket")
 
     for name, command, what in (
         ("forward", "commands.forward", "lead TCP connections to a target behind a peer, as ssh -L does"),

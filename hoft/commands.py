@@ -112,8 +112,10 @@ def route(options: Namespace) -> int:
     current = read_node(options.folder)
     check_url(config.COMMAND_LINE, "--url", options.url)
     _check_peer(options.peer, current)
-    editing.route(options.folder / CONFIGURATION_FILE, options.name, options.peer, options.url)
-    return taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}")
+    path, websocket = options.folder / CONFIGURATION_FILE, options.websocket
+    editing.route(path, options.name, options.peer, options.url, websocket)
+    also = ", also by WebSocket" if websocket else ""
+    return taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}{also}")
 
 
 def unroute(options: Namespace) -> int:
@@ -127,17 +129,25 @@ def allow(options: Namespace) -> int:
     """C{hoft allow}: let peers reach a service."""
     current = read_node(options.folder)
     url = check_allowed(config.COMMAND_LINE, "URL-PREFIX", options.url)
+    if options.websocket and url.startswith("tcp://"):
+        given = f"--websocket with {url}"
+        raise ConfigurationError(
+            config.COMMAND_LINE, "", given, "http:// or https://, whose calls it belongs to"
+        )
     if options.peer is not None:
         _check_peer(options.peer, current)
-    editing.allow(options.folder / CONFIGURATION_FILE, url, options.peer, options.private)
-    also = ", also at private addresses" if options.private else ""
+    path, private, websocket = options.folder / CONFIGURATION_FILE, options.private, options.websocket
+    editing.allow(path, url, options.peer, private, websocket)
+    also = ", also at private addresses" if private else ""
+    also += ", also by WebSocket" if websocket else ""
     return taken_up(current, f"{options.peer or 'every peer'} may reach {url}{also}")
 
 
 def disallow(options: Namespace) -> int:
     """C{hoft disallow}: take that back."""
     current = read_node(options.folder)
-    editing.disallow(options.folder / CONFIGURATION_FILE, options.url, options.peer, options.private)
+    path = options.folder / CONFIGURATION_FILE
+    editing.disallow(path, options.url, options.peer, options.private, options.websocket)
     return taken_up(
         current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
     )
@@ -204,16 +214,22 @@ def list_all(options: Namespace) -> int:
     _section("peers", [row for peer in current.peers for row in _peer_rows(peer)])
     _section(
         "routes",
-        [(f"/svc/{one.name}/", one.peer, one.url, _limits(one.allowance)) for one in current.routes],
+        [
+            (
+                f"/svc/{one.name}/",
+                one.peer,
+                one.url,
+                "(also WebSocket)" if one.websocket else "",
+                _limits(one.allowance),
+            )
+            for one in current.routes
+        ],
     )
     if current.callers:
         _section("callers", [(one.name, _limits(one.allowance)) for one in current.callers])
     _section(
         "allowed",
-        [
-            (one.peer or "(every peer)", one.url, "(also private addresses)" if one.private else "")
-            for one in current.allowed
-        ],
+        [(one.peer or "(every peer)", one.url, _also(one)) for one in current.allowed],
     )
     if current.tcp:
         _section("forwarded", [(one.listen, one.peer, one.to) for one in current.tcp])
@@ -314,6 +330,12 @@ def _limits(allowance: config.Allowance) -> str:
     return f"({given})" if given else ""
 
 
+def _also(one: config.Allow) -> str:
+    also = ["private addresses"] if one.private else []
+    also += ["WebSocket"] if one.websocket else []
+    return f"(also {', '.join(also)})" if also else ""
+
+
 def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
     return {
         "name": own.name,
@@ -336,14 +358,23 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
             for peer in current.peers
         ],
         "routes": [
-            {"name": one.name, "peer": one.peer, "url": one.url, "limits": _given(one.allowance)}
+            {
+                "name": one.name,
+                "peer": one.peer,
+                "url": one.url,
+                "websocket": one.websocket,
+                "limits": _given(one.allowance),
+            }
             for one in current.routes
         ],
         "callers": [
             {"name": one.name, "tokens": len(one.tokens), "limits": _given(one.allowance)}
             for one in current.callers
         ],
-        "allowed": [{"url": one.url, "peer": one.peer, "private": one.private} for one in current.allowed],
+        "allowed": [
+            {"url": one.url, "peer": one.peer, "private": one.private, "websocket": one.websocket}
+            for one in current.allowed
+        ],
         "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],
         "tcp": [{"listen": one.listen, "peer": one.peer, "to": one.to} for one in current.tcp],
     }

@@ -148,10 +148,12 @@ def untrust(path: Path, name: str) -> list[str]:
     return gone
 
 
-def route(path: Path, name: str, peer: str, url: str) -> bool:
+def route(path: Path, name: str, peer: str, url: str, websocket: bool = False) -> bool:
     """
     Add a route, or lead the one of that name elsewhere.
 
+    @param websocket: WebSocket connections may be made through it; if not, and they
+        might before, they may not any more.
     @return: whether anything changed.
     @raise LocalError: no such peer, or the URL is none.
     """
@@ -160,11 +162,12 @@ def route(path: Path, name: str, peer: str, url: str) -> bool:
     def edit(document: Document, current: config.Config) -> None:
         existing = document.get("routes", {}).get(name)
         if existing is None:
-            _put_named(document, "routes", name, peer=peer, url=url)
-        else:
-            for key, value in (("peer", peer), ("url", url)):
-                if existing.get(key) != value:
-                    existing[key] = value
+            given = {"websocket": True} if websocket else {}
+            _put_named(document, "routes", name, peer=peer, url=url, **given)
+            return
+        for key, value in (("peer", peer), ("url", url), ("websocket", websocket)):
+            if existing.get(key, False) != value:
+                existing[key] = value
 
     return _change(path, edit)
 
@@ -183,17 +186,20 @@ def unroute(path: Path, name: str) -> None:
     )
 
 
-def allow(path: Path, url: str, peer: str | None = None, private: bool = False) -> bool:
+def allow(
+    path: Path, url: str, peer: str | None = None, private: bool = False, websocket: bool = False
+) -> bool:
     """
     Let peers, or that one, reach what is under C{url}.
 
     @param private: also where its name leads to a private address.
+    @param websocket: also by WebSocket.
     @return: whether anything changed.
     @raise ConfigurationError: no such peer, or the URL is none.
     """
 
     def edit(document: Document, current: config.Config) -> None:
-        if config.Allow(url, peer, private) in current.allowed:
+        if config.Allow(url, peer, private, websocket=websocket) in current.allowed:
             return
         entries = document.setdefault("allow", tomlkit.aot())
         values: dict[str, Any] = {"url": url}
@@ -201,6 +207,8 @@ def allow(path: Path, url: str, peer: str | None = None, private: bool = False) 
             values["peer"] = peer
         if private:
             values["private"] = True
+        if websocket:
+            values["websocket"] = True
         _append(entries, values)
 
     return _change(path, edit)
@@ -243,20 +251,22 @@ def unforward(path: Path, listen: str) -> None:
     _change(path, edit)
 
 
-def disallow(path: Path, url: str, peer: str | None = None, private: bool = False) -> None:
+def disallow(
+    path: Path, url: str, peer: str | None = None, private: bool = False, websocket: bool = False
+) -> None:
     """
     Take back what L{allow} with the same arguments gave.
 
     @raise ConfigurationError: there is nothing of the kind.
     """
-    unwanted = config.Allow(url, peer, private)
+    unwanted = config.Allow(url, peer, private, websocket=websocket)
+
+    def is_unwanted(one: Mapping[str, Any]) -> bool:
+        private, websocket = one.get("private", False), one.get("websocket", False)
+        return config.Allow(one["url"], one.get("peer"), private, websocket=websocket) == unwanted
 
     def edit(document: Document, current: config.Config) -> None:
-        if not _remove_from_array(
-            document,
-            "allow",
-            lambda one: config.Allow(one["url"], one.get("peer"), one.get("private", False)) == unwanted,
-        ):
+        if not _remove_from_array(document, "allow", is_unwanted):
             there = ", ".join(map(_as_options, current.allowed))
             raise ConfigurationError(
                 str(path), "allow", f"{_as_options(unwanted)} is not allowed", f"one of {there or '(none)'}"
@@ -268,7 +278,8 @@ def disallow(path: Path, url: str, peer: str | None = None, private: bool = Fals
 def _as_options(entry: config.Allow) -> str:
     """As one gives it to C{hoft allow}."""
     peer = "" if entry.peer is None else f" --peer {entry.peer}"
-    return f"{entry.url}{peer}{' --private' if entry.private else ''}"
+    flags = (" --private" if entry.private else "") + (" --websocket" if entry.websocket else "")
+    return f"{entry.url}{peer}{flags}"
 
 
 def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: bool = False) -> None:

@@ -105,6 +105,7 @@ def policy_of(config: Config) -> Policy:
             allow.private,
             allow.credentials,
             None if allow.retry is None else Retry(allow.retry),
+            allow.websocket,
         )
         for allow in config.allowed
         if not allow.url.startswith(SCHEME)
@@ -160,7 +161,8 @@ class Node(Service):
         self._egress = Egress(reactor, clock, policy_of(config), config.name, _limits(config))
         self._meters = Meters(time.time, clock)
         self._saved_at = clock()
-        self.streams = NodeStreams(config.name, reactor, clock, os.urandom, TcpPolicy(config.allowed))
+        tcp_policy = TcpPolicy(config.allowed)
+        self.streams = NodeStreams(config.name, reactor, clock, os.urandom, tcp_policy, self._egress)
         self._ingress = Ingress(
             reactor,
             clock,

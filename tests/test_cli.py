@@ -271,6 +271,7 @@ class NodeTests(Command):
         self.refused("--url: 'h' is not http", "route", self.near, "x", "--peer", "far", "--url", "h")
         self.refused("'a/b' is no name", "route", self.near, "a/b", "--peer", "far", "--url", "http://h")
         self.refused("URL-PREFIX: 'h' is not http", "allow", self.near, "h")
+        self.refused("--websocket with tcp://h:1", "allow", self.near, "tcp://h:1", "--websocket")
         self.refused("--peer: no peer is called 'x'", "allow", self.near, "http://h", "--peer", "x")
         self.refused("http://h is not allowed", "disallow", self.near, "http://h")
         self.refused("none is called 'x'", "unroute", self.near, "x")
@@ -283,8 +284,9 @@ class NodeTests(Command):
 
     def test_list_shows_all_for_people_and_for_programs(self) -> None:
         self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
+        self.well("route", self.near, "chat", "--peer", "far", "--url", "http://chat.lan", "--websocket")
         self.well("allow", self.near, "http://127.0.0.1:8000")
-        self.well("allow", self.near, "http://wiki.lan", "--private")
+        self.well("allow", self.near, "http://wiki.lan", "--private", "--websocket")
         near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
         out = self.well("list", self.near)
         for word in (
@@ -296,7 +298,8 @@ class NodeTests(Command):
         ):
             self.assertIn(word, out)
         self.assertRegex(out, r"http://127\.0\.0\.1:8000\n")
-        self.assertRegex(out, r"http://wiki\.lan +\(also private addresses\)\n")
+        self.assertRegex(out, r"http://wiki\.lan +\(also private addresses, WebSocket\)\n")
+        self.assertRegex(out, r"/svc/chat/ +far +http://chat\.lan +\(also WebSocket\)\n")
         self.assertEqual(
             json.loads(self.well("list", self.near, "--json")),
             {
@@ -319,12 +322,25 @@ class NodeTests(Command):
                     }
                 ],
                 "routes": [
-                    {"name": "stock", "peer": "far", "url": "https://stock.example/api", "limits": {}}
+                    {
+                        "name": "stock",
+                        "peer": "far",
+                        "url": "https://stock.example/api",
+                        "websocket": False,
+                        "limits": {},
+                    },
+                    {
+                        "name": "chat",
+                        "peer": "far",
+                        "url": "http://chat.lan",
+                        "websocket": True,
+                        "limits": {},
+                    },
                 ],
                 "callers": [],
                 "allowed": [
-                    {"url": "http://127.0.0.1:8000", "peer": None, "private": False},
-                    {"url": "http://wiki.lan", "peer": None, "private": True},
+                    {"url": "http://127.0.0.1:8000", "peer": None, "private": False, "websocket": False},
+                    {"url": "http://wiki.lan", "peer": None, "private": True, "websocket": True},
                 ],
                 "forwards": [],
                 "tcp": [],

@@ -190,6 +190,21 @@ class EditingTests(SynchronousTestCase):
         with self.assertRaisesRegex(ConfigurationError, "wanted: one of http://wiki.lan --private"):
             editing.disallow(self.path, "http://wiki.lan")
 
+    def test_what_may_be_reached_by_websocket_is_an_entry_of_its_own(self) -> None:
+        self.assertTrue(editing.allow(self.path, "http://a", websocket=True))
+        self.assertFalse(editing.allow(self.path, "http://a", websocket=True))
+        self.assertTrue(editing.allow(self.path, "http://a"))
+        self.assertEqual(self.read().allowed, (Allow("http://a", websocket=True), Allow("http://a")))
+        editing.disallow(self.path, "http://a", websocket=True)
+        with self.assertRaisesRegex(ConfigurationError, "http://a --websocket is not allowed"):
+            editing.disallow(self.path, "http://a", websocket=True)
+
+    def test_a_route_is_for_websocket_as_long_as_it_says_so(self) -> None:
+        editing.trust(self.path, "far", FAR)
+        for websocket in (True, True, False, True):
+            editing.route(self.path, "chat", "far", "http://chat", websocket)
+            self.assertEqual([one.websocket for one in self.read().routes], [websocket])
+
     def test_an_entry_that_says_that_it_is_not_private_is_one_that_says_nothing(self) -> None:
         self.write('name = "near"\n[[allow]]\nurl = "http://a"\nprivate = false\n')
         self.assertFalse(editing.allow(self.path, "http://a"))

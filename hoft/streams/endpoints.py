@@ -67,7 +67,7 @@ class StreamClientEndpoint:
             return fail()
         return stream.when_accepted().addCallback(self._accepted, stream, protocolFactory)
 
-    def _accepted(self, _: None, stream: Stream, factory: IProtocolFactory) -> IProtocol:
+    def _accepted(self, _: bytes, stream: Stream, factory: IProtocolFactory) -> IProtocol:
         protocol = factory.buildProtocol(stream.getPeer())
         if protocol is None:
             stream.abortConnection()

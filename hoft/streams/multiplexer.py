@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
@@ -32,7 +33,7 @@ from hoft.streams.committing import Committer
 from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamRefused
 from hoft.streams.halves import Hold
-from hoft.streams.parts import MAX_STREAM, MAX_TEXT, STREAMS, Kind, Part, decode
+from hoft.streams.parts import MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
 from hoft.streams.stream import FAILED, Stage, Stream
 from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
 
@@ -54,12 +55,26 @@ ORPHANED = 3600.0
 IDLE = 86400.0
 """Seconds without a byte after which a stream is given up."""
 
-Acceptor = Callable[[str, str], "Deferred[IProtocol]"]
-"""
-Called with the peer's name and the target of a stream that it wants to open.
 
-@return: fires with the protocol that gets the stream; fails with L{Refused}.  It is
-    cancelled if the peer gives up.
+@frozen
+class Accepted:
+    """
+    A stream that a peer wants to open will be there.
+
+    @ivar protocol: who gets it.
+    @ivar answer: to what was asked.
+    """
+
+    protocol: IProtocol
+    answer: bytes = b""
+
+
+Acceptor = Callable[[str, str, bytes], "Deferred[Accepted]"]
+"""
+Called with the peer's name, and the target of a stream that it wants to open, and what is
+asked of that.
+
+@return: fails with L{Refused}.  It is cancelled if the peer gives up.
 """
 
 
@@ -143,23 +158,24 @@ class Multiplexer:
             early, self._early = self._early, []
             self.received(early)
 
-    def open(self, target: str, within: float) -> Stream:
+    def open(self, target: str, within: float, asked: bytes = b"") -> Stream:
         """
         Open a stream; look at its C{accepted} at once, and at C{attach}.
 
         @param target: see L{hoft.streams.stream.StreamAddress}.
         @param within: seconds in which it must be accepted.
+        @param asked: what the target is told first of all.
         @raise StreamRefused: there is no use in trying.
+        @raise ValueError: target and what is asked do not fit one part.
         """
         state = self.link.state
         if state in (LinkState.STOPPED, LinkState.DOWN) or self._closed:
             raise StreamRefused(peer_unavailable(self.peer, "see 'hoft status'"))
         if len(self._ours) >= MAX_STREAMS or self._number >= MAX_STREAM:
             raise StreamRefused(too_busy(f"{len(self._ours)} streams to {self.peer} are open already"))
-        if not 0 < len(target.encode()) <= MAX_TEXT:
-            raise ValueError(f"a target of {len(target)} characters")
+        deadline = self.now() + within
+        stream = Stream(self, self._number + 1, target, ours=True, deadline=deadline, asked=asked)
         self._number += 1
-        stream = Stream(self, self._number, target, ours=True, deadline=self.now() + within)
         self._ours[stream.number] = stream
         self.counts["opened"] += 1
         self.wake(stream)
@@ -383,18 +399,19 @@ class Multiplexer:
         return stream
 
     def _offered(self, stream: Stream, record: int, part: Part) -> None:
-        stream.offer(record, part.body.decode("utf-8", "replace"))
+        target, asked = decode_wish(part.body)
+        stream.offer(record, target)
         self.counts["offered"] += 1
         if len(self._theirs) > MAX_STREAMS:
             self._refuse(stream, too_busy(f"{self.peer} has {MAX_STREAMS} streams open already"))
             return
-        stream.accepting = maybeDeferred(self._accept, self.peer, stream.target)
+        stream.accepting = maybeDeferred(self._accept, self.peer, target, asked)
         stream.accepting.addCallback(self._accepted, stream).addErrback(self._not_accepted, stream)
 
-    def _accepted(self, protocol: IProtocol, stream: Stream) -> None:
+    def _accepted(self, accepted: Accepted, stream: Stream) -> None:
         stream.accepting = None
         self.counts["accepted"] += 1
-        stream.accept(protocol)
+        stream.accept(accepted.protocol, accepted.answer)
 
     def _not_accepted(self, failure: Failure, stream: Stream) -> None:
         stream.accepting = None

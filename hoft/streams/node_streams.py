@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
@@ -17,17 +18,42 @@ from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.streams import registry
 from hoft.streams.epochs import SCHEMA, Epochs
 from hoft.streams.failures import StreamRefused, StreamReset
-from hoft.streams.multiplexer import Multiplexer
+from hoft.streams.multiplexer import Accepted, Multiplexer
+from hoft.streams.parts import MAX_SAID
 from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
 from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
+from hoft.streams.websockets import Calling, WebSocketServices
+from hoft.web import websocket
 from hoft.web.calls import Tunnelled
-from hoft.web.problems import Refused, not_allowed, peer_silent, peer_unavailable
+from hoft.web.problems import Refused, headers_too_large, not_allowed, peer_silent, peer_unavailable
 from hoft.web.targets import Tunnel
+from hoft.web.tunnelling import Behind, Over
 
 GRACE = 1.0
 """Seconds that peers get to hear that the node stops."""
+
+
+@frozen
+class _Opened:
+    """A stream that was accepted; see L{Behind}."""
+
+    stream: Stream
+    answer: bytes
+
+    def join(self, over: Over) -> Tunnelled:
+        caller, far = Splice(over), Splice()
+        caller.join(far)
+        self.stream.attach(far)
+        return caller
+
+    def attach(self, protocol: IProtocol) -> None:
+        self.stream.attach(protocol)
+
+    def abort(self) -> None:
+        self.stream.abortConnection()
+
 
 COUNTED = ("opened", "offered", "accepted", "refused", "stale_parts", "malformed_parts")
 
@@ -48,13 +74,16 @@ class NodeStreams:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         policy: TcpPolicy,
+        calling: Calling,
     ) -> None:
         """
         @param clock: monotonic seconds.
         @param entropy: so many random bytes.
+        @param calling: what is in force for calls that this node makes for peers.
         """
         self.name = name
         self.targets = TcpTargets(reactor, policy)
+        self._websockets = WebSocketServices(calling)
         self._reactor = reactor
         self._clock = clock
         self._entropy = entropy
@@ -97,40 +126,43 @@ class NodeStreams:
             streams.close()
         self._links.clear()
 
-    def open(self, peer: str, target: str, within: float) -> Stream:
+    def open(self, peer: str, target: str, within: float, asked: bytes = b"") -> Stream:
         """
         Open a stream.
 
         @param peer: what our configuration calls it.
         @param target: see L{StreamAddress}.
         @param within: seconds in which it must be accepted.
+        @param asked: what the target is told first of all.
         @raise StreamRefused: there is no use in trying.
         """
         for streams in self._links.values():
             if streams.peer == peer:
-                return streams.open(target, within)
+                return streams.open(target, within, asked)
         raise StreamRefused(peer_unavailable(peer, "this node does not trust it, or not any more"))
 
-    def tunnel(
-        self, peer: str, to: Tunnel, within: float, over: Callable[[int], None]
-    ) -> Deferred[Tunnelled]:
-        """See L{hoft.web.tunnelling.Tunnels.tunnel}."""
+    def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
+        """See L{hoft.web.tunnelling.Tunnels.connect}."""
+        return self._reach(peer, tcp_target(to.host, to.port), within)
 
-        def accepted(_: None) -> Tunnelled:
-            caller, far = Splice(over), Splice()
-            caller.join(far)
-            stream.attach(far)
-            return caller
+    def upgrade(self, peer: str, request: bytes, within: float) -> Deferred[Behind]:
+        """See L{hoft.web.tunnelling.Tunnels.upgrade}."""
+        if len(request) > MAX_SAID:
+            return fail(Refused(headers_too_large(f"a handshake has at most {MAX_SAID} bytes")))
+        return self._reach(peer, websocket.TARGET, within, request)
+
+    def _reach(self, peer: str, target: str, within: float, asked: bytes = b"") -> Deferred[Behind]:
+        def accepted(answer: bytes) -> Behind:
+            return _Opened(stream, answer)
 
         def failed(failure: Failure) -> Failure:
-            over(0)
             if failure.check(StreamRefused):
                 assert isinstance(failure.value, StreamRefused)
                 return Failure(Refused(failure.value.problem))
             return Failure(Refused(peer_silent(peer, within))) if failure.check(StreamReset) else failure
 
         try:
-            stream = self.open(peer, tcp_target(to.host, to.port), within)
+            stream = self.open(peer, target, within, asked)
         except StreamRefused:
             return fail(failed(Failure()))
         return stream.when_accepted().addCallbacks(accepted, failed)
@@ -145,8 +177,10 @@ class NodeStreams:
         streams = sum(streams.open_streams for streams in self._links.values())
         return {"open": streams, **{name: self._counts[name] for name in COUNTED}}
 
-    def _accept(self, peer: str, target: str) -> Deferred[IProtocol]:
+    def _accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
         """See L{hoft.streams.multiplexer.Acceptor}."""
+        if target == websocket.TARGET:
+            return self._websockets.connect(peer, asked)
         if target.startswith(SCHEME):
             return self.targets.connect(peer, target)
         service = registry.service(target, self.name, peer)
@@ -154,7 +188,7 @@ class NodeStreams:
         protocol = service.factory.buildProtocol(address) if service is not None else None
         if protocol is None:
             raise Refused(not_allowed(f"the far node offers no service {target[:60]!r} to {peer}"))
-        return succeed(protocol)
+        return succeed(Accepted(protocol))
 
     # --- IRecordReceiver -----------------------------------------------------------------
 

@@ -10,9 +10,10 @@ Flag 1 is set on what the side sends that accepts the stream; streams are number
 with each: what comes from an earlier one than is known is void, and so is what goes to
 another one than that which reads it.  0 is none that is known.
 
-Bodies: OPEN has what the stream is to reach, as text; DATA where it belongs (u64) and the
-bytes; END the total of bytes (u64); CREDIT a total (u64) in terms of L{cost}; REFUSE a
-problem (CBOR); RESET a reason (text); BEGIN, ACCEPT and STOP have none.
+Bodies: OPEN has what the stream is to reach, as text, and what is asked of it (L{encode_wish});
+ACCEPT what is answered to that; DATA where it belongs (u64) and the bytes; END the total of
+bytes (u64); CREDIT a total (u64) in terms of L{cost}; REFUSE a problem (CBOR); RESET a reason
+(text); BEGIN and STOP have none.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ MAX_DATA: Final = MAX_RECORD - _HEAD.size - _NUMBER.size
 MAX_TEXT: Final = 1024
 """The most bytes of a target or a reason."""
 
+MAX_SAID: Final = MAX_RECORD - _HEAD.size - MAX_TEXT - 1
+"""The most bytes of what is asked in an OPEN, and answered in an ACCEPT."""
+
 MAX_STREAM: Final = (1 << 32) - 1
 """The highest number of a stream."""
 
@@ -56,7 +60,7 @@ class Kind(IntEnum):
     OPEN = 2
     """A stream to what the body names is wanted."""
     ACCEPT = 3
-    """It is there."""
+    """It is there; the body is the answer to what OPEN asked, where it asked anything."""
     REFUSE = 4
     """It will not be there; the body says why."""
     DATA = 5
@@ -127,7 +131,35 @@ def decode(payload: bytes) -> Part:
         at += _NUMBER.size
     if not least <= len(payload) - at <= most:
         raise RecordError(f"{kind.name} with a body of {len(payload) - at} bytes")
+    if kind is Kind.OPEN:
+        decode_wish(payload[at:])
     return Part(kind, bool(flags), sender, recipient, stream, offset, payload[at:])
+
+
+def encode_wish(target: str, asked: bytes = b"") -> bytes:
+    """
+    The body of OPEN.
+
+    @param target: what the stream is to reach.
+    @param asked: what that is told first of all, and answers before there is a stream.
+    @raise ValueError: more than fits.
+    """
+    name = target.encode()
+    if not 0 < len(name) <= MAX_TEXT or len(asked) > MAX_SAID:
+        raise ValueError(f"a target of {len(name)} bytes and {len(asked)} more")
+    return name + b"\0" + asked if asked else name
+
+
+def decode_wish(body: bytes) -> tuple[str, bytes]:
+    """
+    Target, and what is asked of it.
+
+    @raise RecordError: no target, or one that is too long.
+    """
+    name, _, asked = body.partition(b"\0")
+    if not 0 < len(name) <= MAX_TEXT:
+        raise RecordError(f"a target of {len(name)} bytes")
+    return name.decode("utf-8", "replace"), asked
 
 
 _NUMBERED: Final = frozenset((Kind.DATA, Kind.END, Kind.CREDIT))
@@ -138,8 +170,8 @@ def _forms() -> dict[tuple[int, int], tuple[Kind, int, int]]:
     forms: dict[tuple[int, int], tuple[Kind, int, int]] = {}
     for kind, sides, least, most in (
         (Kind.BEGIN, (0,), 0, 0),
-        (Kind.OPEN, (0,), 1, MAX_TEXT),
-        (Kind.ACCEPT, (1,), 0, 0),
+        (Kind.OPEN, (0,), 1, MAX_RECORD),
+        (Kind.ACCEPT, (1,), 0, MAX_SAID),
         (Kind.REFUSE, (1,), 1, MAX_RECORD),
         (Kind.DATA, (0, 1), 1, MAX_DATA),
         (Kind.END, (0, 1), 0, 0),

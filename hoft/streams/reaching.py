@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from hoft.config import Allow
 from hoft.errors import ConfigurationError
+from hoft.streams.multiplexer import Accepted
 from hoft.streams.splicing import Splice
 from hoft.web.fields import authority
 from hoft.web.origins import Connector, Origin
@@ -112,7 +112,7 @@ class TcpTargets:
         self.policy = policy
         self._connector = Connector(reactor, timeout)
 
-    def connect(self, peer: str, target: str) -> Deferred[IProtocol]:
+    def connect(self, peer: str, target: str) -> Deferred[Accepted]:
         """
         Connect; every address that the name has must be allowed.
 
@@ -122,14 +122,15 @@ class TcpTargets:
         grant = self.policy.check(peer, target)
         origin = Origin(grant.scheme, grant.host, grant.port)
         dialling: Deferred[_Dialled] = self._connector.connect(origin, grant.permits, _Dialled)
-        return dialling.addCallbacks(_near, _refused)
+        return dialling.addCallbacks(_near, refused)
 
 
-def _near(dialled: _Dialled) -> IProtocol:
-    return dialled.near
+def _near(dialled: _Dialled) -> Accepted:
+    return Accepted(dialled.near)
 
 
-def _refused(failure: Failure) -> Failure:
+def refused(failure: Failure) -> Failure:
+    """An errback: what went wrong at a service, as the peer is told."""
     if failure.check(ServiceError):
         assert isinstance(failure.value, ServiceError)
         return Failure(Refused(failure.value.problem))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,8 +26,8 @@ class Splice(Protocol):
     transport: Any
     other: Splice
 
-    def __init__(self, over: Callable[[int], None] | None = None) -> None:
-        """@param over: called when it is over, with the bytes that both have brought."""
+    def __init__(self, over: Callable[[int, int], None] | None = None) -> None:
+        """@param over: called when it is over, with the bytes that it and the other one have brought."""
         self.brought = 0
         self._over = over
         self._ended = False
@@ -70,8 +70,9 @@ class Splice(Protocol):
         if other._lost:
             return
         other.transport.unregisterProducer()
-        if other._ended:
-            # A socket of which both directions are closed is not closed by itself.
+        if other._ended or ISSLTransport.providedBy(other.transport):
+            # A socket of which both directions are closed is not closed by itself, and TLS
+            # has no half that could be: a FIN without its close_notify looks like an attack.
             other.transport.loseConnection()
             self.transport.loseConnection()
         else:
@@ -84,7 +85,7 @@ class Splice(Protocol):
         self._lost = True
         other = self.other
         if self._over is not None:
-            self._over(self.brought + other.brought)
+            self._over(self.brought, other.brought)
         if other._lost or other.transport is None:
             return
         other.transport.unregisterProducer()

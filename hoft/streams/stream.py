@@ -41,7 +41,7 @@ from hoft.errors import RecordError
 from hoft.streams.failures import StreamRefused, StreamReset
 from hoft.streams.feeding import Feeder
 from hoft.streams.halves import Receiving, Sending, Taken
-from hoft.streams.parts import Kind, Part, decode
+from hoft.streams.parts import Kind, Part, decode, encode_wish
 from hoft.streams.surroundings import StreamAddress, Surroundings
 
 FAILED = "the program there has failed"
@@ -93,7 +93,12 @@ class Stream:
         target: str = "",
         ours: bool = False,
         deadline: float = float("inf"),
+        asked: bytes = b"",
     ) -> None:
+        """
+        @param asked: see L{encode_wish}.
+        @raise ValueError: target and what is asked do not fit one part.
+        """
         self.number = number
         self.flow = number << 1 | ours
         self.target = target
@@ -102,16 +107,18 @@ class Stream:
         self.moved = around.now()
         self.peer_epoch = 0
         self.stage = Stage.OPENING if ours else Stage.EARLY
-        self.accepting: Deferred[IProtocol] | None = None
-        """(OFFERED) Is to fire with the protocol."""
+        self.accepting: Deferred[Any] | None = None
+        """(OFFERED) Fires once that is decided."""
         self._kept: list[int] = []
         """Records to let go of once there is an answer: OPEN, and what came with it."""
         self._around = around
-        self._waiting: Deferred[None] | None = None
+        self._waiting: Deferred[bytes] | None = None
         self._protocol: IProtocol | None = None
         self._sending = Sending()
         self._receiving = Receiving(around.hold, around.windows)
-        self._control: list[tuple[Kind, int, bytes]] = [(Kind.OPEN, 0, target.encode())] if ours else []
+        self._control: list[tuple[Kind, int, bytes]] = []
+        if ours:
+            self._control.append((Kind.OPEN, 0, encode_wish(target, asked)))
         self._next: deque[Taken] = deque()
         self._fetching = False
         self._advancing = False
@@ -198,11 +205,11 @@ class Stream:
 
     # --- who uses it -----------------------------------------------------------------
 
-    def when_accepted(self) -> Deferred[None]:
+    def when_accepted(self) -> Deferred[bytes]:
         """
         (OPENING) To be asked once.
 
-        @return: fires when the peer has accepted it; fails with L{StreamRefused} or
+        @return: fires when the peer has accepted it, with what it answers; fails with L{StreamRefused} or
             L{StreamReset}.  Cancelling it resets the stream.
         """
         self._waiting = Deferred(lambda _: self.reset("it was cancelled"))
@@ -226,12 +233,16 @@ class Stream:
         self.target = target
         self._let_go([record])
 
-    def accept(self, protocol: IProtocol) -> None:
-        """(OFFERED) Yes, and this is who it is for."""
+    def accept(self, protocol: IProtocol, answer: bytes = b"") -> None:
+        """
+        (OFFERED) Yes, and this is who it is for.
+
+        @param answer: to what was asked; at most L{MAX_SAID<hoft.streams.parts.MAX_SAID>} bytes.
+        """
         if self.stage is not Stage.OFFERED:
             raise ValueError(f"{self} cannot be accepted")
         self.stage = Stage.OPEN
-        self._say(Kind.ACCEPT)
+        self._say(Kind.ACCEPT, answer)
         self._answer()
         self.attach(protocol)
 
@@ -326,7 +337,7 @@ class Stream:
             self._receiving.end(part.offset)
         self._let_go([record])
         if part.kind is Kind.ACCEPT:
-            self._accepted()
+            self._accepted(part.body)
         elif part.kind is Kind.END:
             self._advance()
         elif part.kind is Kind.CREDIT:
@@ -344,12 +355,12 @@ class Stream:
             self._control.clear()
             self._finish(error)
 
-    def _accepted(self) -> None:
+    def _accepted(self, answer: bytes) -> None:
         self.stage = Stage.OPEN
         self.deadline = float("inf")
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.callback(None)
+            waiting.callback(answer)
         self._settle()
 
     def _stopped(self) -> None:

@@ -10,7 +10,7 @@ through L{treq.client.HTTPClient} took longer than to send it and to read the an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -25,7 +25,7 @@ from zope.interface import implementer
 from hoft.web import problems
 from hoft.web.connection import ExactResponse, Outbound, SecureServiceConnection, ServiceConnection
 from hoft.web.fields import are_tokens, values, with_length
-from hoft.web.origins import Connector, Origin, Permit
+from hoft.web.origins import C, Connector, Origin, Permit
 from hoft.web.responses import HEAD_LIMIT, Field, ServiceError
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
@@ -207,6 +207,10 @@ class ExactAgent:
             "connections_idle": sum(len(connections) for connections in self._idle.values()),
         }
 
+    def connect(self, request: ExactRequest, build: Callable[[str], C]) -> Deferred[C]:
+        """A connection for this request alone: see L{Connector.connect}."""
+        return self._connector.connect(request.origin, request.permit, build)
+
     def _connect(self, request: ExactRequest) -> Deferred[ServiceConnection]:
         origin = request.origin
         kind = SecureServiceConnection if origin.scheme == "https" else ServiceConnection
@@ -214,7 +218,7 @@ class ExactAgent:
         def build(address: str) -> ServiceConnection:
             return kind(origin, address, self.headLimit, self._open.add, self._becameIdle, self._lost)
 
-        return self._connector.connect(origin, request.permit, build)
+        return self.connect(request, build)
 
     def _take(self, request: ExactRequest, repeatable: bool) -> ServiceConnection | None:
         """A kept connection that this request may use."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hoft.web.requests import Field, Request
+from hoft.web.requests import Field, Request, response_head
 
 if TYPE_CHECKING:
     from hoft.web.server import Connection
@@ -142,15 +142,20 @@ class Call:
             self.written += len(data)
             self._connection.write(data)
 
-    def tunnel(self, fields: Iterable[Field], protocol: Tunnelled) -> None:
+    def tunnel(
+        self, fields: Iterable[Field], protocol: Tunnelled, status: int = 200, reason: bytes = b"OK"
+    ) -> None:
         """
-        Answer CONNECT with 200, and hand the connection over: what comes from now on is
-        the protocol's, and so is what it writes.  The call is over.
+        Answer, and hand the connection over: what comes from now on is the protocol's, and
+        so is what it writes.  The call is over.
 
+        @param status: 200 for CONNECT, 101 for Upgrade.
         @raise BadResponse: a field is not valid; nothing was written.
         """
         if self._connection is not None:
-            self._connection.tunnel(fields, protocol)
+            head = response_head(status, reason, fields)
+            self.status = status
+            self._connection.tunnel(head, protocol)
 
     def finish(self, trailers: Iterable[Field] = ()) -> None:
         """

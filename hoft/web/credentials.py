@@ -17,11 +17,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.web.agent import ExactRequest
-from hoft.web.connection import ExactResponse
 from hoft.web.fields import FieldList, without
 from hoft.web.problems import Refused, credentials_unavailable
 from hoft.web.requests import Field
-from hoft.web.responses import ServiceError
+from hoft.web.responses import Answer, ServiceError
 
 T = TypeVar("T")
 
@@ -76,10 +75,12 @@ def with_credentials(fields: Sequence[Field], credentials: Sequence[Field]) -> F
     return [*without(list(fields), {name.lower() for name, _ in credentials}), *credentials]
 
 
-Send = Callable[[ExactRequest, Any], "Deferred[ExactResponse]"]
+A = TypeVar("A", bound=Answer)
+
+Send = Callable[[ExactRequest, Any], "Deferred[A]"]
 
 
-async def send_with(credentials: Credentials, send: Send, request: ExactRequest, body: Any) -> ExactResponse:
+async def send_with(credentials: Credentials, send: Send[A], request: ExactRequest, body: Any) -> A:
     """
     Make a request that shows who calls; again, if the service did not take what it
     was shown, there is something else to show, and the body is at hand.

@@ -100,7 +100,7 @@ class ResponseHead:
     """
     A response without its body.
 
-    @ivar status: 200..999; interim responses do not cross.
+    @ivar status: 200..999, or 101 where another protocol was asked for; interim responses do not cross.
     @ivar reason: as given, may be empty.
     @ivar headers: in order, without hop-by-hop fields and Transfer-Encoding.  A Content-Length
         among them says where it stood and how it was spelled; its value does not count.
@@ -173,12 +173,14 @@ def decode_request(data: bytes) -> RequestHead:
     )
 
 
-def decode_response(data: bytes) -> ResponseHead:
+def decode_response(data: bytes, upgraded: bool = False) -> ResponseHead:
     """
     @param data: as L{encode_head} makes it.
+    @param upgraded: it may be a 101 (Switching Protocols), too.
     @raise RecordError: it has not the form of a response's head.
     """
-    status, reason, length, callee, stages, fields = _decode(data, _check_response)
+    check = _check_upgraded if upgraded else _check_response
+    status, reason, length, callee, stages, fields = _decode(data, check)
     times = tuple((name, at / 1e6) for name, at in _pairs(stages))
     return ResponseHead(status, reason, _pairs(fields), length, callee, times)
 
@@ -262,6 +264,7 @@ _ONLY_BYTES = frozenset((bytes,))
 _STAGE = _text(255)
 _TIME = _integer(0, MAX_MICROSECONDS)
 _RETRIES: Final = {one.value: one for one in Retry}
+_STATUS = _integer(200, 999)
 _LENGTH = _or_none(_integer(0, (1 << 63) - 1))
 _ADDRESS = _or_none(_text(255))
 _REQUEST: Final = (
@@ -280,13 +283,16 @@ _REQUEST: Final = (
     ("headers", _are_fields),
 )
 _RESPONSE: Final = (
-    ("status", _integer(200, 999)),
+    ("status", _STATUS),
     ("reason", _bytes(0, 4096)),
     ("length", _LENGTH),
     ("callee", _ADDRESS),
     ("stages", _are_stages),
     ("headers", _are_fields),
 )
+
+
+_UPGRADED: Final = (("status", lambda value: value == 101 or _STATUS(value)), *_RESPONSE[1:])
 
 
 def _check(value: Any, members: Sequence[tuple[str, Check]]) -> None:
@@ -303,6 +309,10 @@ def _check_request(value: Any) -> None:
 
 def _check_response(value: Any) -> None:
     _check(value, _RESPONSE)
+
+
+def _check_upgraded(value: Any) -> None:
+    _check(value, _UPGRADED)
 
 
 def _check_fields(value: Any) -> None:

@@ -58,7 +58,7 @@ from hoft.web.problems import (
     too_large,
 )
 from hoft.web.requests import Field
-from hoft.web.routing import Routing, meter_of_caller, usable
+from hoft.web.routing import Routing
 from hoft.web.server import ServerFactory
 from hoft.web.submitting import Repetition, Submission, kept_of
 from hoft.web.targets import Own, Service, Tunnel, parse_target
@@ -66,6 +66,7 @@ from hoft.web.targets import Route as RouteTarget
 from hoft.web.tunnelling import Tunnelling, Tunnels
 from hoft.web.unread import Unread
 from hoft.web.waiting import Outcome, Waiting
+from hoft.web.websocket import is_handshake
 
 MAX_WAITING = 4096
 """The most exchanges under way at once."""
@@ -125,7 +126,7 @@ class Ingress:
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
         self.accounts = Accounts(clock, self._meters, metrics)
-        self._tunnels = tunnels
+        self._tunnelling = Tunnelling(self, links, clock, self._meters, metrics, tunnels)
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts = self.accounts.counts
@@ -154,13 +155,12 @@ class Ingress:
         """What was counted since the start, by a stable name each."""
         names = (
             "requests",
-            "tunnels",
             "stray_parts",
             "malformed_parts",
         )
         counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
         now = {"waiting": len(self._waiting), "connections": self.factory.connections}
-        return counts | now | self.keeper.counters()
+        return counts | now | self._tunnelling.counters() | self.keeper.counters()
 
     def stop(self) -> Deferred[None]:
         """
@@ -199,9 +199,11 @@ class Ingress:
             elif isinstance(target, Own):
                 self._pages.serve(call, caller, target.path.partition(b"?")[0])
             elif isinstance(target, Tunnel):
-                return self._connect(call, caller, target)
+                return self._tunnelling.connect(call, caller, target)
             elif not goes_on:
                 self._last(call)
+            elif request.upgrade and is_handshake(request):
+                return self._tunnelling.upgrade(call, caller, target)
             else:
                 return self._begin(call, caller, target)
         except Unauthenticated as unknown:
@@ -254,22 +256,6 @@ class Ingress:
         self.tickLater()
         call.continueBody()
         return waiting
-
-    def _connect(self, call: Call, caller: str | None, target: Tunnel) -> Tunnelling:
-        """CONNECT: what may be reached is the peer's to say."""
-        if self._tunnels is None or call.request.length != 0:
-            raise Refused(not_implemented("CONNECT with a body, or where nothing makes connections"))
-        peer = usable(self.routing.peer_for(target.host, self._links), self._links).name
-        seconds = deadline(call.request, self.routing.deadline)
-        metered = self._meters.admit(None if caller is None else meter_of_caller(caller), None)
-
-        def over(size: int) -> None:
-            for meter in metered:
-                meter.end(size)
-
-        self._counts["tunnels"] += 1
-        connecting = self._tunnels.tunnel(peer, target, seconds, over)
-        return Tunnelling(call, connecting, [(b"Date", self.date())], self.answer)
 
     def _last(self, call: Call) -> None:
         """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""

@@ -157,6 +157,7 @@ class Rule:
     @ivar private: the name may lead to private addresses.
     @ivar credentials: the name of those that requests get.
     @ivar retry: in place of what the peer says of its requests.
+    @ivar websocket: it may be reached by WebSocket, too.
     """
 
     scheme: str
@@ -167,6 +168,7 @@ class Rule:
     private: bool = False
     credentials: str | None = None
     retry: Retry | None = None
+    websocket: bool = False
 
     @classmethod
     def parse(
@@ -176,6 +178,7 @@ class Rule:
         private: bool = False,
         credentials: str | None = None,
         retry: Retry | None = None,
+        websocket: bool = False,
     ) -> Rule:
         """
         @param url: as configured.
@@ -193,7 +196,7 @@ class Rule:
         while path and not path[-1]:
             path = path[:-1]
         port = DEFAULT_PORTS[service.scheme] if where.port is None else where.port
-        return cls(service.scheme, host, port, path, peer, private, credentials, retry)
+        return cls(service.scheme, host, port, path, peer, private, credentials, retry, websocket)
 
 
 def _wrong(url: str, what: str) -> ConfigurationError:
@@ -280,24 +283,30 @@ class Policy:
         self._places: dict[tuple[str, str, Authority], _Place] = {}
         """What was looked up already."""
 
-    def check(self, peer: str, scheme: str, where: Authority, target: bytes) -> Grant:
+    def check(
+        self, peer: str, scheme: str, where: Authority, target: bytes, websocket: bool = False
+    ) -> Grant:
         """
         May C{peer} make this request?
 
         @param peer: what our configuration calls it.
         @param target: path and query, or C{*}.
+        @param websocket: it asks for WebSocket; only rules that say so count.
         @raise Refused: 403 no, with what would allow it; 400 the host is none.
         """
         place = self._places.get((peer, scheme, where)) or self._look_up(peer, scheme, where)
         segments = () if target == b"*" else path_segments(target)
         matching = [rule for rule in place.rules if segments[: len(rule.path)] == rule.path]
+        if websocket:
+            matching = [rule for rule in matching if rule.websocket]
         grant = place.grants[0]
         if not matching:
             default = grant.port == DEFAULT_PORTS[scheme]
             origin = f"{scheme}://{Authority(grant.host, None if default else grant.port)}"
             raise Refused(
                 not_allowed(
-                    f"the far node does not allow {peer} to call this at {origin}; see 'hoft allow' there"
+                    f"the far node does not allow {peer} to call this at {origin}"
+                    f"{' by WebSocket' if websocket else ''}; see 'hoft allow' there"
                 )
             )
         grant = place.grants[any(rule.private for rule in matching)]

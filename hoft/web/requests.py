@@ -10,7 +10,7 @@ carried on as structured fields, never as raw text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attrs import define, evolve
 
@@ -35,7 +35,7 @@ _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
-_NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect"))
+_NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 _NEVER_TRAILERS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"trailer"))
 
 
@@ -61,6 +61,8 @@ class Request:
     """Whether the caller would send another request on the connection."""
     expects_continue: bool
     """Whether the caller waits for C{100 (Continue)} before it sends the body."""
+    upgrade: Sequence[bytes] = ()
+    """Protocols, in lower case, to which the caller would change; empty for none."""
 
 
 class RequestParser:
@@ -174,6 +176,7 @@ class RequestParser:
             length=None if self._chunked else self._remaining,
             persistent=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
             expects_continue=expects_continue(version, notable) and not self.ended,
+            upgrade=_upgrade(notable) if b"upgrade" in options else (),
         )
 
     # --- bodies ------------------------------------------------------------
@@ -255,6 +258,10 @@ class RequestParser:
             raise Refused(headers_too_large(f"there are more than {MAX_FIELDS} trailers"))
         self._buffer = buffer[end + 4 :]
         self.ended = True
+
+
+def _upgrade(fields: Iterable[Field]) -> Sequence[bytes]:
+    return [protocol.lower() for protocol in elements(list(fields), b"upgrade")]
 
 
 def field_block(fields: Iterable[Field]) -> bytes:

@@ -21,7 +21,7 @@ from hoft.web.fields import FieldList, end_to_end, trailers, with_via
 from hoft.web.heads import Fields, ResponseHead
 from hoft.web.memory import LEAST
 from hoft.web.problems import Problem, bad_response, internal_error
-from hoft.web.responses import ServiceError
+from hoft.web.responses import Answer, ServiceError
 
 LINGER = 0.001
 """Seconds that a head waits for the first of its body, or a few bytes of that for more, to share a commit."""
@@ -40,7 +40,7 @@ Commit = Callable[[Sequence[bytes], bool], "Deferred[Any]"]
 
 
 def response_head(
-    response: ExactResponse, pseudonym: str, own: Callable[[FieldList], FieldList] | None, waited: float
+    response: Answer, pseudonym: str, own: Callable[[FieldList], FieldList] | None, waited: float
 ) -> ResponseHead:
     """
     A response's head as it crosses.

@@ -9,6 +9,7 @@ disagree about where a response ends.  Names keep their case, fields their order
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 from attrs import evolve, frozen
 
@@ -71,6 +72,20 @@ class ReceivedEnd:
     trailers: tuple[Field, ...]
 
 
+class Answer(Protocol):
+    """
+    A response whose head has come.
+
+    @ivar address: who answered.
+    """
+
+    head: ReceivedHead
+    address: str
+
+    def abortConnection(self) -> None:
+        """The rest of it is not wanted."""
+
+
 Event = ReceivedHead | ReceivedEnd | bytes
 """What L{ResponseParser} yields; C{bytes} is a piece of the body, never empty."""
 
@@ -84,16 +99,19 @@ class ResponseParser:
     @ivar persistent: (when done) the connection may carry another request.
     """
 
-    def __init__(self, method: bytes, limit: int = HEAD_LIMIT) -> None:
+    def __init__(self, method: bytes, limit: int = HEAD_LIMIT, upgrade: bool = False) -> None:
         """
         @param method: the request's: a response to C{HEAD} has no body.
         @param limit: the most bytes of a head, and of a trailer section.
+        @param upgrade: the request asked for another protocol: a 101 is a final response,
+            and what comes behind it its body, until the connection is closed.
         """
         self.started = False
         self.done = False
         self.persistent = False
         self._method = method
         self._limit = limit
+        self._upgrade = upgrade
         self._buffer = b""
         self._searched = 0
         self._interim = 0
@@ -154,7 +172,11 @@ class ResponseParser:
         if status < 200:
             self._interim += 1
             if status == 101:
-                raise _bad("the service switched protocols unasked", "http_upgrade_failed")
+                if not self._upgrade:
+                    raise _bad("the service switched protocols unasked", "http_upgrade_failed")
+                self._state = self._until_close
+                events.append(ReceivedHead(minor, status, reason, fields, None))
+                return end
             if self._interim > _INTERIM_LIMIT:
                 raise _bad("the service sends interim answers without an end")
             return end

@@ -56,7 +56,10 @@ class Routing:
     @mounts.default
     def _mounts(self) -> Mapping[str, tuple[Mount, str]]:
         return {
-            route.name: (Mount.parse(route.name, route.url, Retry(route.retry)), route.peer)
+            route.name: (
+                Mount.parse(route.name, route.url, Retry(route.retry), route.websocket),
+                route.peer,
+            )
             for route in self.routes
         }
 

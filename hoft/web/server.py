@@ -97,7 +97,7 @@ class Connection(Protocol):
         self._continue = False
         self._probes = 0
         self._tunnel: Tunnelled | None = None
-        """Whose the connection is since CONNECT was answered."""
+        """Whose the connection is since a call was answered that made a tunnel of it."""
         # Of the response under way:
         self._bodiless = False
         self._chunked = False
@@ -287,10 +287,9 @@ class Connection(Protocol):
         elif not self._advancing:
             self._advance()
 
-    def tunnel(self, fields: Iterable[Field], protocol: Tunnelled) -> None:
+    def tunnel(self, head: bytes, protocol: Tunnelled) -> None:
         call = self._call
         assert call is not None and not call.responding
-        head = response_head(200, b"OK", fields)
         call.responding = True
         call.detach()
         self._call, self._receiver, self._tunnel = None, IGNORE, protocol

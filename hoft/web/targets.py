@@ -179,20 +179,22 @@ class Mount:
     @ivar name: of the route.
     @ivar base: the service's base URL; its query, if any, is not used.
     @ivar retry: what is asked for calls by this route.
+    @ivar websocket: it is for WebSocket, too.
     """
 
     name: str
     base: Service
     retry: Retry = Retry.IDEMPOTENT
+    websocket: bool = False
 
     @classmethod
-    def parse(cls, name: str, url: str, retry: Retry = Retry.IDEMPOTENT) -> Mount:
+    def parse(cls, name: str, url: str, retry: Retry = Retry.IDEMPOTENT, websocket: bool = False) -> Mount:
         """
         @raise Refused: the name or the URL is not one.
         """
         if not _ROUTE_NAME.fullmatch(name):
             raise Refused(malformed_request("letters, digits, dot, hyphen, underscore; at most 63"))
-        return cls(name, parse_url(url), retry)
+        return cls(name, parse_url(url), retry, websocket)
 
     @property
     def _prefix(self) -> bytes:

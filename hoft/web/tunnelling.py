@@ -1,72 +1,208 @@
 """
-CONNECT (RFC 9110 section 9.3.6): a caller's connection becomes one to a TCP port behind a peer.
+Calls after which the caller's connection is one to something behind a peer: CONNECT
+(RFC 9110 section 9.3.6) to a TCP port, and WebSocket (RFC 6455) to a service that a
+route leads to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from hoft.errors import RecordError
+from hoft.interfaces import ILink
+from hoft.web import websocket
 from hoft.web.calls import Call, Tunnelled
-from hoft.web.problems import Problem, Refused, internal_error
-from hoft.web.requests import Field
-from hoft.web.targets import Tunnel
+from hoft.web.forwarding import crossing, deadline, returned
+from hoft.web.heads import RequestHead, Retry, decode_response, encode_head
+from hoft.web.limiting import Meters
+from hoft.web.measuring import Metrics
+from hoft.web.problems import (
+    Refused,
+    bad_response,
+    headers_too_large,
+    internal_error,
+    not_allowed,
+    not_implemented,
+)
+from hoft.web.requests import BadResponse, Field
+from hoft.web.routing import meter_of_caller, meter_of_route, usable
+from hoft.web.targets import Mount, Service, Tunnel
+from hoft.web.targets import Route as RouteTarget
+
+if TYPE_CHECKING:
+    from hoft.web.ingress import Ingress
+
+Over = Callable[[int, int], None]
+"""Called when all is over, with how many bytes the caller has sent and was sent."""
+
+
+class Behind(Protocol):
+    """A connection behind a peer, to which nobody is connected yet."""
+
+    @property
+    def answer(self) -> bytes:
+        """What was answered to what was asked."""
+
+    def join(self, over: Over) -> Tunnelled:
+        """Let a caller have it; the protocol for the caller's connection."""
+
+    def attach(self, protocol: IProtocol, /) -> None:
+        """Let this protocol have it."""
+
+    def abort(self) -> None:
+        """Nobody wants it."""
 
 
 class Tunnels(Protocol):
-    """What makes connections behind peers."""
+    """
+    What makes connections behind peers.
 
-    def tunnel(
-        self, peer: str, to: Tunnel, within: float, over: Callable[[int], None]
-    ) -> Deferred[Tunnelled]:
+    The Deferreds fail with L{Refused}, and may be cancelled.  C{within} is how many
+    seconds it may take.
+    """
+
+    def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
+        """To a TCP port."""
+
+    def upgrade(self, peer: str, request: bytes, within: float) -> Deferred[Behind]:
         """
-        Connect.
+        To a service that speaks WebSocket.
 
-        @param within: seconds in which it must be connected.
-        @param over: called when it is over, with how many bytes have passed in both directions.
-        @return: fires with the protocol for the caller's connection once there is one to the
-            target; fails with L{Refused}.  It may be cancelled.
+        @param request: of the handshake, as L{encode_head} makes it.
+        @return: fires with what has the head of its response as C{answer}.
         """
 
 
 class Tunnelling:
+    """All such calls of one node."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        links: Mapping[str, ILink],
+        clock: Callable[[], float],
+        meters: Meters,
+        metrics: Metrics | None,
+        tunnels: Tunnels | None,
+    ) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param tunnels: without them such calls are refused.
+        """
+        self.ingress = ingress
+        self._links = links
+        self._clock = clock
+        self._meters = meters
+        self._metrics = metrics
+        self._tunnels = tunnels
+        self._counts: Counter[str] = Counter()
+        self._now = 0
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, and how many there are now."""
+        return {"tunnelled": self._now} | {name: self._counts[name] for name in ("tunnels", "websockets")}
+
+    def connect(self, call: Call, caller: str | None, target: Tunnel) -> Connecting:
+        """
+        CONNECT: what may be reached is the peer's to say.
+
+        @raise Refused:
+        """
+        if self._tunnels is None or call.request.length != 0:
+            raise Refused(not_implemented("CONNECT with a body, or where nothing makes connections"))
+        routing = self.ingress.routing
+        peer = usable(routing.peer_for(target.host, self._links), self._links).name
+        seconds = deadline(call.request, routing.deadline)
+        over = self._begin("tunnels", call, caller, None)
+        return Connecting(self.ingress, call, over, self._tunnels.connect(peer, target, seconds))
+
+    def upgrade(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Connecting:
+        """
+        The handshake of WebSocket.
+
+        @raise Refused:
+        """
+        ingress, request = self.ingress, call.request
+        mount, service, link = ingress.routing.resolve(target, self._links)
+        if mount is None or not mount.websocket:
+            where = "by a route alone" if mount is None else "by routes that say so"
+            raise Refused(not_allowed(f"WebSocket is carried {where}; see 'hoft route --websocket'"))
+        if self._tunnels is None or request.length != 0:
+            raise Refused(not_implemented("WebSocket with a body, or where nothing makes connections"))
+        websocket.key(request.fields)
+        # Whoever sent frames before there was an answer must not have them read as a request.
+        request.persistent = False
+        scheme = "https" if call.secure else "http"
+        seconds = deadline(request, ingress.routing.deadline)
+        head = crossing(request, service, ingress.pseudonym, call.peer, scheme, seconds, retry=Retry.NEVER)
+        try:
+            asked = encode_head(head)
+        except ValueError as error:
+            raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
+        over = self._begin("websockets", call, caller, mount.name)
+        connecting = self._tunnels.upgrade(link.name, asked, seconds)
+        return Upgrading(ingress, call, over, connecting, mount, head)
+
+    def _begin(self, what: str, call: Call, caller: str | None, route: str | None) -> Over:
+        """
+        Count it, as calls are.
+
+        @raise Refused: it is too much for its caller or its route.
+        """
+        metered = self._meters.admit(
+            None if caller is None else meter_of_caller(caller),
+            None if route is None else meter_of_route(route),
+        )
+        begun = self._clock()
+        self._counts[what] += 1
+        self._now += 1
+
+        def over(sent: int, received: int) -> None:
+            self._now -= 1
+            for meter in metered:
+                meter.end(sent + received)
+            if self._metrics is not None:
+                took = self._clock() - begun
+                self._metrics.called(caller, route, call.status, took, None, (sent, received))
+
+        return over
+
+
+class Connecting:
     """A call with CONNECT, until it is answered; a L{hoft.web.calls.CallReceiver}."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        call: Call,
-        connecting: Deferred[Tunnelled],
-        fields: Sequence[Field],
-        refuse: Callable[[Call, Problem], None],
-    ) -> None:
-        """
-        @param fields: of the response that says that there is a connection.
-        @param refuse: answers with a problem.
-        """
+    def __init__(self, ingress: Ingress, call: Call, over: Over, connecting: Deferred[Behind]) -> None:
+        self._ingress = ingress
         self._call = call
-        self._fields = fields
-        self._refuse = refuse
+        self._over = over
         self._connecting = connecting
-        connecting.addCallback(self._connected).addErrback(self._failed)
+        connecting.addCallbacks(self._connected, self._failed)
 
-    def _connected(self, protocol: Tunnelled) -> None:
-        self._call.tunnel(self._fields, protocol)
+    def _connected(self, behind: Behind) -> None:
+        self._call.tunnel([(b"Date", self._ingress.date())], behind.join(self._over))
 
     def _failed(self, failure: Failure) -> None:
-        if self._call.over:
-            return
         if failure.check(Refused):
             assert isinstance(failure.value, Refused)
-            self._refuse(self._call, failure.value.problem)
+            problem = failure.value.problem
         else:
             self._log.failure("A tunnel failed", failure)
-            self._refuse(self._call, internal_error("the log of this node says why"))
+            problem = internal_error("the log of this node says why")
+        if not self._call.over:
+            self._ingress.answer(self._call, problem)
+        self._over(0, 0)
 
     def bodyReceived(self, data: bytes) -> None:
         """There is none: what comes is kept until there is a connection."""
@@ -83,3 +219,87 @@ class Tunnelling:
     def callLost(self, reason: str) -> None:
         """The caller is gone: nobody wants the connection."""
         self._connecting.cancel()
+
+
+class Upgrading(Connecting):
+    """The handshake of WebSocket, until it is answered, and an answer that is none to it."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        call: Call,
+        over: Over,
+        connecting: Deferred[Behind],
+        mount: Mount,
+        head: RequestHead,
+    ) -> None:
+        """@param head: as it crosses."""
+        self._mount = mount
+        self._head = head
+        self._response: Response | None = None
+        super().__init__(ingress, call, over, connecting)
+
+    def _connected(self, behind: Behind) -> None:
+        ingress, call, target = self._ingress, self._call, self._head.target
+        try:
+            head = decode_response(behind.answer, upgraded=True)
+            fields = returned(head, ingress.pseudonym, ingress.date(), self._mount, target, call.secure)
+            if head.status == websocket.SWITCHING:
+                fields = websocket.with_upgrade(fields)
+                call.tunnel(fields, behind.join(self._over), head.status, head.reason)
+            else:
+                call.respond(head.status, head.reason, fields, head.length)
+                self._response = Response(call, self._over)
+                behind.attach(self._response)
+        except (RecordError, BadResponse) as error:
+            behind.abort()
+            ingress.answer(call, bad_response(f"what came from the far node is not a response: {error}"))
+            self._over(0, 0)
+
+    def pauseResponse(self) -> None:
+        """The caller does not keep up."""
+        if self._response is not None:
+            self._response.transport.pauseProducing()
+
+    def resumeResponse(self) -> None:
+        """It has caught up."""
+        if self._response is not None:
+            self._response.transport.resumeProducing()
+
+    def callLost(self, reason: str) -> None:
+        """The caller is gone."""
+        super().callLost(reason)
+        if self._response is not None:
+            self._response.transport.abortConnection()
+
+
+@implementer(IHalfCloseableProtocol)
+class Response(protocol.Protocol):
+    """Gives a caller the body of a response, which is all that comes."""
+
+    transport: Any
+
+    def __init__(self, call: Call, over: Over) -> None:
+        """@param call: whose response has begun."""
+        self._call = call
+        self._over = over
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            self._call.write(data)
+        except BadResponse:  # which has cut the caller's connection
+            self.transport.abortConnection()
+
+    def readConnectionLost(self) -> None:
+        try:
+            self._call.finish()
+            self.transport.loseConnection()
+        except BadResponse:
+            self.transport.abortConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing is written."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._call.abort()
+        self._over(0, self._call.written)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from hoft.interfaces import ILink, Incoming, IRecordReceiver
 from hoft.streams.epochs import SCHEMA
 from hoft.streams.failures import StreamReset
-from hoft.streams.multiplexer import Multiplexer
+from hoft.streams.multiplexer import Accepted, Multiplexer
 from hoft.streams.parts import Part, decode
 from hoft.streams.stream import Stream
 from hoft.testing.clock import HeapClock
@@ -94,11 +94,12 @@ class Process:
         link.attach(self)
         self.streams.begin()
 
-    def accept(self, peer: str, target: str) -> Deferred[IProtocol]:
+    def accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
         if target not in self.services:
             raise Refused(not_found(f"no {target} for {peer}"))
         made = self.services[target]()
-        return made if isinstance(made, Deferred) else succeed(made)
+        deferred = made if isinstance(made, Deferred) else succeed(made)
+        return deferred.addCallback(Accepted, asked[::-1])
 
     def recordsReceived(self, link: ILink, records: Any) -> None:
         self.streams.received(cast("list[Incoming]", records))

@@ -17,7 +17,7 @@ from hoft.interfaces import ILink, Incoming, IRecordReceiver
 from hoft.protocols import log
 from hoft.streams.epochs import SCHEMA
 from hoft.streams.failures import StreamReset
-from hoft.streams.multiplexer import Multiplexer
+from hoft.streams.multiplexer import Accepted, Multiplexer
 from hoft.streams.stream import Stream
 from hoft.testing.harness import pattern
 from tests.protocols.nodes import Node, Pair
@@ -64,8 +64,8 @@ class StreamNode(Node):
         )
         pair.result(self.streams.begin())
 
-    def accept(self, peer: str, target: str) -> Deferred[IProtocol]:
-        return succeed(self.serve())
+    def accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
+        return succeed(Accepted(self.serve()))
 
     def crash(self) -> None:
         super().crash()
