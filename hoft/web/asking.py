@@ -17,6 +17,7 @@ from hoft.web.events import Events
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Stage
 from hoft.web.problems import (
+    REQUEST_ID,
     Problem,
     Refused,
     malformed_request,
@@ -88,6 +89,7 @@ class Asking:
         """202: the result is not there yet."""
         where = self.url(call, kept).encode("ascii")
         more = [(b"Location", where), (b"Retry-After", b"%d" % RETRY), *fields]
+        more.append((REQUEST_ID, kept.id.hex().encode("ascii")))
         self._respond(call, 202, self.described(kept, call), more)
 
     def late(self, call: Call, kept: Kept, waited: float) -> Problem:

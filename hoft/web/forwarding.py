@@ -17,9 +17,10 @@ from hoft.web.fields import (
     values,
     with_forwarded,
     with_via,
+    without,
 )
 from hoft.web.heads import RequestHead, ResponseHead, Retry
-from hoft.web.problems import Refused, bad_response, malformed_request
+from hoft.web.problems import REQUEST_ID, Refused, bad_response, malformed_request
 from hoft.web.requests import Request
 from hoft.web.targets import Mount, Service
 
@@ -106,7 +107,13 @@ def crossing(
 
 
 def returned(
-    head: ResponseHead, pseudonym: str, date: bytes, mount: Mount | None, target: bytes, secure: bool
+    head: ResponseHead,
+    pseudonym: str,
+    date: bytes,
+    mount: Mount | None,
+    target: bytes,
+    secure: bool,
+    exchange: bytes | None = None,
 ) -> FieldList:
     """
     A response's fields as the caller gets them.
@@ -116,6 +123,7 @@ def returned(
     @param mount: the route that was called.
     @param target: the request target at the service.
     @param secure: the caller speaks TLS to us.
+    @param exchange: the id of the call, which its caller is to know.
     @raise RecordError: the fields are none of HTTP's.
     """
     try:
@@ -128,9 +136,15 @@ def returned(
         fields = [(name, _moved(mount, name, value, target, secure)) for name, value in fields]
     if b"date" not in names:
         fields.append((b"Date", date))
-    return with_via(fields, "hoft/1", pseudonym)
+    if _REQUEST_ID in names:  # of another gateway, behind the service
+        fields = without(fields, (_REQUEST_ID,))
+    fields = with_via(fields, "hoft/1", pseudonym)
+    if exchange is not None:
+        fields.append((REQUEST_ID, exchange.hex().encode("ascii")))
+    return fields
 
 
+_REQUEST_ID = REQUEST_ID.lower()
 _REFERRING = frozenset((b"location", b"content-location", b"set-cookie"))
 
 

@@ -22,6 +22,9 @@ from hoft.errors import LocalError, RecordError
 TYPE_BASE = "https://hoft.invalid/problems/"
 """What all our problem types begin with."""
 
+REQUEST_ID = b"Hoft-Request-Id"
+"""The field by which a caller learns under which id both nodes know its call."""
+
 MAX_DETAIL = 1024
 """The most characters of a detail; longer ones are cut."""
 
@@ -90,6 +93,8 @@ class Problem:
             (b"Cache-Control", b"no-store"),
             (b"Proxy-Status", self.proxy_status(pseudonym)),
         ]
+        if self.exchange is not None:
+            headers.append((REQUEST_ID, self.exchange.encode("ascii")))
         if self.status_url is not None:
             headers.append((b"Link", b'<%b>; rel="status"' % self.status_url.encode("ascii")))
         if self.retry_after is not None:

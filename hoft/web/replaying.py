@@ -143,7 +143,8 @@ class Replay:
         mount = None
         if kept.route is not None and kept.base is not None:
             mount = Mount.parse(kept.route, kept.base)
-        fields = returned(head, ingress.pseudonym, ingress.date(), mount, kept.target, call.secure)
+        date, secure = ingress.date(), call.secure
+        fields = returned(head, ingress.pseudonym, date, mount, kept.target, secure, kept.id)
         # The length that a response to HEAD has is of a body which is not there.
         length = 0 if kept.method == b"HEAD" and call.request.method != b"HEAD" else head.length
         call.respond(head.status, head.reason, fields, length)

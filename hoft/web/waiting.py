@@ -260,7 +260,8 @@ class Waiting:
         ingress, call = self._ingress, self.call
         head = decode_response(encoded)
         self.executing = dict(head.stages).get("head")
-        fields = returned(head, ingress.pseudonym, ingress.date(), self.mount, self.head.target, call.secure)
+        target, secure = self.head.target, call.secure
+        fields = returned(head, ingress.pseudonym, ingress.date(), self.mount, target, secure, self.id)
         call.respond(head.status, head.reason, fields, head.length)
         return head.length
 

@@ -282,8 +282,8 @@ class ResponseTests(HttpCase):
             response.head,
             b"HTTP/1.1 207 Odd \xe9\r\nset-COOKIE: a=1\r\nDate: yesterday\r\ncontent-LENGTH: %d\r\n"
             b"Content-Encoding: gzip\r\nX-Raw: \xff\r\nSet-Cookie: b=2; Path=/svc/demo; HttpOnly\r\n"
-            b"Empty: \r\nSet-Cookie: a=3\r\nVia: 1.1 far\r\nVia: hoft/1 near\r\nConnection: close"
-            % len(packed),
+            b"Empty: \r\nSet-Cookie: a=3\r\nVia: 1.1 far\r\nVia: hoft/1 near\r\n"
+            b"Hoft-Request-Id: %b\r\nConnection: close" % (len(packed), *response.fields(b"hoft-request-id")),
         )
         self.assertEqual(response.body, packed)
 
@@ -297,7 +297,8 @@ class ResponseTests(HttpCase):
         )
         response = yield self.get()
         names = [line.partition(b":")[0] for line in response.head.split(b"\r\n")[1:]]
-        self.assertEqual(names, [b"X-Stays", b"Date", b"Content-Length", b"Via", b"Via", b"Connection"])
+        ours = [b"Via", b"Via", b"Hoft-Request-Id", b"Connection"]
+        self.assertEqual(names, [b"X-Stays", b"Date", b"Content-Length", *ours])
 
     @inlineCallbacks
     def test_a_response_without_a_body_keeps_its_length(self) -> Test:
