@@ -241,6 +241,7 @@ class ConfigurationReference(SynchronousTestCase):
         # Some are for all peers where they stand at the top.
         keys |= {key for key in of_peers if key.removeprefix("peers.") not in keys}
         keys |= self._keys("callers", f'[callers.a]\ntoken = "sha256:{64 * "0"}"\nzzz = 1\n')
+        keys |= self._keys("callbacks", '[callbacks.a]\nurl = "http://a/"\nsecret_file = "a"\nzzz = 1\n')
         keys |= self._keys("routes", f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\nzzz = 1\n')
         keys |= self._keys("allow", 'allow = [{ url = "http://a/", zzz = 1 }]\n')
         secret = 'client_id = "a"\nclient_secret_file = "a"\nrefresh_token_file = "a"\n'
