@@ -61,6 +61,11 @@ class InlineWorker:
         self._jobs.clear()
         self._results.clear()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that was given is not done yet."""
+        return bool(self._jobs)
+
     def _give(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         deferred: Deferred[T] = Deferred()
         if not self._crashed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from enum import Enum, auto
 from pathlib import Path
 from random import Random
 from sqlite3 import connect
@@ -77,6 +78,15 @@ class Disk(InlineWorker):
             return result
 
         return super().call(synced)
+
+
+class Doom(Enum):
+    """What a node is to be killed over."""
+
+    READING = auto()
+    """The next file that arrives: perhaps between its reading, its commit and what is said of it."""
+    SPEAKING = auto()
+    """The next file that it writes during a commit: what that says must be true without it."""
 
 
 @implementer(IRecordReceiver)
@@ -250,7 +260,7 @@ class Node:
         self.inbound = world.carrier_folder
         self.backups: list[Path] = []
         self.on_disk: Path | None = None
-        self.doomed = False
+        self.doomed: Doom | None = None
         self.told = False
         self.gone = False
         self.peer: Node
@@ -288,9 +298,13 @@ class Node:
             self.life.crash()
             self.life = None
 
-    def doom(self) -> None:
-        """It is to be killed over the next file that arrives."""
-        self.doomed = True
+    def doom(self, over: Doom) -> None:
+        """It is to be killed over that."""
+        self.doomed = over
+
+    def is_committing(self) -> bool:
+        """Whether the journal was asked for something that it has not done yet."""
+        return self.life is not None and self.life.workers[0].busy
 
     def crash_and_start(self) -> None:
         """It is killed, and started again a second later."""

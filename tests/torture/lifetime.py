@@ -25,7 +25,7 @@ from hoft.interfaces import LinkState
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.testing.clock import HeapClock
 from hoft.transports.memory import MemoryFolder
-from tests.torture.life import Node, Violation
+from tests.torture.life import Doom, Node, Violation
 from tests.torture.tracing import Trace
 
 POWER_WINDOW = 1.0
@@ -175,11 +175,13 @@ class World:
         if self._readable is not None:
             self._readable.packet(self.clock.seconds(), self._named(recipient), data, arrivals)
         for node in self.nodes():
-            if node.doomed and node.uuid == recipient and arrivals:
-                # Perhaps between its reading, its commit and what is said of it.
-                node.doomed = False
+            if node.doomed is Doom.READING and node.uuid == recipient and arrivals:
+                node.doomed = None
                 wait = arrivals[0][0] + self.random.random() * (0.05 + self.plan.commit)
                 self.clock.callLater(wait, node.crash_and_start)
+            elif node.doomed is Doom.SPEAKING and node.uuid == sender and node.is_committing():
+                node.doomed = None
+                self.clock.callLater(0, node.crash_and_start)
         if any(node.uuid == recipient and node.inbound is self.second_folder for node in self.nodes()):
             # The carrier brings everything to both machines.
             for wait, content in arrivals:
@@ -233,7 +235,7 @@ class World:
         self.calm = True
         self._countdowns.clear()
         for node in self.nodes():
-            node.doomed = False
+            node.doomed = None
             node.start()
         if self.clone is not None:
             for node in (self.clone, self.clone.peer.peer):
@@ -258,8 +260,8 @@ class World:
         for _ in range(plan.crashes):
             at = 1 + random.random() * plan.seconds
             for node in random.choice(((self.near,), (self.far,), nodes)):
-                if random.random() < 0.5:
-                    later(at, node.doom)
+                if random.random() < 0.6:
+                    later(at, node.doom, random.choice(list(Doom)))
                     continue
                 later(at, self.soon, node.crash)
                 later(at + 0.1 + random.expovariate(1.0), node.start)
