@@ -142,6 +142,7 @@ class Callbacks:
         self._timer = 0
         self._attempts: set[Attempt] = set()
         self._counts: Counter[str] = Counter()
+        self._going = False
         self._stopped = False
 
     def counters(self) -> dict[str, int]:
@@ -240,11 +241,16 @@ class Callbacks:
         receiver.queue.append((delivery, destination))
 
     def _go(self, now: float) -> None:
+        """Make the attempts for which there is a place."""
+        if self._going:  # one has ended as soon as it began
+            return
+        self._going = True
         for origin, receiver in list(self._receivers.items()):
             while receiver.queue and receiver.running < receiver.places and receiver.rests <= now:
                 self._attempt(receiver, *receiver.queue.popleft())
             if not receiver.queue and not receiver.running and receiver.rests <= now:
                 del self._receivers[origin]
+        self._going = False
 
     # --- attempts -------------------------------------------------------------------------
 

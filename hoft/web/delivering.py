@@ -174,7 +174,7 @@ class Attempt:
         """The node stops: it is made again, with the same id."""
         self._running.cancel()
 
-    def _progress(self, _: bytes) -> None:
+    def _progress(self) -> None:
         self.due = min(self._ingress.keeper.clock() + PATIENCE, self._latest)
 
     async def _make(self) -> Outcome:
@@ -215,7 +215,7 @@ class Attempt:
             ],
             to.grant.permits,
         )
-        self._progress(b"")
+        self._progress()
         response: ExactResponse = await self._send(request, body)
         self._outcome = self._understood(response)
         self.due = keeper.clock() + LINGER
@@ -258,13 +258,16 @@ class Attempt:
 class _Watched(KeptResponse):
     """Tells of each piece that was taken."""
 
-    def __init__(self, kept: Kept, link: ILink, progress: Callable[[bytes], None]) -> None:
+    def __init__(self, kept: Kept, link: ILink, progress: Callable[[], None]) -> None:
         super().__init__(kept, link)
         self._progress = progress
 
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        self._progress(data)
+    def read(self, write: Callable[[bytes], None]) -> Deferred[None]:
+        def taken(data: bytes) -> None:
+            write(data)
+            self._progress()
+
+        return super().read(taken)
 
 
 def retry_after(fields: Fields, now: float) -> float:

@@ -26,47 +26,35 @@ SHARE = 1 << 18
 """Bytes of one that are in memory at a time."""
 
 
-@implementer(IBodyProducer)
-class KeptResponse:
-    """
-    Reads a response from its head to its end, as often as it is asked to; a
-    L{hoft.web.streaming.Awaiting}, and its own sink.
+class _Reading:
+    """One reading; a L{hoft.web.streaming.Awaiting}, and its own sink."""
 
-    @ivar head: of the response, once a reading has come so far.
-    @ivar length: bytes of the body, as the last reading found.
-    """
-
-    def __init__(self, kept: Kept, link: ILink) -> None:
-        """@param kept: is done, and stays so."""
+    def __init__(self, kept: Kept, link: ILink, write: Callable[[bytes], None]) -> None:
         self.id = kept.id
         self.link = link
-        self.over = True
+        self.over = False
         self.head: ResponseHead | None = None
-        self.length: Any = 0
+        self.size = 0
+        self.done: Deferred[_Reading] = Deferred(lambda _: self.stop())
         self._kept = kept
-        self._size = 0
+        self._write = write
         self._taken = 0
         self._paused = False
-        self._begun = False
-        self._write: Callable[[bytes], None]
-        self._stream: ResponseStream
-        self._done: Deferred[None]
-
-    def read(self, write: Callable[[bytes], None]) -> Deferred[None]:
-        """
-        Hand the body to C{write}, piece by piece, the last one only after the digest
-        of them all was found to be right.
-
-        @return: fires after the last piece; fails with L{PayloadLost<hoft.errors.PayloadLost>} or
-            L{RecordError} if there is no such response; may be cancelled.
-        """
-        self._write = write
-        self._size = self._taken = 0
-        self._paused = self._begun = self.over = False
-        done = self._done = Deferred(lambda _: self.stopProducing())
         self._stream = ResponseStream(self, self._take)
-        self._stream.advance()
-        return done
+
+    def advance(self) -> None:
+        if not self.over:
+            self._stream.advance()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self.advance()
+
+    def stop(self) -> None:
+        self.over = True
 
     def _take(self, most: int) -> list[Taken]:
         first = self._taken
@@ -74,26 +62,10 @@ class KeptResponse:
         self._taken += len(records)
         return [Taken(record, first + at, None) for at, record in enumerate(records)]
 
-    # --- IBodyProducer ------------------------------------------------------------------
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        return self.read(consumer.write)
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if not self.over:
-            self._stream.advance()
-
-    def stopProducing(self) -> None:
-        self.over = True
-
-    # --- Awaiting, and its Sink -----------------------------------------------------------
+    # --- Sink ---------------------------------------------------------------------------
 
     @property
-    def call(self) -> KeptResponse:
+    def call(self) -> _Reading:
         return self
 
     @property
@@ -102,33 +74,30 @@ class KeptResponse:
 
     @property
     def responding(self) -> bool:
-        return self._begun
+        return self.head is not None
 
     def write(self, data: bytes) -> None:
         if data:
-            self._size += len(data)
+            self.size += len(data)
             self._write(data)
+
+    # --- Awaiting -----------------------------------------------------------------------
 
     def headReceived(self, encoded: bytes) -> int | None:
         self.head = head = decode_response(encoded)
-        self._begun = True
         # The length that a response to HEAD has is of a body which is not there.
         return 0 if self._kept.method == b"HEAD" else head.length
 
     def finished(self, fields: FieldList) -> None:
         self.over = True
-        self.length = self._size
-        self._done.callback(None)
+        self.done.callback(self)
 
     def contradicted(self, error: RecordError) -> None:
-        self._fail(Failure(error))
+        self.unreadable(Failure(error))
 
     def unreadable(self, failure: Failure) -> None:
-        self._fail(failure)
-
-    def _fail(self, failure: Failure) -> None:
         self.over = True
-        self._done.errback(failure)
+        self.done.errback(failure)
 
     def send(self, payload: bytes) -> None:
         """All that was sent is here."""
@@ -138,3 +107,53 @@ class KeptResponse:
 
     def share(self) -> int:
         return SHARE
+
+
+@implementer(IBodyProducer)
+class KeptResponse:
+    """
+    Reads a response from its head to its end, as often as it is asked to.
+
+    @ivar head: of the response, after a reading.
+    @ivar length: bytes of the body, as the last reading found.
+    """
+
+    def __init__(self, kept: Kept, link: ILink) -> None:
+        """@param kept: is done, and stays so."""
+        self.head: ResponseHead | None = None
+        self.length: Any = 0
+        self._kept = kept
+        self._link = link
+        self._reading: _Reading | None = None
+
+    def read(self, write: Callable[[bytes], None]) -> Deferred[None]:
+        """
+        Hand the body to C{write}, piece by piece, the last one only after the digest
+        of them all was found to be right.
+
+        @return: fires after the last piece; fails with L{PayloadLost<hoft.errors.PayloadLost>} or
+            L{RecordError} if there is no such response; may be cancelled.
+        """
+        reading = self._reading = _Reading(self._kept, self._link, write)
+        reading.advance()
+        return reading.done.addCallback(self._read)
+
+    def _read(self, reading: _Reading) -> None:
+        self.head, self.length = reading.head, reading.size
+
+    # --- IBodyProducer ------------------------------------------------------------------
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        return self.read(consumer.write)
+
+    def pauseProducing(self) -> None:
+        if self._reading is not None:
+            self._reading.pause()
+
+    def resumeProducing(self) -> None:
+        if self._reading is not None:
+            self._reading.resume()
+
+    def stopProducing(self) -> None:
+        if self._reading is not None:
+            self._reading.stop()

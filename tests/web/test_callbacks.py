@@ -1,0 +1,450 @@
+"""
+Responses that are sent to who wants them: what a receiver gets, what it never gets, over restarts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+
+from hoft.config import Caller
+from hoft.errors import LocalError
+from hoft.tokens import hash_token
+from hoft.web import callbacks, delivering
+from hoft.web.agent import ExactAgent
+from hoft.web.callback_rows import State
+from hoft.web.heads import ResponseHead
+from hoft.web.kept_response import SHARE
+from hoft.web.problems import connection_refused
+from hoft.web.registrations import Registrations
+from tests.web.listening import Test
+from tests.web.receiving import CallbackCase, verified
+from tests.web.services import Names, NamingReactor, Received, Service
+from tests.web.test_keeping import Steps
+
+
+class DeliveryTests(CallbackCase):
+    @inlineCallbacks
+    def test_the_response_comes_signed_with_status_fields_and_body(self) -> Test:
+        response = yield self.order(b"Authorization: Basic c2VjcmV0", b"Cookie: a=secret")
+        where = self.where(response)
+        self.assertEqual(response.fields(b"preference-applied"), [])
+        self.assertEqual(self.json(response)["callback"]["state"], "waiting")
+        self.assertEqual(self.near.durable, 1, "on disk before the caller hears of it")
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        head = (
+            (b"Content-Type", b"application/x-order"),
+            (b"Location", b"http://service.example:81/base/new"),
+            (b"X-A", b"1"),
+            (b"X-A", b"2"),
+            (b"Webhook-Signature", b"v1,forged"),
+            (b"Host", b"elsewhere"),
+        )
+        self.far.one.answer(201, head, b"\x00done")
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.assertEqual(got.line, b"POST /hooks/order?id=7 HTTP/1.1")
+        self.assertEqual(got.body, b"\x00done")
+        self.verify(got)
+        id = where.rpartition(b"/")[2]
+        self.assertEqual(got.values(b"webhook-id"), [id + b"_201"], "the status is signed, too")
+        self.assertEqual(got.values(b"hoft-request"), [id])
+        self.assertEqual(got.values(b"hoft-status"), [b"201"])
+        self.assertEqual(got.values(b"hoft-state"), [b"done"])
+        self.assertEqual(got.values(b"host"), [b"127.0.0.1:%d" % self.hooks])
+        self.assertEqual(got.values(b"content-type"), [b"application/x-order"])
+        self.assertEqual(got.values(b"hoft-response-location"), [b"/svc/demo/new"])
+        self.assertEqual(got.values(b"hoft-response-x-a"), [b"1", b"2"])
+        self.assertEqual(got.values(b"hoft-response-host"), [b"elsewhere"])
+        self.assertNotIn(b"secret", got.head)
+        self.assertNotIn(b"c2VjcmV0", got.head)
+        assert self.far.one.head is not None
+        self.assertNotIn(b"Hoft-Callback", dict(self.far.one.head.headers))
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        status = yield self.get(where)
+        self.assertEqual(self.json(status)["callback"]["attempts"], 1)
+        result = yield self.get(where + b"/result")
+        self.assertEqual((result.status, result.body), (201, b"\x00done"), "it stays as well")
+
+    @inlineCallbacks
+    def test_a_problem_is_told_too(self) -> Test:
+        self.far.then = lambda request: request.abort(connection_refused("http://service.example:81"))
+        yield self.order()
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.verify(got)
+        self.assertEqual(got.values(b"hoft-state") + got.values(b"hoft-status"), [b"failed", b"502"])
+        self.assertEqual(got.values(b"content-type"), [b"application/problem+json"])
+        self.assertTrue(json.loads(got.body)["type"].endswith("connection-refused"))
+
+    @inlineCallbacks
+    def test_a_caller_may_wait_a_little_all_the_same(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"soon")
+        response = yield self.order(b"Prefer: respond-async, wait=10")
+        self.assertEqual((response.status, response.body), (200, b"soon"))
+        yield self.delivered()
+        self.assertEqual(self.receiver.requests[0].body, b"soon")
+
+    @inlineCallbacks
+    def test_a_large_body_is_in_memory_a_piece_at_a_time(self) -> Test:
+        body = os.urandom(6_000_000)
+        self.far.then = lambda request: request.answer(body=body, length=None)
+        read, most = self.near.read, 0
+
+        def counting(ids: Any) -> Any:
+            nonlocal most
+            most = max(most, len(ids))
+            return read(ids)
+
+        self.patch(self.near, "read", counting)
+        self.receiver.script = lambda service, request: service.answer(b"HTTP/1.1 200 \r\n\r\n")
+        yield self.order()
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.assertEqual(got.body, body)
+        self.assertEqual(got.values(b"content-length"), [b"6000000"])
+        self.verify(got)
+        self.assertLessEqual(most, SHARE >> 16)
+
+    @inlineCallbacks
+    def test_a_receiver_that_does_not_read_holds_the_body_up(self) -> Test:
+        body = os.urandom(8_000_000)
+        self.far.then = lambda request: request.answer(body=body)
+        self.patch(self.receiver, "protocol", Deaf)
+        yield self.order()
+        [attempt] = yield self.attempts()
+        yield self.until(lambda: self.receiver.connections)
+        reads = 0
+        read = self.near.read
+
+        def counting(ids: Any) -> Any:
+            nonlocal reads
+            reads += len(ids)
+            return read(ids)
+
+        self.patch(self.near, "read", counting)
+        yield deferLater(reactor, 0.3)
+        self.assertLess(reads << 16, 7_000_000, "most of it stays in the journal")
+        attempt.due = 0.0
+        self.ingress.tick()
+        yield self.until(lambda: self.row().reason)
+        self.assertIn("neither took it nor answered", str(self.row().reason))
+
+    @inlineCallbacks
+    def attempts(self) -> Steps:
+        yield self.until(lambda: self.ingress.callbacks._attempts)
+        return list(self.ingress.callbacks._attempts)
+
+    @inlineCallbacks
+    def test_a_receiver_that_does_not_answer_is_given_up_at_a_deadline(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        yield self.order()
+        [attempt] = yield self.attempts()
+        yield self.delivered()
+        now = time.monotonic()
+        self.assertGreater(attempt.due, now + 20)
+        self.assertLess(attempt.due, now + 31)
+        attempt.due = now
+        self.ingress.tick()
+        yield self.until(lambda: self.receiver.connections[0].lost)
+        self.assertEqual(self.row().state, State.PENDING)
+
+    @inlineCallbacks
+    def test_a_head_in_several_parts_and_more_fields_than_a_server_takes(self) -> Test:
+        fields = tuple((b"X-%d" % number, b"v" * 1000) for number in range(150))
+        yield self.order()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        writer = self.far.one.writer()
+        head = ResponseHead(203, b"Fine", fields, 4)
+        self.far.send(writer.head(head) + writer.data(b"done") + writer.end())
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.assertEqual(got.values(b"hoft-status"), [b"203"])
+        self.verify(got)
+        self.assertEqual(got.values(b"hoft-response-x-0"), [b"v" * 1000])
+        [left_out] = got.values(b"hoft-fields-left-out")
+        self.assertGreater(int(left_out), 140)
+        self.assertLess(len(got.head), delivering.MAX_FIELDS + 1000)
+
+    @inlineCallbacks
+    def test_a_response_without_body(self) -> Test:
+        self.far.then = lambda request: request.answer(204, length=None)
+        yield self.order()
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.assertEqual((got.body, got.values(b"content-length")), (b"", [b"0"]))
+        self.verify(got)
+
+    @inlineCallbacks
+    def test_what_a_receiver_says_beside_its_status_is_read_within_bounds(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.says(b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 20))
+        yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        yield self.until(lambda: self.receiver.connections[0].lost)
+
+
+class Deaf(Service):
+    """Reads nothing."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.pauseProducing()
+
+
+class RefusedTests(CallbackCase):
+    """Nothing is sent where nobody has registered, nor is the request accepted."""
+
+    @inlineCallbacks
+    def refused(self, status: int, url: bytes, *fields: bytes) -> Steps:
+        response = yield self.order(*fields, url=url)
+        self.assertEqual(response.status, status, url)
+        self.assertEqual(self.ingress.keeper.kept, {})
+        self.assertEqual(self.far.requests, {})
+        self.assertEqual(self.receiver.connections, [])
+        return self.json(response)
+
+    @inlineCallbacks
+    def test_other_places(self) -> Test:
+        port = self.hooks
+        for url in (
+            b"http://127.0.0.1:%d/" % port,
+            b"http://127.0.0.1:%d/hooks2" % port,
+            b"http://127.0.0.1:%d/hooks/../x" % port,
+            b"http://127.0.0.1:%d/hooks/%%2e%%2e/x" % port,
+            b"https://127.0.0.1:%d/hooks" % port,
+            b"http://localhost:%d/hooks" % port,
+            b"http://127.0.0.1:%d/hooks" % (port - 1),
+            b"http://evil.example/hooks",
+        ):
+            problem = yield self.refused(403, url)
+            self.assertTrue(problem["type"].endswith("callback-refused"), url)
+
+    @inlineCallbacks
+    def test_what_is_no_url(self) -> Test:
+        for url in (
+            b"hooks",
+            b"ftp://127.0.0.1/hooks",
+            b"http://user:word@127.0.0.1:%d/hooks" % self.hooks,
+            b"http://127.0.0.1:%d/hooks#part" % self.hooks,
+            b"http://127.0.0.1:%d/hooks?" % self.hooks + b"x" * 2048,
+            b"http://h\xe9/",
+        ):
+            problem = yield self.refused(400, url)
+            self.assertTrue(problem["type"].endswith("malformed-request"), url)
+            self.assertNotIn("word", problem["detail"])
+        yield self.refused(400, self.url, b"Hoft-Callback: " + self.url)
+
+    @inlineCallbacks
+    def test_where_nothing_is_registered_or_kept(self) -> Test:
+        self.ingress.reconfigure(evolve(self.routing, result_ttl=0.0))
+        problem = yield self.refused(403, self.url)
+        self.assertIn("result_ttl", problem["detail"])
+        self.ingress.reconfigure(self.routing)
+        self.ingress.callbacks.reconfigure(Registrations())
+        yield self.refused(403, self.url)
+
+    @inlineCallbacks
+    def test_callers_that_a_registration_does_not_name(self) -> Test:
+        callers = [Caller(name, (hash_token(name.encode()),)) for name in ("ann", "bob")]
+        self.ingress.reconfigure(evolve(self.routing, callers=callers))
+        self.register(f"http://127.0.0.1:{self.hooks}/hooks", callers=("ann",))
+        problem = yield self.refused(403, self.url, b"Authorization: Bearer bob")
+        self.assertIn("for bob", problem["detail"])
+        response = yield self.order(b"Authorization: Bearer ann")
+        self.where(response)
+
+    @inlineCallbacks
+    def test_names_that_lead_into_a_network_of_ours(self) -> Test:
+        names = Names()
+        self.ingress.callbacks.agent = ExactAgent(NamingReactor(names), 1.0)
+        self.far.then = lambda request: request.answer(body=b"done")
+        url = b"http://hooks.example:%d/" % self.hooks
+        self.register(url.decode())
+        for number, address in enumerate(
+            ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::ffff:127.0.0.1", "fe80::1"), 1
+        ):
+            names.answers = [["93.184.216.34", address]]
+            response = yield self.order(url=url)
+            where = self.where(response)
+            yield self.until(partial(self.failed, number))
+            for receiver in self.ingress.callbacks._receivers.values():
+                receiver.rests = 0.0
+            status = yield self.get(where)
+            self.assertIn("not allowed", self.json(status)["callback"]["reason"], address)
+        self.assertEqual(self.receiver.connections, [])
+
+    def failed(self, count: int) -> bool:
+        return self.ingress.callbacks.counters()["failed"] == count
+
+    @inlineCallbacks
+    def test_redirects_are_not_followed(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.says(b"HTTP/1.1 307 Go\r\nLocation: /hooks/else\r\nContent-Length: 0\r\n\r\n")
+        yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().reason)
+        self.assertIn("answered 307", str(self.row().reason))
+        self.assertEqual(self.row().state, State.PENDING)
+        self.assertEqual(len(self.receiver.requests), 1)
+
+
+class RestartTests(CallbackCase):
+    @inlineCallbacks
+    def test_what_was_accepted_is_delivered_in_a_later_life(self) -> Test:
+        yield self.order()
+        yield self.restart()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        self.far.one.answer(body=b"done")
+        yield self.delivered()
+        self.verify(self.receiver.requests[0])
+
+    @inlineCallbacks
+    def test_what_was_sent_but_not_noted_is_sent_again_under_its_id(self) -> Test:
+        self.far.then = lambda request: request.answer(body=os.urandom(100_000))
+        self.receiver.script = lambda service, request: None
+        yield self.order()
+        yield self.delivered()
+        yield self.restart()
+        self.receiver.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        yield self.delivered(2)
+        first, second = self.receiver.requests
+        self.assertEqual(first.values(b"webhook-id"), second.values(b"webhook-id"))
+        self.assertEqual(first.body, second.body)
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        yield self.restart()
+        self.ingress.tick()
+        yield deferLater(reactor, 0.05)
+        self.assertEqual(len(self.receiver.requests), 2)
+
+    @inlineCallbacks
+    def test_an_attempt_that_is_due_later_is_made_then(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.says(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().attempts)
+        due = self.row().due
+        assert due is not None
+        self.assertGreater(due, time.time() + 4)
+        yield self.restart()
+        self.ingress.tick()
+        self.assertEqual(len(self.receiver.requests), 1)
+        self.receiver.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        self.assertEqual((self.row().attempts, len(self.receiver.requests)), (2, 2))
+
+
+class EndTests(CallbackCase):
+    """When a callback is not made any more, or not yet."""
+
+    @inlineCallbacks
+    def test_nobody_is_told_of_what_its_caller_has_cancelled(self) -> Test:
+        response = yield self.order()
+        where = self.where(response)
+        yield self.until(lambda: self.far.requests)
+        yield self.get(where, method=b"DELETE")
+        yield self.reach(where, "cancelled")
+        yield self.until(lambda: not self.near.database.execute("SELECT * FROM callback").fetchall())
+        self.assertEqual(self.receiver.connections, [])
+
+    @inlineCallbacks
+    def test_a_result_that_is_deleted_is_not_delivered_again(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.says(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        response = yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().attempts)
+        deleted = yield self.get(self.where(response), method=b"DELETE")
+        self.assertEqual(deleted.status, 204)
+        yield self.until(lambda: not self.near.database.execute("SELECT * FROM callback").fetchall())
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        yield deferLater(reactor, 0.05)
+        self.assertEqual(len(self.receiver.requests), 1)
+
+    @inlineCallbacks
+    def test_a_result_is_not_forgotten_while_its_callback_is_pending(self) -> Test:
+        self.ingress.reconfigure(evolve(self.routing, result_ttl=0.1))
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.says(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        response = yield self.order()
+        where = self.where(response)
+        yield self.delivered()
+        yield self.until(lambda: self.row().attempts)
+        yield deferLater(reactor, 0.15)
+        self.ingress.tick()
+        yield self.reach(where, "done")
+        self.receiver.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        self.ingress.keeper.tick(time.monotonic() + 61)
+        yield self.reach(where, "expired")
+
+    @inlineCallbacks
+    def test_gone_is_for_good_and_for_all_that_goes_there(self) -> Test:
+        self.patch(callbacks, "PARALLEL", 1)
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        for _ in range(3):
+            yield self.order()
+        yield self.order(url=self.url + b"8")
+        yield self.delivered()
+        self.receiver.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.receiver.connections[0].answer(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+        yield self.delivered(2)
+        self.assertIn(b"id=78", self.receiver.requests[1].line)
+        yield self.until(lambda: self.ingress.callbacks.counters()["delivered"])
+        self.assertEqual(self.ingress.callbacks.counters()["dead"], 3)
+        for one in self.ingress.callbacks.listing()["callbacks"]:
+            self.assertIn("410", one["reason"])
+
+    @inlineCallbacks
+    def test_what_is_not_registered_any_more_is_dead_until_it_is_sent_again(self) -> Test:
+        response = yield self.order()
+        id = self.where(response).rpartition(b"/")[2].decode()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        registrations = self.registrations
+        self.ingress.callbacks.reconfigure(Registrations())
+        self.far.one.answer(body=b"done")
+        yield self.until(lambda: self.row().state is State.DEAD)
+        [listed] = self.ingress.callbacks.listing()["callbacks"]
+        self.assertEqual((listed["id"], listed["state"]), (id, "dead"))
+        self.assertNotIn("id=7", listed["url"], "a query may hold secrets")
+        self.assertEqual(self.receiver.connections, [])
+        self.registrations = registrations
+        yield self.restart()
+        self.assertRaises(LocalError, self.ingress.callbacks.resend, "0" * 32)
+        self.assertEqual(self.ingress.callbacks.resend(id), 1)
+        yield self.delivered()
+        self.assertEqual(self.ingress.callbacks.resend("all"), 0)
+
+    @inlineCallbacks
+    def test_few_at_once_go_to_one_receiver(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        for _ in range(callbacks.PARALLEL + 3):
+            yield self.order()
+        yield self.delivered(callbacks.PARALLEL)
+        yield deferLater(reactor, 0.05)
+        self.assertEqual(len(self.receiver.requests), callbacks.PARALLEL)
+        for connection in list(self.receiver.connections):
+            connection.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        yield self.delivered(callbacks.PARALLEL + 3)
+
+
+class SecretTests(CallbackCase):
+    def test_a_forgery_does_not_verify(self) -> None:
+        key = self.keys[0].shared()
+        request = Received(b"\r\nwebhook-id: a\r\nwebhook-timestamp: 5\r\nwebhook-signature: v1,AAAA", b"")
+        self.assertFalse(verified(key, request, 5.0))
