@@ -203,6 +203,17 @@ class LinkState(Enum):
     """A clone of one side runs beside it; a person must decide."""
 
 
+class Delivery(Enum):
+    """How far a record of ours has come."""
+
+    QUEUED = "queued"
+    """It is in our journal, and in no file yet."""
+    SENT = "sent"
+    """It is in a file, and not acknowledged."""
+    ACKNOWLEDGED = "acknowledged"
+    """The peer has it, or it was taken back, or its log is another one now."""
+
+
 @frozen
 class Outgoing:
     """A record to send: what L{ILink.commit} takes."""
@@ -284,6 +295,9 @@ class ILink(Interface):
 
     def backlog() -> int:
         """Payload bytes committed for sending and not acknowledged yet."""
+
+    def delivery(id: int) -> Delivery:
+        """How far a record has come that was committed on this link, as L{CommitResult.sent} names it."""
 
     def cancel(ids: Sequence[int]) -> Deferred[list[int]]:
         """

@@ -26,6 +26,7 @@ from zope.interface import implementer
 from hoft.errors import JournalFull, LinkClosed
 from hoft.interfaces import (
     CommitResult,
+    Delivery,
     IExpiryReceiver,
     IFileTransport,
     ILink,
@@ -202,6 +203,10 @@ class Link:
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
         return self._records.outbox.backlog
+
+    def delivery(self, id: int) -> Delivery:
+        """See L{ILink.delivery}."""
+        return self._records.outbox.delivery(id)
 
     def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:
         """See L{ILink.cancel}."""

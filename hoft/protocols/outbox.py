@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define, evolve
 
-from hoft.interfaces import Outgoing
+from hoft.interfaces import Delivery, Outgoing
 from hoft.protocols.log import Adopted, Queued
 from hoft.protocols.log_writing import NOWHERE, VOID
 from hoft.protocols.packet_writing import Payload
@@ -99,6 +99,13 @@ class Outbox:
         """A record that was in no file yet."""
         entry = self._entries.get(id)
         return entry.queued if entry is not None and entry.unsent else None
+
+    def delivery(self, id: int) -> Delivery:
+        """How far a record has come."""
+        entry = self._entries.get(id)
+        if entry is None:
+            return Delivery.ACKNOWLEDGED
+        return Delivery.QUEUED if entry.unsent else Delivery.SENT
 
     def void(self, id: int, keep: bool) -> None:
         """

@@ -35,7 +35,9 @@ old log may never arrive, and it may send requests again, under the ids they had
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -51,10 +53,12 @@ from hoft.web.agent import ExactAgent
 from hoft.web.credentials import Credentials
 from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
+from hoft.web.history import History
 from hoft.web.memory import share
-from hoft.web.performing import Exchange, Stage
+from hoft.web.performing import Exchange
 from hoft.web.policy import Policy
-from hoft.web.surroundings import Limits
+from hoft.web.standing import ended_exchange, of_exchange
+from hoft.web.surroundings import Limits, Stage
 from hoft.web.unread import Unread
 
 WATCH = 0.1
@@ -185,6 +189,16 @@ class PeerExchanges:
         if discards:
             self.link.commit((), discards).addErrback(self._uncommitted)
 
+    def account(self, exchange: Exchange) -> None:
+        head = exchange.head
+        ended = ended_exchange(exchange, self.link, self.clock())
+        self._egress.history.add(ended, () if head is None else head.headers)
+
+    def under_way(self, now: float, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """What L{of_exchange} says of each, the oldest first."""
+        for exchange in list(self._exchanges.values()):
+            yield partial(of_exchange, exchange, self.link, self.limits, now, ahead)
+
     def count(self, what: str) -> None:
         self._egress.counts[what] += 1
 
@@ -306,6 +320,7 @@ class Egress:
 
     @ivar policy: what they may reach.
     @ivar counts: what was counted since the start.
+    @ivar history: of calls that were performed, or were not.
     @ivar stopping: nothing is begun any more.
     """
 
@@ -336,6 +351,7 @@ class Egress:
         self.agent.headLimit = self.limits.response_header
         self.credentials = credentials or {}
         self.counts: Counter[str] = Counter()
+        self.history = History()
         self.stopping = False
         self._peers: dict[UUID, PeerExchanges] = {}
         self._ticking: IDelayedCall | None = None
@@ -377,6 +393,15 @@ class Egress:
         self.agent.headLimit = self.limits.response_header
         self.credentials = credentials or {}
         self.agent.dropIdle()
+
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """
+        Each call that is not over, as L{of_exchange} describes it, when called.
+
+        @param ahead: seconds that the wall clock is ahead of ours.
+        """
+        now = self.clock()
+        return chain.from_iterable(peer.under_way(now, ahead) for peer in list(self._peers.values()))
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each, and how many run and wait now."""

@@ -5,6 +5,7 @@ A request while it arrives at the egress, part by part.
 from __future__ import annotations
 
 from array import array
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
@@ -12,7 +13,11 @@ from hoft.interfaces import ILink
 from hoft.web.exchange import WINDOW, Kind, Part, Side, decode_message, decode_part, decode_trailers
 from hoft.web.fields import trailers
 from hoft.web.heads import Fields, RequestHead, decode_request
+from hoft.web.problems import Refused, quota_exceeded, too_large
 from hoft.web.reassembly import Reassembler
+
+if TYPE_CHECKING:
+    from hoft.web.surroundings import Surroundings
 
 HOLD = 1 << 17
 """Bytes of a request's body that are kept in memory while the rest of it is awaited."""
@@ -103,3 +108,33 @@ class Gathering:
             self._credited = total
             return total
         return None
+
+
+class Reservation:
+    """What a request takes of the quota of its peer, or will need."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._taken = 0
+
+    def take(self, head: RequestHead, request: Gathering) -> None:
+        """
+        Take what it needs beyond what it has.
+
+        @raise Refused: it is too much.
+        """
+        limits = self._around.limits
+        size = max(head.length or 0, request.received)
+        if size > limits.request_body:
+            raise Refused(too_large(f"the far node takes bodies of at most {limits.request_body} bytes"))
+        more = request.size(head) - self._taken
+        if more > 0:
+            self._taken += more
+            self._around.spooled += more
+            if self._around.spooled > limits.spool:
+                raise Refused(quota_exceeded("the far node has no room for the request's body", 60))
+
+    def give_back(self) -> None:
+        """It needs nothing any more."""
+        self._around.spooled -= self._taken
+        self._taken = 0

@@ -94,6 +94,11 @@ class RequestHead:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (host if self.port is None else f"{host}:{self.port}").encode("ascii")
 
+    @property
+    def url(self) -> bytes:
+        """What is called, without credentials."""
+        return b"%b://%b%b" % (self.scheme.encode("ascii"), self.authority, self.target)
+
 
 @frozen
 class ResponseHead:

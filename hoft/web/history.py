@@ -77,7 +77,7 @@ class Ended:
     @property
     def well(self) -> bool:
         """Nobody has to look after it."""
-        return 0 < self.status < 500 and self.problem is None
+        return 0 < self.status < 500 and self.outcome != "cut"
 
     def as_json(self) -> dict[str, Any]:
         """See C{docs/reference-command-line.rst}, on C{hoft requests}."""

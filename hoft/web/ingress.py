@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,6 +60,7 @@ from hoft.web.problems import (
 from hoft.web.requests import Field
 from hoft.web.routing import Routing
 from hoft.web.server import ServerFactory
+from hoft.web.standing import of_kept, of_waiting
 from hoft.web.submitting import Repetition, Submission, kept_of
 from hoft.web.targets import Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
@@ -150,6 +151,19 @@ class Ingress:
         """Let C{routing} be in force from now on; calls under way go on as they began."""
         self.routing = routing
         self._meters.configure(routing.allowances())
+
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """
+        Each call that is not over, as L{hoft.web.standing} describes it, when called.
+
+        @param ahead: seconds that the wall clock is ahead of ours.
+        """
+        now, keeper = self._clock(), self.keeper
+        for waiting in list(self._waiting.values()):
+            yield partial(of_waiting, waiting, now, ahead)
+        for kept in list(keeper.kept.values()):
+            if not kept.over:
+                yield partial(of_kept, kept, keeper, now)
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""

@@ -17,9 +17,13 @@ from zope.interface import implementer
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
+from hoft.web.agent import Content, ExactRequest
 from hoft.web.exchange import Kind, Part, body_digest, decode_end, decode_part
 from hoft.web.fields import check_fields, check_loop, end_to_end, is_token, with_via
+from hoft.web.gathering import Gathering
 from hoft.web.heads import Fields, RequestHead, Retry
+from hoft.web.origins import Origin
+from hoft.web.policy import Grant
 from hoft.web.problems import Refused, malformed_request, not_implemented
 from hoft.web.reassembly import Reassembler
 
@@ -73,6 +77,23 @@ def outgoing_fields(head: RequestHead, pseudonym: str) -> Fields:
         basic = b64encode(unquote_to_bytes(head.credentials))
         fields.append((b"Authorization", b"Basic " + basic))
     return [(b"Host", head.authority), *with_via(fields, "hoft/1", pseudonym)]
+
+
+def service_request(
+    head: RequestHead, grant: Grant, fields: Fields, gathered: Gathering, link: ILink, again: bool
+) -> tuple[ExactRequest, Content]:
+    """
+    What to ask the service for, and its body.
+
+    @param fields: as L{outgoing_fields} has them.
+    @param again: the request is L{repeatable}.
+    """
+    origin = Origin(grant.scheme, grant.host, grant.port)
+    request = ExactRequest(head.method, origin, head.target, fields, grant.permits, again, gathered.trailers)
+    body: Content = gathered.body or None
+    if body is None and (gathered.received or gathered.trailers):
+        body = RequestBody(link, gathered.parts, gathered.received)
+    return request, body
 
 
 @implementer(IBodyProducer)

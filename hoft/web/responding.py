@@ -65,6 +65,9 @@ class ResponseSender(Protocol):
     @ivar begun: a part was committed, or is being so.
     @ivar ending: so is the last.
     @ivar over: the last part was committed, or the exchange was given up.
+    @ivar status: of the response; 0 before its head was there.
+    @ivar problem: the kind of that which is told in place of a response, or breaks it off.
+    @ivar waiting: bytes of the body that are here and not being committed.
     """
 
     transport: Any
@@ -88,6 +91,9 @@ class ResponseSender(Protocol):
         self.begun = False
         self.ending = False
         self.over = False
+        self.status = 0
+        self.problem: str | None = None
+        self.waiting = 0
         self._reactor = reactor
         self._exchange = exchange
         self._pseudonym = pseudonym
@@ -99,7 +105,6 @@ class ResponseSender(Protocol):
         self._response: ExactResponse | None = None
         self._granted = WINDOW
         self._body: list[bytes] = []
-        self._waiting = 0
         self._committing = 0
         self._trailers: Fields | None = None
         """Given once the body has ended."""
@@ -118,6 +123,26 @@ class ResponseSender(Protocol):
     def accepting(self) -> bool:
         """Neither the service's response has ended, nor was it given up."""
         return self._input
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that have gone into the log."""
+        return self._writer.total
+
+    @property
+    def cut(self) -> bool:
+        """The response had begun to cross when it was broken off."""
+        return self._abort is not None
+
+    @property
+    def full(self) -> bool:
+        """The journal had no room for what was committed last."""
+        return self._refused is not None
+
+    @property
+    def granted(self) -> int:
+        """How much more of the body the receiver takes, as L{hoft.web.exchange.data_cost}."""
+        return self._granted - self._writer.spent
 
     def compressible(self, part: bytes) -> bool:
         """See L{PartWriter.compressible}."""
@@ -141,6 +166,7 @@ class ResponseSender(Protocol):
             problem = evolve(bad_response(str(error)), proxy_error="http_response_header_section_size")
             raise ServiceError(problem) from error
         self._response = response
+        self.status = head.status
         self._lingering = True
         response.deliverBody(self)
         if self._lingering:
@@ -151,12 +177,12 @@ class ResponseSender(Protocol):
         if not self._input:
             return
         self._body.append(data)
-        self._waiting += len(data)
-        held = self._waiting + self._committing
+        self.waiting += len(data)
+        held = self.waiting + self._committing
         if not self._paused and held > LEAST and held > self._share():
             self._paused = True
             self.transport.pauseProducing()
-        if not self._lingering or self._waiting > SMALL:
+        if not self._lingering or self.waiting > SMALL:
             self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -192,16 +218,17 @@ class ResponseSender(Protocol):
 
     def _breakOff(self, problem: Problem) -> None:
         self._body.clear()
-        self._waiting = 0
+        self.waiting = 0
         problem = problem.during(self._exchange)
+        self.problem = problem.kind
         if self.begun:
             self._abort = encode_abort(self._exchange, problem)
         else:
-            status, fields, body = problem.response(self._pseudonym)
+            self.status, fields, body = problem.response(self._pseudonym)
             self._writer = PartWriter(self._exchange, Side.EGRESS)
-            self._writer.head(ResponseHead(status, b"", tuple(fields), len(body)))
+            self._writer.head(ResponseHead(self.status, b"", tuple(fields), len(body)))
             self._body.append(body)
-            self._waiting = len(body)
+            self.waiting = len(body)
             self._trailers = ()
         self._flush()
 
@@ -251,7 +278,7 @@ class ResponseSender(Protocol):
             parts, last = [self._abort], True
         else:
             body = self._body_due()
-            last = self._trailers is not None and not self._waiting
+            last = self._trailers is not None and not self.waiting
             try:
                 parts = self._writer.data(body, flush=not last)
                 if last:
@@ -275,17 +302,17 @@ class ResponseSender(Protocol):
 
     def _body_due(self) -> bytes | memoryview:
         """What of the body may go out now: all, but whole records only while more is on its way."""
-        if not self._waiting or not self._room():
+        if not self.waiting or not self._room():
             return b""
-        size = self._waiting
+        size = self.waiting
         if self._trailers is None and size > MAX_BODY:
             size -= size % MAX_BODY
         size = _within(size, self._granted - self._writer.spent)
         if size <= 0:
             return b""
         body = memoryview(b"".join(self._body))
-        self._waiting -= size
-        self._body = [bytes(body[size:])] if self._waiting else []
+        self.waiting -= size
+        self._body = [bytes(body[size:])] if self.waiting else []
         return body[:size]
 
     def _attempt(self, parts: Sequence[bytes], last: bool) -> None:
@@ -297,10 +324,10 @@ class ResponseSender(Protocol):
             if last:
                 self.over = True
                 return
-            if self._paused and self._waiting <= self._share() // 2 and not self.over:
+            if self._paused and self.waiting <= self._share() // 2 and not self.over:
                 self._paused = False
                 self.transport.resumeProducing()
-            if self._input and 0 < self._waiting < MIN_COST:
+            if self._input and 0 < self.waiting < MIN_COST:
                 # What was left of the last read: too little for a part of its own while more may come.
                 self._lingering = True
                 self._timer = self._reactor.callLater(LINGER, self._lingered)

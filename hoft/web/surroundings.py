@@ -5,6 +5,7 @@ What an exchange at the egress has around it: its peer's link and share of the n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
@@ -18,6 +19,20 @@ from hoft.web.responses import HEAD_LIMIT
 
 if TYPE_CHECKING:
     from hoft.web.performing import Exchange
+
+
+class Stage(Enum):
+    """Where an exchange is."""
+
+    GATHERING = "gathering"
+    """Its request has not arrived as a whole."""
+    QUEUED = "queued"
+    """It has, and waits for its turn."""
+    RUNNING = "running"
+    """The service has it, or its response is on the way into the log."""
+    DRAINING = "draining"
+    """It was answered before its request had come as a whole; the rest is dropped."""
+    OVER = "over"
 
 
 @frozen
@@ -94,6 +109,9 @@ class Surroundings(Protocol):
 
     def flush(self) -> None:
         """Consume them before what is committed next."""
+
+    def account(self, exchange: Exchange) -> None:
+        """It has been answered, or given up."""
 
     def count(self, what: str) -> None:
         """For the counters."""

@@ -88,6 +88,8 @@ class Waiting:
     @ivar mount: the route that was called.
     @ivar caller: who called, where callers have to say that.
     @ivar first: the id of the request's first record, once that is committed.
+    @ivar last: that of the last one so far.
+    @ivar accepted: (clock of the ingress) when all of the request was in the journal.
     @ivar requested: all of the request is here.
     @ivar problem: the kind of what its caller was told in place of a response.
     @ivar executing: seconds from the request's arrival at the far node to the head of the
@@ -126,6 +128,8 @@ class Waiting:
         self._granted = WINDOW
         self._begun = False
         self.first: int | None = None
+        self.last = 0
+        self.accepted = 0.0
         self.requested = False
         # The response:
         self.problem: str | None = None
@@ -194,6 +198,9 @@ class Waiting:
         self._uncommitted -= size
         if self.first is None:
             self.first = result.sent[0]
+        self.last = result.sent[-1]
+        if self.requested and not self._uncommitted:
+            self.accepted = self._ingress.keeper.clock()
         self._hold_up()
 
     def notCommitted(self, failure: Failure) -> None:
@@ -210,11 +217,17 @@ class Waiting:
         """Take more of the body as far as the journal keeps up and the far side has granted it."""
         if self.over or self.requested:
             return
-        room = self._uncommitted + self._pending_size < UNCOMMITTED
-        if room and self._writer.spent + _RESERVE < self._granted:
+        if self.held_up_by is None:
             self.call.resumeBody()
         else:
             self.call.pauseBody()
+
+    @property
+    def held_up_by(self) -> str | None:
+        """What takes no more of the body now: our C{"journal"}, or the C{"peer"}."""
+        if self._uncommitted + self._pending_size >= UNCOMMITTED:
+            return "journal"
+        return "peer" if self._writer.spent + _RESERVE >= self._granted else None
 
     # --- the response ------------------------------------------------------------
 

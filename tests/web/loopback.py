@@ -22,6 +22,7 @@ from zope.interface import implementer
 from hoft.errors import JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import (
     CommitResult,
+    Delivery,
     ILink,
     Incoming,
     IRecordReceiver,
@@ -143,6 +144,9 @@ class LoopbackLink:
 
     def backlog(self) -> int:
         return sum(map(len, self._unacknowledged.values()))
+
+    def delivery(self, id: int) -> Delivery:
+        return Delivery.SENT if id in self._unacknowledged else Delivery.ACKNOWLEDGED
 
     def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:
         wanted = set(ids)

@@ -119,7 +119,7 @@ class ResponseTests(EgressCase):
         yield wait(0.2)
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertLessEqual(exchange._sender._waiting, MOST + LARGE_READ)
+        self.assertLessEqual(exchange.sender.waiting, MOST + LARGE_READ)
         self.assertLess(self.sources[0].sent, 50 << 20)
         call.cancel()
         yield until(lambda: self.service.connections[0].lost)
@@ -135,7 +135,7 @@ class ResponseTests(EgressCase):
         yield wait(0.2)
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertLessEqual(exchange._sender._waiting, LEAST + LARGE_READ)
+        self.assertLessEqual(exchange.sender.waiting, LEAST + LARGE_READ)
         self.process.release()
         yield call.done
         self.assertEqual(call.size, 20 << 20)
@@ -173,7 +173,7 @@ class ResponseTests(EgressCase):
             yield until(self.reached(lambda: call.size, number + 1))
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertEqual(exchange._sender._writer.spent, 20 * 1024)
+        self.assertEqual(exchange.sender._writer.spent, 20 * 1024)
         open_[0].answer(b"0\r\n\r\n")
         yield call.done
 
@@ -230,7 +230,7 @@ class RequestTests(EgressCase):
         yield until(lambda: self.link.unconsumed() == len(parts))
         [peer] = self.egress._peers.values()
         [exchange] = peer._exchanges.values()
-        self.assertLess(exchange._request.parts.held, 1 << 20)
+        self.assertLess(exchange.request.parts.held, 1 << 20)
         call.send(end)
         yield until(lambda: self.sinks)
         self.sinks[0].transport.pauseProducing()
