@@ -11,7 +11,9 @@ from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from hoft.interfaces import (
+    Arrival,
     CommitResult,
+    IArrivalReceiver,
     IExpiryReceiver,
     ILink,
     Incoming,
@@ -35,7 +37,7 @@ _SAID = {
 """What an operator reads when the state of a link has become that."""
 
 
-@implementer(IExpiryReceiver)
+@implementer(IExpiryReceiver, IArrivalReceiver)
 class Channels:
     """Hands the records of each channel to whom they are for."""
 
@@ -44,8 +46,18 @@ class Channels:
     def __init__(self, receivers: Mapping[int, IRecordReceiver]) -> None:
         """@param receivers: by channel."""
         self._receivers = receivers
+        self._asked = {
+            channel: receiver
+            for channel, receiver in receivers.items()
+            if IArrivalReceiver.providedBy(receiver)
+        }
         self.unknown = 0
         """Records on channels that nobody here listens to."""
+
+    def recordArriving(self, link: ILink, record: Incoming) -> Arrival:
+        """See L{IArrivalReceiver}."""
+        receiver = self._asked.get(record.channel)
+        return Arrival.STORE if receiver is None else receiver.recordArriving(link, record)
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}."""

@@ -256,6 +256,17 @@ class Incoming:
     """C{None} where it is to be fetched with L{ILink.read} (a large one after a restart)."""
 
 
+class Arrival(Enum):
+    """What becomes of a record that has come."""
+
+    STORE = "store"
+    """It is committed, then handed up."""
+    AT_ONCE = "at once"
+    """It is handed up while it is being committed, before all that this call leads to."""
+    DONE = "done"
+    """It has been dealt with: only that it came is committed, and it is not handed up."""
+
+
 class ITransaction(Interface):
     """An open journal transaction, on the journal's worker thread."""
 
@@ -343,6 +354,20 @@ class IRecordReceiver(Interface):
 
         What the receiver asks to be committed within this call is in the journal
         before the report counts as made; else it is made again after a restart.
+        """
+
+
+class IArrivalReceiver(IRecordReceiver):
+    """A receiver that need not wait for the journal with every record; optional."""
+
+    def recordArriving(link: ILink, record: Incoming) -> Arrival:
+        """
+        This has come from the peer and is about to be committed.
+
+        If the process or its journal fails before that is done, the peer sends it again, and it is
+        another record then: so whoever answers C{AT_ONCE} or C{DONE} can be given the same twice.
+        What is handed up at once cannot be read with L{ILink.read} until it is committed. What is
+        committed on the link from within this call comes before the record, so that must not name it.
         """
 
 

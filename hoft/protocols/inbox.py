@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from hoft.errors import PayloadLost
 from hoft.interfaces import Incoming
 from hoft.protocols.log import Held
+from hoft.protocols.log_writing import NOWHERE
 from hoft.protocols.segments import Location
 
 
@@ -22,20 +23,28 @@ class Inbox:
         self._held = {one.id: one for one in held}
         self._leftovers = list(self._held)
 
-    def enter(self, held: Sequence[Held], payloads: Sequence[bytes | None]) -> list[Incoming]:
-        """These are committed: what the layer above is handed."""
-        for one in held:
-            self._held[one.id] = one
-        return [
-            Incoming(one.id, one.channel, one.size, payload)
-            for one, payload in zip(held, payloads, strict=True)
-        ]
+    def expect(self, records: Iterable[Incoming]) -> None:
+        """These are handed up before they are committed."""
+        for one in records:
+            self._held[one.id] = Held(one.id, one.channel, one.size, NOWHERE)
 
-    def leftovers(self) -> list[Held]:
+    def enter(self, held: Iterable[Held], expected: Iterable[Incoming]) -> None:
+        """
+        These are committed.
+
+        @param expected: those of them that L{expect} was told of; they may be consumed by now.
+        """
+        gone = {one.id for one in expected if one.id not in self._held}
+        for one in held:
+            if one.id not in gone:
+                self._held[one.id] = one
+
+    def leftovers(self) -> list[Incoming]:
         """What was there at the start and still is; only the first time."""
         leftovers, self._leftovers = self._leftovers, []
         # Those who know of them by what they have written themselves may have consumed some.
-        return [self._held[id] for id in leftovers if id in self._held]
+        held = [self._held[id] for id in leftovers if id in self._held]
+        return [Incoming(one.id, one.channel, one.size, None) for one in held]
 
     def consume(self, ids: Iterable[int]) -> list[Held]:
         """The layer above lets go of these; those that were there."""
@@ -49,12 +58,14 @@ class Inbox:
         """
         Where their payloads are.
 
-        @raise PayloadLost: some were consumed, or went with their log.
+        @raise PayloadLost: some were consumed, went with their log, or are not committed yet.
         """
-        gone = [id for id in ids if id not in self._held]
-        if gone:
-            raise PayloadLost(f"records {gone} of {whose} were consumed, or went with their log")
-        return [self._held[id].location for id in ids]
+        found = [self._held.get(id) for id in ids]
+        if None in found or any(one.location == NOWHERE for one in found if one is not None):
+            raise PayloadLost(
+                f"some of the records {list(ids)} of {whose} were consumed, or went with their log"
+            )
+        return [one.location for one in found if one is not None]
 
     def clear(self) -> None:
         """The log is replaced."""

@@ -25,8 +25,10 @@ from zope.interface import implementer
 
 from hoft.errors import JournalFull, LinkClosed
 from hoft.interfaces import (
+    Arrival,
     CommitResult,
     Delivery,
+    IArrivalReceiver,
     IExpiryReceiver,
     IFileTransport,
     ILink,
@@ -91,6 +93,7 @@ class Link:
         self._parts = parts
         self._journal = parts.journal
         self._receiver = receiver
+        self._arrival_receiver = receiver if IArrivalReceiver.providedBy(receiver) else None
         self._settings = parts.settings if settings is None else settings
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
@@ -308,14 +311,16 @@ class Link:
         if not fresh:
             receiver.owe(self._now())
             return succeed(None)
+        incoming = self._records.arriving(fresh)
+        early, late = self._arriving(incoming)
+        self.counters["records_received"] += len(incoming)
 
-        def committed(incoming: list[Incoming] | None) -> None:
-            if incoming is None:
-                return
-            receiver.room(True, self._now())
-            receiver.committed(numbers, self._now())
-            self._hand_up(incoming)
-            self.pump()
+        def committed(current: bool) -> None:
+            if current:
+                receiver.room(True, self._now())
+                receiver.committed(numbers, self._now())
+                self._hand_up(late)
+                self.pump()
 
         def failed(failure: Failure) -> Failure:
             receiver.refused(numbers)
@@ -324,7 +329,19 @@ class Link:
                 self.pump()
             return failure
 
-        return self._records.accept(clock, fresh).addCallbacks(committed, failed)
+        accepting = self._records.accept(clock, numbers, early, late)
+        self._hand_up(early)
+        return accepting.addCallbacks(committed, failed)
+
+    def _arriving(self, incoming: list[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
+        """Those that are handed up before they are committed, and those after that."""
+        receiver = self._arrival_receiver
+        if receiver is None or self._closed or self.engine.receiver.full:
+            return [], incoming  # without room it may be refused, and come, again and again
+        by_arrival: dict[Arrival, list[Incoming]] = {arrival: [] for arrival in Arrival}
+        for one in incoming:
+            by_arrival[receiver.recordArriving(self, one)].append(one)
+        return by_arrival[Arrival.AT_ONCE], by_arrival[Arrival.STORE]
 
     def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
         """A current packet was read as far as it will ever go."""
@@ -336,7 +353,6 @@ class Link:
 
     def _hand_up(self, incoming: Sequence[Incoming]) -> None:
         if incoming and not self._closed:
-            self.counters["records_received"] += len(incoming)
             self._receiver.recordsReceived(self, incoming)
 
     def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:

@@ -51,6 +51,8 @@ class LinkLog:
         self._name = name
         self._link = 0
         self._generation = 0
+        self._last = 0
+        """The highest id that a received record has had."""
         self._estimates_at = 0.0
         self._estimates_of = 0
 
@@ -60,6 +62,7 @@ class LinkLog:
         def opened(found: log.Opened) -> log.Opened:
             self._link = found.link
             self._generation = found.generation
+            self._last = found.last_inbox
             self.clock = found.state.clock
             self.outbox = Outbox(found.outbox, now)
             self._inbox = Inbox(found.inbox)
@@ -113,23 +116,45 @@ class LinkLog:
 
         return self.write(asked, durable).addCallbacks(committed, failed)
 
-    def accept(self, clock: int, records: Sequence[Record]) -> Deferred[list[Incoming] | None]:
+    def arriving(self, records: Sequence[Record]) -> list[Incoming]:
+        """Received records, none of them known, as the layer above sees them: all but what says nothing."""
+        incoming: list[Incoming] = []
+        for record in records:
+            if record.channel != VOID:
+                self._last += 1
+                payload = record.payload
+                incoming.append(Incoming(self._last, record.channel, len(payload), payload))
+        return incoming
+
+    def accept(
+        self, clock: int, numbers: Sequence[int], early: Sequence[Incoming], late: Sequence[Incoming]
+    ) -> Deferred[bool]:
         """
-        Put received records, none of them known, into the inbox.
+        Note what was received, and put what is to be kept of it into the inbox.
 
         @param clock: the peer's, as their packet said.
-        @return: fires with what the layer above is handed; None if their log has been replaced.
+        @param numbers: of all records.
+        @param early: those to be kept that are handed up before that is done.
+        @param late: the others to be kept.
+        @return: fires once that is committed; with C{False} if their log has been replaced.
         """
         generation = self._generation
+        self._inbox.expect(early)
 
-        def accepted(done: Accepted | None) -> list[Incoming] | None:
+        def accepted(done: Accepted | None) -> bool:
             if done is None:
-                return None
+                self._inbox.consume(one.id for one in early)
+                return False
             self._raise_clock(done.clock, generation)
-            payloads = [record.payload for record in records if record.channel != VOID]
-            return self._inbox.enter(done.records, payloads)
+            self._inbox.enter(done.records, early)
+            return True
 
-        return self.write(Accept(generation, clock, records)).addCallback(accepted)
+        def failed(failure: Failure) -> Failure:
+            self._inbox.consume(one.id for one in early)
+            return failure
+
+        step = Accept(generation, clock, numbers, [*early, *late], self._last)
+        return self.write(step).addCallbacks(accepted, failed)
 
     def acknowledge(self, clock: int, known: Sequence[log.Queued]) -> Deferred[None]:
         """
@@ -146,8 +171,7 @@ class LinkLog:
 
     def leftovers(self) -> list[Incoming]:
         """What the inbox held at the start and still holds; only the first time."""
-        held = self._inbox.leftovers()
-        return self._inbox.enter(held, [None] * len(held))
+        return self._inbox.leftovers()
 
     # --- who the peer is
 

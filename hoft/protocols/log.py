@@ -130,6 +130,8 @@ class Opened:
     state: LogState
     outbox: Sequence[Queued]
     inbox: Sequence[Held]
+    last_inbox: int
+    """The highest id that a received record has had."""
 
 
 @frozen
@@ -179,10 +181,11 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
     row = transaction.execute(
         "SELECT id, generation, clock, peer_incarnation, peer_clock, peer_boot, received, rolled_back,"
-        " estimates FROM link WHERE peer = ?",
+        " estimates, last_inbox FROM link WHERE peer = ?",
         (peer,),
     ).fetchone()
-    link, generation, clock, incarnation, peer_clock, peer_boot, received, rolled_back, estimates = row
+    link, generation, clock, incarnation, peer_clock, peer_boot, received, rolled_back, *rest = row
+    estimates, last_inbox = rest
     retired = transaction.execute("SELECT incarnation FROM retired WHERE link = ?", (link,)).fetchall()
     inbox = transaction.execute(
         "SELECT id, channel, size, location FROM inbox WHERE id BETWEEN ? AND ? ORDER BY id", ids_of(link)
@@ -203,6 +206,7 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
         ),
         outbox=_outbox(transaction, link),
         inbox=[Held(id, channel, size, Location.parse(location)) for id, channel, size, location in inbox],
+        last_inbox=last_inbox or ids_of(link)[0],
     )
 
 

@@ -18,12 +18,11 @@ from typing import Any
 
 from attrs import frozen
 
-from hoft.interfaces import ITransaction, Outgoing
+from hoft.interfaces import Incoming, ITransaction, Outgoing
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Transaction
 from hoft.protocols.layout import COMPRESSED
 from hoft.protocols.log import Held, Queued, decode_received, encode_received, ids_of, word
-from hoft.protocols.packets import Record
 from hoft.protocols.segments import IN_SEGMENT, Location
 
 VOID = 0
@@ -72,20 +71,25 @@ class Committed:
 @frozen
 class Accept:
     """
-    Received records, none of them known, for the inbox.
+    Received records, none of them known.
 
     @ivar generation: of the log they belong to.
     @ivar clock: the peer's, as their packet said.
+    @ivar numbers: of all of them.
+    @ivar records: those that go into the inbox.
+    @ivar last: no id above this one was given to a received record.
     """
 
     generation: int
     clock: int
-    records: Sequence[Record]
+    numbers: Sequence[int]
+    records: Sequence[Incoming]
+    last: int
 
 
 @frozen
 class Accepted:
-    """What an L{Accept} brought into the inbox, in the packet's order: all but what says nothing."""
+    """What an L{Accept} brought into the inbox, in its order."""
 
     clock: int
     records: Sequence[Held]
@@ -152,7 +156,6 @@ class _Writer:
         self._clock, self._peer_clock, self._number, self._received, self._outbox, self._inbox = rest
         first, _ = ids_of(link)
         self._outbox = self._outbox or first
-        self._inbox = self._inbox or first
         self._queued: list[tuple[Any, ...]] = []
         self._held: list[tuple[Any, ...]] = []
         self._acknowledged: list[int] = []
@@ -207,14 +210,14 @@ class _Writer:
     def _accept(self, step: Accept) -> Accepted:
         received = decode_received(self._received)
         held: list[Held] = []
+        for number in step.numbers:
+            received.add(number)
         for record in step.records:
-            received.add(record.number)
-            if record.channel == VOID:
-                continue
-            self._inbox += 1
+            assert record.payload is not None
             location = self._transaction.store(record.payload)
-            held.append(Held(self._inbox, record.channel, len(record.payload), location))
-            self._held.append((self._inbox, record.channel, len(record.payload), bytes(location)))
+            held.append(Held(record.id, record.channel, record.size, location))
+            self._held.append((record.id, record.channel, record.size, bytes(location)))
+        self._inbox = max(self._inbox, step.last)
         self._received = encode_received(received)
         self._clock += 1
         return Accepted(self._clock, held)

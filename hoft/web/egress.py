@@ -48,10 +48,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
-from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
+from hoft.interfaces import Arrival, CommitResult, IArrivalReceiver, ILink, Incoming
 from hoft.web.agent import ExactAgent
 from hoft.web.credentials import Credentials
-from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part
+from hoft.web.exchange import NUMBERED, Kind, Part, Side, decode_part, whole_of
 from hoft.web.executions import LIFETIME, SCHEMA, TICK, Rows, State
 from hoft.web.history import History
 from hoft.web.memory import share
@@ -227,6 +227,14 @@ class PeerExchanges:
 
     # --- What the link brings -------------------------------------------------------------
 
+    def arriving(self, record: Incoming) -> Arrival:
+        """
+        A request that is one record is begun while it is being committed: should that fail, it
+        comes again, as after a crash, and what must not be repeated has its row by then.
+        """
+        whole = self._early is None and whole_of(record.payload) is not None
+        return Arrival.AT_ONCE if whole else Arrival.STORE
+
     def received(self, records: Sequence[Incoming]) -> None:
         """Records have come."""
         if self._early is not None:
@@ -313,7 +321,7 @@ class PeerExchanges:
         self.flush()
 
 
-@implementer(IRecordReceiver)
+@implementer(IArrivalReceiver)
 class Egress:
     """
     Performs what peers ask for.
@@ -478,6 +486,9 @@ class Egress:
         return peer
 
     # --- IRecordReceiver -----------------------------------------------------------------
+
+    def recordArriving(self, link: ILink, record: Incoming) -> Arrival:
+        return self._peer(link).arriving(record)
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         if not self.stopping:

@@ -104,6 +104,8 @@ class Kind(IntEnum):
     """Egress asks the service now; only where the head of the request wants it told."""
 
 
+_WHOLE = bytes((Kind.MESSAGE,))
+
 NUMBERED: Final = frozenset((Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END, Kind.MESSAGE))
 """Kinds of which a message consists."""
 
@@ -155,6 +157,11 @@ def flow_of(payload: bytes) -> int:
     parts its own, so that a large one holds up no other; those that are one part take turns as one.
     """
     return 0 if payload[0] == Kind.MESSAGE else int.from_bytes(payload[2:8], "big")
+
+
+def whole_of(payload: bytes | None) -> bytes | None:
+    """The exchange that a record is a MESSAGE of, if it is one."""
+    return payload[2:18] if payload is not None and payload[:1] == _WHOLE else None
 
 
 def decode_part(payload: bytes, sender: Side | None = None) -> Part:

@@ -26,7 +26,7 @@ from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
 from hoft.errors import RecordError
-from hoft.interfaces import ILink, Incoming, IRecordReceiver, LinkState
+from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkState
 from hoft.web import kept_rows
 from hoft.web.accounting import Accounts
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
@@ -35,7 +35,7 @@ from hoft.web.callbacks import Callbacks
 from hoft.web.callers import Unauthenticated
 from hoft.web.calls import Call, CallReceiver
 from hoft.web.committing import Batches
-from hoft.web.exchange import Part, Side, decode_part, encode_cancel
+from hoft.web.exchange import Part, Side, decode_part, encode_cancel, whole_of
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
 from hoft.web.heads import Retry
@@ -82,7 +82,7 @@ GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
 
 
-@implementer(IRecordReceiver)
+@implementer(IArrivalReceiver)
 class Ingress:
     """
     @ivar factory: for any number of listening ports, on any kind of endpoint.
@@ -386,6 +386,22 @@ class Ingress:
             self.tickLater()
 
     # --- IRecordReceiver ---------------------------------------------------------------
+
+    def recordArriving(self, link: ILink, record: Incoming) -> Arrival:
+        """
+        See L{IArrivalReceiver}: a whole response goes to the caller that is connected, and
+        need not be there after this process.
+        """
+        exchange = whole_of(record.payload)
+        waiting = None if exchange is None else self._waiting.get(exchange)
+        if waiting is None or waiting.link is not link or not waiting.answerable or record.payload is None:
+            return Arrival.STORE
+        try:
+            message = decode_part(record.payload, Side.EGRESS)
+        except RecordError:
+            return Arrival.STORE  # where what is malformed is told of
+        waiting.answered(message)
+        return Arrival.DONE
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}: parts of responses."""

@@ -79,6 +79,10 @@ class Submission(Waiting):
     committed together with that, and on disk before the caller hears of it.
     """
 
+    @property
+    def answerable(self) -> bool:
+        return False
+
     def __init__(
         self,
         ingress: Ingress,

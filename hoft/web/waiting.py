@@ -231,6 +231,18 @@ class Waiting:
 
     # --- the response ------------------------------------------------------------
 
+    @property
+    def answerable(self) -> bool:
+        """A whole response would go to the caller as it comes, and be of no use to anybody else."""
+        return self._stream is None
+
+    def answered(self, message: Part) -> None:
+        """The response is here whole, and nothing of it needs to be kept."""
+        try:
+            self._whole(message)
+        except RecordError as error:
+            self.contradicted(error)
+
     def received(self, record: int, part: Part) -> None:
         """
         A part for this exchange is here; L{advance} follows once all that came with it were given.

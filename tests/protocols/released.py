@@ -14,11 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hoft.interfaces import Outgoing
+from hoft.interfaces import Incoming, Outgoing
 from hoft.protocols import log, log_writing
 from hoft.protocols.database import DATABASE
 from hoft.protocols.log_writing import Accept, Commit
-from hoft.protocols.packets import Record
 from hoft.protocols.schema import APPLICATION
 from tests.protocols.journals import InlineJournal
 
@@ -38,9 +37,10 @@ def dump() -> str:
         inline.do(lambda t: log.adopt(t, link, BOOT, 0xE0, THEIR_BOOT, 3))
         inline.do(lambda t: log.adopt(t, link, BOOT, THEIR_INCARNATION, THEIR_BOOT, 5))
         inline.do(lambda t: log.rollback_told(t, link))
-        generation = inline.do(lambda t: log.open_log(t, PEER, BOOT)).generation
+        opened = inline.do(lambda t: log.open_log(t, PEER, BOOT))
         commit = Commit([Outgoing(payload, 1) for payload in SENT], (), None)
-        accept = Accept(generation, 9, [Record(4, 1, RECEIVED)])
+        last = opened.last_inbox + 1
+        accept = Accept(opened.generation, 9, [4], [Incoming(last, 1, len(RECEIVED), RECEIVED)], last)
         inline.do(lambda t: log_writing.write(t, link, BOOT, [commit, accept]))
         inline.result(inline.journal.close())
         with closing(sqlite3.connect(path / DATABASE)) as journal:

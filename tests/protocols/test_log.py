@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.interfaces import ITransaction, Outgoing
+from hoft.interfaces import Incoming, ITransaction, Outgoing
 from hoft.protocols import log, log_writing
 from hoft.protocols.log_writing import Accept, Accepted, Acknowledge, Commit, Committed, Step
-from hoft.protocols.packets import Record
 from tests.protocols.journals import InlineJournal
 
 PEER, OTHER = b"p" * 16, b"o" * 16
@@ -43,9 +43,14 @@ class LogTests(SynchronousTestCase):
     def adopt(self, incarnation: int = THEM, boot: int = BOOT, clock: int = 5) -> log.Adopted:
         return self.made.do(lambda t: log.adopt(t, self.link, boot, incarnation, THEIR_BOOT, clock))
 
+    def accepting(self, generation: int, payloads: Mapping[int, bytes], clock: int = 9) -> Accept:
+        """Of records with these numbers, which get the next ids."""
+        first = self.opened().last_inbox + 1
+        records = [Incoming(first + at, 1, len(one), one) for at, one in enumerate(payloads.values())]
+        return Accept(generation, clock, list(payloads), records, records[-1].id)
+
     def accept(self, generation: int, *numbers: int, clock: int = 9) -> Accepted | None:
-        records = [Record(number, 1, b"payload %d" % number) for number in numbers]
-        [accepted] = self.write(Accept(generation, clock, records))
+        [accepted] = self.write(self.accepting(generation, {n: b"payload %d" % n for n in numbers}, clock))
         assert accepted is None or isinstance(accepted, Accepted)
         return accepted
 
@@ -158,8 +163,8 @@ class LogTests(SynchronousTestCase):
         """In their order, and with the same effect as one after the other."""
         self.adopt()
         large = b"x" * 50_000
-        records = [Record(number, 1, large if number == 3 else b"small") for number in range(1, 71)]
-        [accepted] = self.write(Accept(1, 9, records))
+        payloads = {number: large if number == 3 else b"small" for number in range(1, 71)}
+        [accepted] = self.write(self.accepting(1, payloads))
         held = [one.id for one in accepted.records]
         queued = self.enqueue(b"a", large).records
 

@@ -21,8 +21,10 @@ from zope.interface import implementer
 
 from hoft.errors import JournalFull, LinkClosed, PayloadLost
 from hoft.interfaces import (
+    Arrival,
     CommitResult,
     Delivery,
+    IArrivalReceiver,
     ILink,
     Incoming,
     IRecordReceiver,
@@ -80,6 +82,7 @@ class LoopbackLink:
         self._reactor = reactor
         self._random = Random(seed)
         self._receiver: IRecordReceiver | None = None
+        self._asked: IArrivalReceiver | None = None
         self._closed = False
         self._ids = 0
         self._unacknowledged: dict[int, bytes] = {}
@@ -172,6 +175,7 @@ class LoopbackLink:
         handed up, large ones without their payload as after a restart.
         """
         self._receiver = receiver
+        self._asked = receiver if IArrivalReceiver.providedBy(receiver) else None
         again = [
             Incoming(one, channel, len(payload), payload if len(payload) <= 4096 else None)
             for one, (channel, payload) in self._received.items()
@@ -183,6 +187,7 @@ class LoopbackLink:
     def detach(self) -> None:
         """The receiver's process is gone: what comes waits for L{attach}."""
         self._receiver = None
+        self._asked = None
 
     def unconsumed(self) -> int:
         """How many received records lie in the journal."""
@@ -249,7 +254,11 @@ class LoopbackLink:
             self._received[self._ids] = record.channel, record.payload
             withheld = self._random.random() < self.withheld
             payload = None if withheld else record.payload
-            incoming.append(Incoming(self._ids, record.channel, len(record.payload), payload))
+            one = Incoming(self._ids, record.channel, len(record.payload), payload)
+            if self._asked is not None and self._asked.recordArriving(self, one) is Arrival.DONE:
+                del self._received[one.id]
+            else:
+                incoming.append(one)
         if self._receiver is not None:
             self._receiver.recordsReceived(self, incoming)
 
