@@ -44,6 +44,7 @@ _GAUGES: Final = frozenset(
         "journal_free",
         "oldest_unacknowledged",
         "packet_size",
+        "open",
         "peer_full",
         "queued",
         "round_trip",
@@ -52,6 +53,7 @@ _GAUGES: Final = frozenset(
         "timeout",
         "unacknowledged_bytes",
         "unacknowledged_records",
+        "tunnelled",
         "uptime",
         "waiting",
     }

@@ -126,7 +126,7 @@ class _Near(Splice):
     other: Handshake
 
     def dataReceived(self, data: bytes) -> None:
-        if self.other.head.status == SWITCHING:
+        if self.other.switched:
             super().dataReceived(data)
 
 
@@ -137,6 +137,7 @@ class Handshake(Splice):
 
     @ivar ready: see L{hoft.web.origins.Connection}.
     @ivar head: what the service has answered.
+    @ivar switched: it speaks WebSocket now.
     @ivar near: the protocol for the stream.
     @ivar own: takes out of the answer's fields those that are not the caller's.
     """
@@ -153,6 +154,7 @@ class Handshake(Splice):
         super().__init__()
         self.address = address
         self.ready: Deferred[None] = Deferred()
+        self.switched = False
         self.near = _Near()
         self.join(self.near)
         self._request = request.outbound(None).head
@@ -208,10 +210,12 @@ class Handshake(Splice):
                 self.transport.loseConnection()
 
     def _answered(self, head: ReceivedHead) -> None:
-        wrong = mismatch(head, self._key) if head.status == SWITCHING else None
-        if wrong is not None:
-            problem = bad_response(f"the service does not answer the handshake as it must: {wrong}")
-            raise ServiceError(evolve(problem, proxy_error="http_upgrade_failed"))
+        if head.status == SWITCHING:
+            wrong = mismatch(head, self._key)
+            if wrong is not None:
+                problem = bad_response(f"the service does not answer the handshake as it must: {wrong}")
+                raise ServiceError(evolve(problem, proxy_error="http_upgrade_failed"))
+            self.switched = True
         self.head = head
         self._answer.callback(self)
 
@@ -224,7 +228,7 @@ class Handshake(Splice):
         self.abort()
 
     def readConnectionLost(self) -> None:
-        if self._answer.called and self.head.status == SWITCHING:
+        if self.switched:
             super().readConnectionLost()
         else:
             self._finish()
@@ -246,6 +250,6 @@ class Handshake(Splice):
                     f"{self._origin} closed the connection without an answer"
                 )
             self._answer.errback(ServiceError(problem))
-        elif self.head.status != SWITCHING and reason.check(ConnectionDone):
+        elif not self.switched and reason.check(ConnectionDone):
             self._finish()
         super().connectionLost(reason)

@@ -127,7 +127,7 @@ class Ingress:
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
         self.accounts = Accounts(clock, self._meters, metrics)
-        self._tunnelling = Tunnelling(self, links, clock, self._meters, metrics, tunnels)
+        self._tunnelling = Tunnelling(self, links, clock, entropy, tunnels)
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts = self.accounts.counts

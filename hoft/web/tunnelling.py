@@ -24,8 +24,7 @@ from hoft.web import websocket
 from hoft.web.calls import Call, Tunnelled
 from hoft.web.forwarding import crossing, deadline, returned
 from hoft.web.heads import RequestHead, Retry, decode_response, encode_head
-from hoft.web.limiting import Meters
-from hoft.web.measuring import Metrics
+from hoft.web.history import Ended
 from hoft.web.problems import (
     Refused,
     bad_response,
@@ -35,9 +34,10 @@ from hoft.web.problems import (
     not_implemented,
 )
 from hoft.web.requests import BadResponse, Field
-from hoft.web.routing import meter_of_caller, meter_of_route, usable
+from hoft.web.routing import usable
 from hoft.web.targets import Mount, Service, Tunnel
 from hoft.web.targets import Route as RouteTarget
+from hoft.web.waiting import Outcome
 
 if TYPE_CHECKING:
     from hoft.web.ingress import Ingress
@@ -91,19 +91,18 @@ class Tunnelling:
         ingress: Ingress,
         links: Mapping[str, ILink],
         clock: Callable[[], float],
-        meters: Meters,
-        metrics: Metrics | None,
+        entropy: Callable[[int], bytes],
         tunnels: Tunnels | None,
     ) -> None:
         """
         @param clock: monotonic seconds.
+        @param entropy: so many random bytes.
         @param tunnels: without them such calls are refused.
         """
         self.ingress = ingress
+        self.clock = clock
         self._links = links
-        self._clock = clock
-        self._meters = meters
-        self._metrics = metrics
+        self._entropy = entropy
         self._tunnels = tunnels
         self._counts: Counter[str] = Counter()
         self._now = 0
@@ -123,8 +122,8 @@ class Tunnelling:
         routing = self.ingress.routing
         peer = usable(routing.peer_for(target.host, self._links), self._links).name
         seconds = deadline(call.request, routing.deadline)
-        over = self._begin("tunnels", call, caller, None)
-        return Connecting(self.ingress, call, over, self._tunnels.connect(peer, target, seconds))
+        ended = self._begin("tunnels", call, peer, caller, None)
+        return Connecting(self, call, ended, self._tunnels.connect(peer, target, seconds))
 
     def upgrade(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Connecting:
         """
@@ -149,33 +148,32 @@ class Tunnelling:
             asked = encode_head(head)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
-        over = self._begin("websockets", call, caller, mount.name)
+        ended = self._begin("websockets", call, link.name, caller, mount.name)
         connecting = self._tunnels.upgrade(link.name, asked, seconds)
-        return Upgrading(ingress, call, over, connecting, mount, head)
+        return Upgrading(self, call, ended, connecting, mount, head)
 
-    def _begin(self, what: str, call: Call, caller: str | None, route: str | None) -> Over:
+    def _begin(self, what: str, call: Call, peer: str, caller: str | None, route: str | None) -> Ended:
         """
         Count it, as calls are.
 
+        @return: what is known now of what will be told of it.
         @raise Refused: it is too much for its caller or its route.
         """
-        metered = self._meters.admit(
-            None if caller is None else meter_of_caller(caller),
-            None if route is None else meter_of_route(route),
-        )
-        begun = self._clock()
+        exchange, request = self._entropy(16), call.request
+        self.ingress.accounts.admit(exchange, caller, route)
         self._counts[what] += 1
         self._now += 1
+        return Ended(
+            "ingress", exchange, peer, caller, route, request.method, request.target,
+            Outcome.GONE.value, 0, None, 0, 0, self.clock(),
+        )  # fmt: skip
 
-        def over(sent: int, received: int) -> None:
-            self._now -= 1
-            for meter in metered:
-                meter.end(sent + received)
-            if self._metrics is not None:
-                took = self._clock() - begun
-                self._metrics.called(caller, route, call.status, took, None, (sent, received))
-
-        return over
+    def over(self, call: Call, ended: Ended) -> None:
+        """One has ended."""
+        self._now -= 1
+        ended.seconds = self.clock() - ended.seconds
+        ended.status = call.status
+        self.ingress.accounts.tunnel_ended(ended, call.request.fields)
 
 
 class Connecting:
@@ -183,15 +181,23 @@ class Connecting:
 
     _log = Logger()
 
-    def __init__(self, ingress: Ingress, call: Call, over: Over, connecting: Deferred[Behind]) -> None:
-        self._ingress = ingress
+    def __init__(self, all: Tunnelling, call: Call, ended: Ended, connecting: Deferred[Behind]) -> None:
+        """@param ended: C{seconds} is when it began, all else is as if the caller left now."""
+        self._all = all
+        self._ingress = all.ingress
         self._call = call
-        self._over = over
+        self._ended = ended
         self._connecting = connecting
-        connecting.addCallbacks(self._connected, self._failed)
+        connecting.addCallback(self._connected).addErrback(self._failed)
 
     def _connected(self, behind: Behind) -> None:
         self._call.tunnel([(b"Date", self._ingress.date())], behind.join(self._over))
+
+    def _over(self, sent: int, received: int, outcome: Outcome = Outcome.ANSWERED) -> None:
+        """There was an answer, and all that came after it is over."""
+        self._ended.outcome = outcome.value
+        self._ended.request_size, self._ended.response_size = sent, received
+        self._all.over(self._call, self._ended)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(Refused):
@@ -201,8 +207,9 @@ class Connecting:
             self._log.failure("A tunnel failed", failure)
             problem = internal_error("the log of this node says why")
         if not self._call.over:
-            self._ingress.answer(self._call, problem)
-        self._over(0, 0)
+            self._ingress.answer(self._call, problem.during(self._ended.id))
+            self._ended.outcome, self._ended.problem = Outcome.PROBLEM.value, problem.kind
+        self._all.over(self._call, self._ended)
 
     def bodyReceived(self, data: bytes) -> None:
         """There is none: what comes is kept until there is a connection."""
@@ -226,9 +233,9 @@ class Upgrading(Connecting):
 
     def __init__(
         self,
-        ingress: Ingress,
+        all: Tunnelling,
         call: Call,
-        over: Over,
+        ended: Ended,
         connecting: Deferred[Behind],
         mount: Mount,
         head: RequestHead,
@@ -237,7 +244,7 @@ class Upgrading(Connecting):
         self._mount = mount
         self._head = head
         self._response: Response | None = None
-        super().__init__(ingress, call, over, connecting)
+        super().__init__(all, call, ended, connecting)
 
     def _connected(self, behind: Behind) -> None:
         ingress, call, target = self._ingress, self._call, self._head.target
@@ -249,12 +256,14 @@ class Upgrading(Connecting):
                 call.tunnel(fields, behind.join(self._over), head.status, head.reason)
             else:
                 call.respond(head.status, head.reason, fields, head.length)
-                self._response = Response(call, self._over)
+                self._response = Response(call, self._responded)
                 behind.attach(self._response)
         except (RecordError, BadResponse) as error:
             behind.abort()
-            ingress.answer(call, bad_response(f"what came from the far node is not a response: {error}"))
-            self._over(0, 0)
+            raise Refused(bad_response(f"what came from the far node is no response: {error}")) from error
+
+    def _responded(self, whole: bool) -> None:
+        self._over(0, self._call.written, Outcome.ANSWERED if whole else Outcome.CUT)
 
     def pauseResponse(self) -> None:
         """The caller does not keep up."""
@@ -279,10 +288,14 @@ class Response(protocol.Protocol):
 
     transport: Any
 
-    def __init__(self, call: Call, over: Over) -> None:
-        """@param call: whose response has begun."""
+    def __init__(self, call: Call, over: Callable[[bool], None]) -> None:
+        """
+        @param call: whose response has begun.
+        @param over: called when nothing more comes; says whether the caller has all.
+        """
         self._call = call
         self._over = over
+        self._whole = False
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -293,6 +306,7 @@ class Response(protocol.Protocol):
     def readConnectionLost(self) -> None:
         try:
             self._call.finish()
+            self._whole = True
             self.transport.loseConnection()
         except BadResponse:
             self.transport.abortConnection()
@@ -302,4 +316,4 @@ class Response(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._call.abort()
-        self._over(0, self._call.written)
+        self._over(self._whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -21,12 +22,13 @@ from hoft.config import Allow, Config, Peer, TcpForward
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import LinkState
 from hoft.node import Node
+from tests.streams.ends import HalfListener, Listener
 
 Steps = Generator[Deferred[Any], Any, None]
 
 Results = Generator[Deferred[Any], Any, Any]
 
-PATIENCE = 30.0
+PATIENCE = 5.0
 
 
 class Nodes(TestCase):
@@ -72,13 +74,17 @@ class Nodes(TestCase):
         (link,) = node.links.values()
         return link.state
 
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Let the reactor run for so long."""
+        return deferLater(reactor, seconds, lambda: None)
+
     @inlineCallbacks
     def until(self, true: Callable[[], object], what: str = "") -> Steps:
         """Wait until it is so; fail if it does not become so."""
         limit = time.monotonic() + PATIENCE
         while not true():
             self.assertLess(time.monotonic(), limit, what)
-            yield deferLater(reactor, 0.01, lambda: None)
+            yield self.pause(0.01)
 
     @inlineCallbacks
     def listen(self, protocol: Callable[[], Protocol], where: str) -> Results:
@@ -115,3 +121,36 @@ class Nodes(TestCase):
             Factory.forProtocol(lambda: protocol)
         )
         return connecting
+
+
+class CallerNodes(Nodes):
+    """Near also takes calls, of callers who speak HTTP as raw bytes."""
+
+    @inlineCallbacks
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for Deferreds
+        yield super().setUp()
+        yield self.configure(self.near, listen=("tcp:0:interface=127.0.0.1",))
+
+    @inlineCallbacks
+    def call(self, caller: Listener | None = None) -> Results:
+        """Somebody who is connected to near."""
+        caller = caller or HalfListener()
+        (port,) = self.near._ports.values()
+        address: Any = port.getHost()
+        yield self.connect(caller, f"tcp:127.0.0.1:{address.port}")
+        return caller
+
+    def heard(self, caller: Listener, what: bytes) -> Any:
+        """Wait until this is among what it has received."""
+        return self.until(lambda: what in bytes(caller.received), f"{what[:60]!r}")
+
+    def problem(self, caller: Listener) -> tuple[bytes, dict[str, Any]]:
+        """The head of an answer, and its problem."""
+        head, _, body = bytes(caller.received).partition(b"\r\n\r\n")
+        return head, json.loads(body)
+
+    def over(self) -> Any:
+        """Wait until no stream is left at either node."""
+        return self.until(
+            lambda: not any(node.streams.counters()["open"] for node in (self.near, self.far)), "all over"
+        )

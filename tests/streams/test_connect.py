@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.protocols.wire import Echo
 
@@ -12,38 +9,16 @@ from hoft.config import Allow, Allowance, Caller
 from hoft.testing.harness import pattern
 from hoft.tokens import hash_token
 from tests.streams.ends import HalfEcho, HalfListener
-from tests.streams.nodes import Nodes, Results, Steps
+from tests.streams.nodes import CallerNodes, Steps
 
 ESTABLISHED = b"HTTP/1.1 200 OK\r\n"
 
 
-class ConnectTests(Nodes):
-    @inlineCallbacks
-    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for Deferreds
-        yield super().setUp()
-        yield self.configure(self.near, listen=("tcp:0:interface=127.0.0.1",))
-
-    @inlineCallbacks
-    def call(self) -> Results:
-        """Somebody who is connected to near."""
-        caller = HalfListener()
-        (port,) = self.near._ports.values()
-        address: Any = port.getHost()
-        yield self.connect(caller, f"tcp:127.0.0.1:{address.port}")
-        return caller
-
+class ConnectTests(CallerNodes):
     def ask(self, caller: HalfListener, port: int, *fields: bytes) -> None:
         where = b"127.0.0.1:%d" % port
         lines = (b"CONNECT %b HTTP/1.1" % where, b"Host: %b" % where, *fields, b"", b"")
         caller.transport.write(b"\r\n".join(lines))
-
-    def heard(self, caller: HalfListener, what: bytes) -> Any:
-        return self.until(lambda: what in bytes(caller.received), f"{what[:60]!r}")
-
-    def problem(self, caller: HalfListener) -> tuple[bytes, dict[str, Any]]:
-        """The head of an answer, and its problem."""
-        head, _, body = bytes(caller.received).partition(b"\r\n\r\n")
-        return head, json.loads(body)
 
     @inlineCallbacks
     def test_what_follows_the_answer_is_the_services_own(self) -> Steps:
@@ -66,7 +41,8 @@ class ConnectTests(Nodes):
         caller.transport.loseConnection()
         yield self.until(lambda: not self.far.streams.counters()["open"], "over")
         yield self.until(lambda: not self.near.status()["ingress"]["connections"], "closed")
-        self.assertEqual(self.near.status()["ingress"]["tunnels"], 1)
+        ingress = self.near.status()["ingress"]
+        self.assertEqual((ingress["tunnels"], ingress["tunnelled"], ingress["answered"]), (1, 0, 1))
 
     @inlineCallbacks
     def test_who_does_not_wait_for_the_answer_loses_nothing(self) -> Steps:

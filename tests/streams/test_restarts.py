@@ -220,5 +220,5 @@ def _listeners(made: list[HalfListener]) -> Callable[[], IProtocol]:
     return make
 
 
-def _attach(_: None, stream: Stream, protocol: IProtocol) -> None:
+def _attach(_: bytes, stream: Stream, protocol: IProtocol) -> None:
     stream.attach(protocol)
