@@ -260,6 +260,43 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{option}", metavar="N", type=kind, help=f"(add) at most so many {what}")
 
     one = add(
+        "callback", "registering.callback",
+        "say where responses may be sent to, and make or renew what signs them",
+        "hoft callback near add shop --url https://shop.example/hooks > shop.secret",
+        "hoft callback near add plant --url http://hooks.plant.lan --private --caller billing --ed25519",
+        "hoft callback near renew shop > shop.secret", "hoft callback near remove shop",
+        "curl -H 'Hoft-Callback: https://shop.example/hooks/7' http://127.0.0.1:8080/svc/stock/",
+    )  # fmt: skip
+    one.add_argument(
+        "action",
+        choices=("add", "renew", "remove"),
+        help="add: print a new receiver's secret; renew: print another one, and sign by the last as well",
+    )
+    one.add_argument("name", metavar="NAME", help="what to call the receiver")
+    one.add_argument("--url", metavar="URL", help="(add) a prefix: callers may name what is below it")
+    one.add_argument(
+        "--caller", dest="callers", metavar="C", action="append",
+        help="(add) only this caller may; may be given several times (default: every caller)",
+    )  # fmt: skip
+    one.add_argument(
+        "--private", action="store_true", help="(add) also if the name leads to a private address"
+    )
+    one.add_argument(
+        "--ed25519", action="store_true",
+        help="(add) sign by Ed25519, and print the public key (default: HMAC-SHA256, by a shared secret)",
+    )  # fmt: skip
+
+    one = add(
+        "callbacks", "operating.callbacks.callbacks",
+        "show callbacks that are to be delivered yet, or dead; send the dead ones again",
+        "hoft callbacks near", "hoft callbacks near --json", "hoft callbacks near --resend all",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs")
+    one.add_argument(
+        "--resend", metavar="ID", help="begin anew with this dead one, or with all of them: ID is 'all' then"
+    )
+
+    one = add(
         "list",
         "commands.list_all",
         "show peers, routes, what is allowed and what is forwarded",

@@ -227,6 +227,19 @@ def list_all(options: Namespace) -> int:
     )
     if current.callers:
         _section("callers", [(one.name, _limits(one.allowance)) for one in current.callers])
+    if current.callbacks:
+        _section(
+            "callbacks",
+            [
+                (
+                    one.name,
+                    one.url,
+                    ", ".join(one.callers) or "(every caller)",
+                    "(also private addresses)" if one.private else "",
+                )
+                for one in current.callbacks
+            ],
+        )
     _section(
         "allowed",
         [(one.peer or "(every peer)", one.url, _also(one)) for one in current.allowed],
@@ -370,6 +383,10 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
         "callers": [
             {"name": one.name, "tokens": len(one.tokens), "limits": _given(one.allowance)}
             for one in current.callers
+        ],
+        "callbacks": [
+            {"name": one.name, "url": one.url, "callers": list(one.callers), "private": one.private}
+            for one in current.callbacks
         ],
         "allowed": [
             {"url": one.url, "peer": one.peer, "private": one.private, "websocket": one.websocket}

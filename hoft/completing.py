@@ -19,6 +19,8 @@ _NAMES = {
     ("disallow", "peer"): "peers",
     ("forward", "peer"): "peers",
     ("caller", "name"): "callers",
+    ("callback", "name"): "callbacks",
+    ("callback", "callers"): "callers",
 }
 """Command and argument -> the part of the configuration whose names it may be."""
 

@@ -328,6 +328,42 @@ def remove_caller(path: Path, name: str) -> bool:
     return left
 
 
+def callback(path: Path, name: str, values: Mapping[str, Any]) -> None:
+    """
+    Register a receiver of callbacks.
+
+    @param values: keys of its table, as L{config.Callback} has them.
+    @raise ConfigurationError: the name is taken, or a value cannot be used.
+    """
+    check_name(name)
+
+    def edit(document: Document, current: config.Config) -> None:
+        if name in [one.name for one in current.callbacks]:
+            raise ConfigurationError(
+                str(path),
+                f"callbacks.{name}",
+                "is there already",
+                "another name, or 'renew' for a new secret",
+            )
+        _put_named(document, "callbacks", name, **values)
+
+    _change(path, edit)
+
+
+def remove_callback(path: Path, name: str) -> None:
+    """
+    Take a receiver of callbacks away.
+
+    @raise ConfigurationError: there is none of that name.
+    """
+    _change(
+        path,
+        lambda document, current: _remove_named(
+            document, path, "callbacks", name, [one.name for one in current.callbacks]
+        ),
+    )
+
+
 def create(path: Path, text: str) -> None:
     """
     Write a new file with that text, readable by its owner alone.

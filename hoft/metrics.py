@@ -36,6 +36,7 @@ _GAUGES: Final = frozenset(
         "connections",
         "connections_idle",
         "connections_open",
+        "dead",
         "files_in_transit",
         "files_in_transit_limit",
         "heard",
@@ -43,17 +44,18 @@ _GAUGES: Final = frozenset(
         "journal_bytes",
         "journal_free",
         "oldest_unacknowledged",
-        "packet_size",
         "open",
+        "packet_size",
         "peer_full",
+        "pending",
         "queued",
         "round_trip",
         "running",
         "seconds_per_file",
         "timeout",
+        "tunnelled",
         "unacknowledged_bytes",
         "unacknowledged_records",
-        "tunnelled",
         "uptime",
         "waiting",
     }
@@ -131,7 +133,7 @@ class _Snapshot:
         families: dict[str, _Family] = {}
         numbers = {key: value for key, value in status.items() if _is_number(value)}
         _add(families, "node", numbers, {})
-        for part in ("carrier", "ingress", "egress", "messages", "streams"):
+        for part in ("carrier", "ingress", "callbacks", "egress", "messages", "streams"):
             _add(families, part, status.get(part, {}), {})
         _add(families, "files", {"refused": status.get("refused", {})}, {})
         for peer, link in status.get("peers", {}).items():

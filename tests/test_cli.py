@@ -338,6 +338,7 @@ class NodeTests(Command):
                     },
                 ],
                 "callers": [],
+                "callbacks": [],
                 "allowed": [
                     {"url": "http://127.0.0.1:8000", "peer": None, "private": False, "websocket": False},
                     {"url": "http://wiki.lan", "peer": None, "private": True, "websocket": True},

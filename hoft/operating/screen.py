@@ -118,6 +118,9 @@ def problems(node: Mapping[str, Any]) -> list[str]:
         found.append(f"the carrier is down: {printable(str(node['carrier_down']))}")
     if node.get("journal_free", LOW) < LOW:
         found.append(f"the journal's disk is full: {size(node['journal_free'])} left")
+    dead = node.get("callbacks", {}).get("dead")
+    if dead:
+        found.append(f"{counted(dead, 'callback')} could not be delivered: 'hoft callbacks DIR' says why")
     for name, peer in node["peers"].items():
         state = peer["state"]
         if state != "up" and not (state == "down" and carrier_down):
