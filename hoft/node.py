@@ -52,13 +52,14 @@ from hoft.streams.reaching import SCHEME, TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
-from hoft.web import callback_rows, kept_rows, limiting, secret_store
+from hoft.web import cache_rows, callback_rows, kept_rows, limiting, secret_store
 from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
 from hoft.web.heads import Retry
 from hoft.web.ingress import Ingress
 from hoft.web.limiting import Meters
+from hoft.web.listing import Listing
 from hoft.web.measuring import Metrics
 from hoft.web.policy import Policy, Rule
 from hoft.web.registrations import Registrations
@@ -148,6 +149,7 @@ class Node(Service):
                 Egress.SCHEMA,
                 limiting.SCHEMA,
                 kept_rows.SCHEMA,
+                cache_rows.SCHEMA,
                 callback_rows.SCHEMA,
                 secret_store.SCHEMA,
                 MessageLinks.SCHEMA,
@@ -188,6 +190,8 @@ class Node(Service):
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
+        self._listing = Listing(reactor, clock, self._ingress, self._egress)
+        self._listing.log(config.log_calls)
         self._server = LocalServer(reactor, config.state, self._answer)
         self._started_at = clock()
         self._unheard: dict[str, float] = {}
@@ -212,7 +216,9 @@ class Node(Service):
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open()
         self._meters.load(await self._journal.transact(limiting.load))
-        self._ingress.load(await self._journal.transact(kept_rows.load))
+        self._ingress.load(
+            await self._journal.transact(kept_rows.load), await self._journal.transact(cache_rows.load)
+        )
         self._ingress.callbacks.load(await self._journal.transact(callback_rows.load))
         self._ingress.callbacks.reconfigure(await self._registrations(config))
         self._parts = NodeParts(
@@ -287,6 +293,7 @@ class Node(Service):
     async def _stop(self) -> None:
         await maybeDeferred(super().stopService)
         await self._server.stop()
+        self._listing.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
         await self.forwards.stop()
@@ -466,6 +473,7 @@ class Node(Service):
         self._egress.reconfigure(policy, credentials, _limits(config))
         self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
+        self._listing.log(config.log_calls)
         self._ingress.callbacks.reconfigure(registrations)
         self._config = config
         self._announce()
@@ -503,10 +511,14 @@ class Node(Service):
         match question.get("ask"):
             case "status":
                 return self.status()
+            case "requests":
+                return self._listing.answer(question)
             case "callbacks":
                 return self._ingress.callbacks.listing()
             case "resend":
                 return self._ingress.callbacks.resend(question.get("which"))
+            case "purge":
+                return {"purged": self._ingress.cache.purge(question.get("what"))}
             case "probe":
                 return probe(self._reactor, time.monotonic, dict(self.links), question.get("within"))
         raise LocalError("this node does not know that question: it is of another version")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from hoft.interfaces import ILink
 from hoft.web.calls import Call
 from hoft.web.history import Ended, History
 from hoft.web.heads import Fields
@@ -17,10 +18,33 @@ from hoft.web.limiting import Meter, Meters
 from hoft.web.measuring import Metrics
 from hoft.web.problems import Problem
 from hoft.web.routing import meter_of_caller, meter_of_route
-from hoft.web.waiting import Outcome, Waiting
+from hoft.web.targets import Mount
+from hoft.web.waiting import Outcome
 
 if TYPE_CHECKING:
     from hoft.web.keeping import Kept
+
+
+class Told(Protocol):
+    """A call whose caller waits: a L{hoft.web.waiting.Waiting} or a L{hoft.web.cache_call.CachedCall}."""
+
+    id: bytes
+    call: Call
+    link: ILink
+    caller: str | None
+    problem: str | None
+    executing: float | None
+
+    @property
+    def mount(self) -> Mount | None:
+        """The route that was called."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of both bodies, so far."""
+
+    def took(self, now: float) -> float:
+        """Seconds since it began."""
 
 
 class Accounts:
@@ -89,12 +113,20 @@ class Accounts:
         )  # fmt: skip
         self.history.add(ended, request.fields)
 
-    def ended(self, waiting: Waiting) -> None:
+    def renamed(self, before: bytes, exchange: bytes) -> bytes:
+        """A call that is under way has another id from now on; that."""
+        if before in self._metered:
+            self._metered[exchange] = self._metered.pop(before)
+        if before in self._measured:
+            self._measured[exchange] = self._measured.pop(before)
+        return exchange
+
+    def ended(self, waiting: Told) -> None:
         """It does not count as under way any more."""
         for meter in self.take(waiting.id):
             meter.end(sum(waiting.sizes))
 
-    def told(self, waiting: Waiting, outcome: Outcome) -> None:
+    def told(self, waiting: Told, outcome: Outcome) -> None:
         """Its caller has been told all that it will be."""
         self.counts[outcome.value] += 1
         call, sizes, seconds = waiting.call, waiting.sizes, waiting.took(self._clock())

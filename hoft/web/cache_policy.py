@@ -10,8 +10,7 @@ the response.  Times are seconds since 1970.  Pure.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from math import inf
 from typing import Final
@@ -20,11 +19,9 @@ from attrs import evolve, frozen
 
 from hoft.config import Caching
 from hoft.web.cache_fields import age, date, directives, seconds, tags
+from hoft.web.cache_keys import MAX_VARY, varying
 from hoft.web.fields import FieldList, elements, values, without
 from hoft.web.heads import Fields, ResponseHead
-
-MAX_VARY: Final = 16
-"""Fields that Vary may name; where it names more, nothing is stored."""
 
 SET_BACK: Final = 60.0
 """Seconds by which the clock may have been set back before nobody knows how old things are."""
@@ -59,28 +56,6 @@ _WHOLE: Final = frozenset((b"range", b"if-range", b"if-match", b"if-unmodified-s
 """Fields of requests that only the service can answer."""
 
 _ENDLESS: Final = (b"text/event-stream", b"multipart/x-mixed-replace")
-
-_NAMING: Final = frozenset(
-    (
-        b"forwarded",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-proto",
-        b"x-forwarded-scheme",
-        b"x-forwarded-server",
-        b"x-http-method",
-        b"x-http-method-override",
-        b"x-method-override",
-        b"x-original-url",
-        b"x-rewrite-url",
-    )
-)
-"""
-Fields in which a caller can say under which name, or what, it asks.  Services put these into their
-responses without naming them in Vary; so they are part of the key, or one caller could choose
-what another one gets.
-"""
 
 _NOT_UPDATED: Final = frozenset(
     (b"content-encoding", b"content-length", b"content-range", b"content-type", b"transfer-encoding")
@@ -292,29 +267,6 @@ def storable(asked: Asked, head: ResponseHead, caching: Caching) -> bool:
         return False
     fresh = stored.left(caching, 0.0) + stored.age(0.0) > 0 and (caching.override or not stored.no_cache)
     return bool(fresh or stored.validated or stored.stale_if_error or caching.stale_if_error)
-
-
-def varying(fields: Fields) -> Sequence[bytes]:
-    """The names in Vary, in lower case, each once and in order."""
-    return sorted({name.lower() for name in elements(fields, b"vary")})
-
-
-def variant(names: Iterable[bytes], fields: Fields) -> bytes:
-    """
-    What a request says in these fields, as a digest: there may be secrets among it.  White space
-    around commas, and how many fields a list is spread over, make no difference (RFC 9111 section 4.1).
-    """
-    digest = hashlib.sha256()
-    for name in names:
-        given = elements(fields, name)
-        digest.update(b"%b\n%b\n" % (name, b"-" if not values(fields, name) else b"+" + b",".join(given)))
-    return digest.digest()[:16]
-
-
-def naming(fields: Fields) -> bytes:
-    """The part of the key that says under which name a caller asks; empty for most."""
-    names = sorted(_NAMING.intersection(_names(fields)))
-    return variant(names, fields) if names else b""
 
 
 # --- Using ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ One call, as whoever serves it sees it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hoft.web.requests import Field, Request, response_head
@@ -70,9 +70,10 @@ class Call:
     @ivar responding: the head of the response was given.
     @ivar status: of the response; 0 before its head was given.
     @ivar written: bytes of the response's body that were given.
+    @ivar amend: what becomes of the response's status and fields before they are given.
     """
 
-    __slots__ = ("_connection", "peer", "request", "responding", "secure", "status", "written")
+    __slots__ = ("_connection", "amend", "peer", "request", "responding", "secure", "status", "written")
 
     def __init__(self, connection: Connection, request: Request, peer: str, secure: bool) -> None:
         self.request = request
@@ -81,6 +82,7 @@ class Call:
         self.responding = False
         self.written = 0
         self.status = 0
+        self.amend: Callable[[int, list[Field]], list[Field]] | None = None
         self._connection: Connection | None = connection
 
     @property
@@ -130,6 +132,8 @@ class Call:
         """
         if self._connection is not None:
             self.status = status
+            if self.amend is not None:
+                fields = self.amend(status, list(fields))
             self._connection.respond(status, reason, fields, length)
 
     def write(self, data: bytes) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -31,6 +30,9 @@ from hoft.web import kept_rows
 from hoft.web.accounting import Accounts
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.asking import Asking
+from hoft.web.cache import Cache
+from hoft.web.cache_fetch import Fetch
+from hoft.web.cache_rows import Entry
 from hoft.web.callbacks import Callbacks
 from hoft.web.callers import Unauthenticated
 from hoft.web.calls import Call, CallReceiver
@@ -54,6 +56,7 @@ from hoft.web.problems import (
     not_implemented,
     outcome_unknown,
     peer_silent,
+    stopping,
     too_busy,
     too_large,
 )
@@ -91,6 +94,8 @@ class Ingress:
     @ivar keeper: holds the exchanges whose results stay here.
     @ivar asking: answers who asks for them.
     @ivar callbacks: sends them to who wants to have them sent.
+    @ivar cache: what routes that have one answer calls with.
+    @ivar entropy: so many random bytes.
     """
 
     log = Logger()
@@ -122,7 +127,7 @@ class Ingress:
         self.pseudonym = pseudonym
         self._reactor = reactor
         self._clock = clock
-        self._entropy = entropy
+        self.entropy = entropy
         self._links = links
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
@@ -140,17 +145,20 @@ class Ingress:
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
         self.callbacks = Callbacks(self, reactor)
+        self.cache = Cache(self, clock, links)
         self.asking = Asking(self)
         self._pages = OwnPages(self, status, metrics)
 
-    def load(self, rows: Sequence[Row]) -> None:
-        """What an earlier process has kept; before any link brings anything."""
+    def load(self, rows: Sequence[Row], stored: Sequence[Entry] = ()) -> None:
+        """What an earlier process has kept, and C{stored} in the cache; before any link brings anything."""
         self.keeper.load(rows)
+        self.cache.load(stored)
 
     def reconfigure(self, routing: Routing) -> None:
         """Let C{routing} be in force from now on; calls under way go on as they began."""
         self.routing = routing
         self._meters.configure(routing.allowances())
+        self.cache.store.make_room()
 
     def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
         """
@@ -174,7 +182,8 @@ class Ingress:
         )
         counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
         now = {"waiting": len(self._waiting), "connections": self.factory.connections}
-        return counts | now | self._tunnelling.counters() | self.keeper.counters()
+        parts = self._tunnelling.counters() | self.keeper.counters() | self.cache.counters()
+        return counts | now | parts
 
     def stop(self) -> Deferred[None]:
         """
@@ -186,7 +195,7 @@ class Ingress:
         stopped = self.factory.drain(GRACE)
         for waiting in list(self._waiting.values()):
             if not waiting.responding:
-                waiting.fail(_stopping(waiting.link.name))
+                waiting.fail(stopping(waiting.link.name))
         self.keeper.stop()
         self.callbacks.stop()
         return stopped.addCallback(lambda _: self._stopped())
@@ -218,8 +227,12 @@ class Ingress:
                 self._last(call)
             elif request.upgrade and is_handshake(request):
                 return self._tunnelling.upgrade(call, caller, target)
+            elif (
+                self.routing.caches and isinstance(target, RouteTarget) and target.name in self.routing.caches
+            ):
+                return self.cache.serve(call, caller, target, self.routing.caches[target.name])
             else:
-                return self._begin(call, caller, target)
+                return self.cross(call, caller, target)
         except Unauthenticated as unknown:
             self._refuse(call, caller, unknown.problem, unknown.challenges)
         except Refused as refused:
@@ -230,11 +243,19 @@ class Ingress:
         self, call: Call, caller: str | None, problem: Problem, fields: Sequence[Field] = ()
     ) -> None:
         """Answer a call that has not begun; it gets an id all the same, under which the log knows it."""
-        exchange = self._entropy(16)
+        exchange = self.entropy(16)
         self.answer(call, problem.during(exchange), fields)
         self.accounts.refused(call, exchange, caller, problem)
 
-    def _begin(self, call: Call, caller: str | None, target: RouteTarget | Service) -> CallReceiver:
+    def cross(
+        self, call: Call, caller: str | None, target: RouteTarget | Service, admitted: bytes | None = None
+    ) -> CallReceiver:
+        """
+        A call goes to the peer that is to make it.
+
+        @param admitted: the id by which it counts already.
+        @raise Refused: it does not.
+        """
         routing, request = self.routing, call.request
         wanted = wish(request.fields, routing.result_ttl > 0)
         if wanted is not None and wanted.callback is not None:
@@ -252,18 +273,19 @@ class Ingress:
         told = wanted is not None
         retry = Retry.IDEMPOTENT if mount is None else mount.retry
         head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds, told, retry)
-        due = self._clock() + seconds
+        due, exchange = self._clock() + seconds, admitted or self.entropy(16)
         try:
             if wanted is None:
-                waiting = Waiting(self, link, call, self._entropy(16), head, mount, due, caller)
+                waiting = Waiting(self, link, call, exchange, head, mount, due, caller)
             elif (before := self.keeper.before(caller, wanted.key)) is not None:
                 call.continueBody()
                 return Repetition(self, before, call, head, self.asking.accepted)
             else:
-                waiting = Submission(self, link, call, self._entropy(16), head, mount, due, caller, wanted)
+                waiting = Submission(self, link, call, exchange, head, mount, due, caller, wanted)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
-        self.accounts.admit(waiting.id, caller, None if mount is None else mount.name)
+        if admitted is None:
+            self.accounts.admit(exchange, caller, None if mount is None else mount.name)
         if wanted is not None:
             self.keeper.reserve(caller, wanted.key)
         self._waiting[waiting.id] = waiting
@@ -310,6 +332,16 @@ class Ingress:
         self._remember(waiting.id)
         self.accounts.ended(waiting)
         self.accounts.told(waiting, outcome)
+
+    def adopt(self, waiting: Waiting, records: Sequence[int]) -> None:
+        """
+        An exchange of the cache turns out to be of one call.
+
+        @param records: that have come of its response.
+        """
+        self._waiting[waiting.id] = waiting
+        self.tickLater()
+        self._read(waiting.link, records)
 
     # --- for those that are kept ------------------------------------------------------
 
@@ -371,6 +403,7 @@ class Ingress:
             if waiting.due <= now:
                 waiting.expire()
         self.keeper.tick(now)
+        self.cache.tick(now)
         self.callbacks.tick(now)
         self._batches.flush()
 
@@ -422,7 +455,7 @@ class Ingress:
         self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
 
     def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
-        touched: dict[bytes, Waiting | Kept] = {}
+        touched: dict[bytes, Waiting | Kept | Fetch] = {}
         for record, payload in records:
             self._received(link, record, payload, touched)
         for one in touched.values():
@@ -432,7 +465,7 @@ class Ingress:
                 one.advance()
 
     def _received(
-        self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting | Kept]
+        self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting | Kept | Fetch]
     ) -> None:
         try:
             part = decode_part(payload, Side.EGRESS)
@@ -450,6 +483,9 @@ class Ingress:
         if kept is not None and kept.peer == link.peer.bytes:
             touched[part.exchange] = kept
             kept.received(self.keeper, link, record, part)
+        elif (fetch := self.cache.fetches.get(part.exchange)) is not None and fetch.link is link:
+            touched[part.exchange] = fetch
+            fetch.received(record, part)
         else:
             self._stray(link, record, part)
 
@@ -474,6 +510,7 @@ class Ingress:
             problem = outcome_unknown(f"the link to {link.name} was stopped while the call was under way")
             for waiting in self._of(link):
                 waiting.fail(problem)
+        self.cache.linkChanged(link)
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
         # The peer may not know of the CANCELs any more, and ask again.
@@ -482,12 +519,8 @@ class Ingress:
         for waiting in self._of(link):
             waiting.rolledBack(still)
         self.keeper.peerRolledBack(link, still)
+        self.cache.peerRolledBack(link, still)
         self._batches.flush()
 
     def _of(self, link: ILink) -> list[Waiting]:
         return [waiting for waiting in self._waiting.values() if waiting.link is link]
-
-
-def _stopping(peer: str) -> Problem:
-    detail = f"this node is being stopped; the call may have been made through {peer} already"
-    return evolve(outcome_unknown(detail), status=503)

@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from hoft.errors import HoftError
 from hoft.interfaces import ILink, ITransaction
 from hoft.web import kept_rows
+from hoft.web.cache_rows import Entry
+from hoft.web.heads import ResponseHead
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Row, Stage
 from hoft.web.problems import Problem, Refused, cancelled, key_in_use, quota_exceeded, too_busy
@@ -175,7 +177,7 @@ class Keeper:
 
     # --- for the exchanges ----------------------------------------------------------------
 
-    def link(self, kept: Kept) -> ILink | None:
+    def link(self, kept: Kept | Entry) -> ILink | None:
         """That of its peer, if that is still one."""
         return next((link for link in self._links.values() if link.peer.bytes == kept.peer), None)
 
@@ -196,7 +198,11 @@ class Keeper:
         """Write its row soon."""
         self.also(kept, kept_rows.write(kept))
 
-    def also(self, kept: Kept, write: Callable[[ITransaction], None]) -> None:
+    def answered(self, kept: Kept, head: ResponseHead) -> None:
+        """The head of its response is here."""
+        self._ingress.cache.answered(kept, head)
+
+    def also(self, kept: Kept | Entry, write: Callable[[ITransaction], None]) -> None:
         """Write to a table soon what goes with it."""
         link = self.link(kept) or next(iter(self._links.values()), None)
         if link is not None:
@@ -365,6 +371,10 @@ class Keeper:
     def knows(self) -> bool:
         """Whether L{known} has still something to say."""
         return bool(self._known)
+
+    def expect(self, records: Iterable[int]) -> None:
+        """These are known as well: they are part of what is stored elsewhere."""
+        self._known.update(records)
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
         """The peer has these."""

@@ -136,6 +136,7 @@ class Kept(Row):
             head = decode_response(decode_message(part)[0] if part.kind is Kind.MESSAGE else part.body)
             self.status = head.status
             self.executing = dict(head.stages).get("head")
+            keeper.answered(self, head)
         if part.kind is not Kind.MESSAGE:
             self.reach(keeper, Stage.RESPONDING)
 

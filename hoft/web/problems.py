@@ -380,6 +380,17 @@ def outcome_unknown(detail: str) -> Problem:
     return Problem(502, "outcome-unknown", "The outcome is unknown", detail, "connection_terminated")
 
 
+def stopping(peer: str) -> Problem:
+    """This node ends while a call waits for C{peer}."""
+    detail = f"this node is being stopped; the call may have been made through {peer} already"
+    return evolve(outcome_unknown(detail), status=503)
+
+
+def not_stored() -> Problem:
+    """C{Cache-Control: only-if-cached}, and it is not (RFC 9111 section 5.2.1.7)."""
+    return Problem(504, "not-stored", "It is not stored here", "and the request says only-if-cached")
+
+
 def internal_error(detail: str) -> Problem:
     """A defect in hoft itself; the log of the node has more."""
     return Problem(500, "internal-error", "The gateway failed", detail, "proxy_internal_error")

@@ -91,6 +91,11 @@ class Reassembler:
         return self._next - self._taken
 
     @property
+    def in_order(self) -> array[int]:
+        """The records of all parts up to the first missing one, and more as they come, until one is taken."""
+        return self._ids
+
+    @property
     def held(self) -> int:
         """Bytes of bodies in memory."""
         return self._held

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-from hoft.config import Allowance, Caller, Config, Forward, Route
+from hoft.config import Allowance, Caching, Caller, Config, Forward, Route
 from hoft.interfaces import ILink, LinkState
 from hoft.web.callers import Callers
 from hoft.web.heads import Retry
@@ -38,6 +38,7 @@ class Routing:
     @ivar async_deadline: seconds for a call that nobody has to wait for, unless its caller says otherwise.
     @ivar result_ttl: seconds for which results are kept; 0: none is.
     @ivar results: the most bytes of results that are kept.
+    @ivar cache: the most bytes of responses that are stored.
     """
 
     routes: Sequence[Route] = ()
@@ -49,8 +50,11 @@ class Routing:
     async_deadline: float = 86400.0
     result_ttl: float = 86400.0
     results: int = 8 << 30
+    cache: int = 1 << 30
     mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
     """Routes by their name, each with its peer."""
+    caches: Mapping[str, Caching] = field(init=False, repr=False)
+    """Of routes that have one, by their name."""
     known_callers: Callers = field(init=False, repr=False)
 
     @mounts.default
@@ -62,6 +66,10 @@ class Routing:
             )
             for route in self.routes
         }
+
+    @caches.default
+    def _caches(self) -> Mapping[str, Caching]:
+        return {route.name: route.cache for route in self.routes if route.cache is not None}
 
     @known_callers.default
     def _callers(self) -> Callers:
@@ -93,6 +101,7 @@ class Routing:
             config.async_deadline,
             config.result_ttl,
             config.results,
+            config.cache,
         )
 
     def resolve(

@@ -111,6 +111,11 @@ class ResponseStream:
         self._left: int | None = None
         self._last = b""
 
+    @property
+    def handed_on(self) -> int:
+        """What of the credit was used up by DATA that the caller has."""
+        return self._taken
+
     def add(self, record: int, part: Part) -> None:
         """
         A part has come; L{advance} follows once all that came with it were given.

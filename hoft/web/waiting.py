@@ -163,6 +163,15 @@ class Waiting:
         self._queue(payloads)
         self._commit()
 
+    def takeOver(self, first: int | None) -> None:
+        """
+        The request was committed by somebody else.
+
+        @param first: see C{first}.
+        """
+        self.first = first
+        self.requested = self._begun = True
+
     def callLost(self, reason: str) -> None:
         if not self.over:
             self._cancel()

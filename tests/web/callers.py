@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from hoft.config import Route
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
-from hoft.web import kept_rows
+from hoft.web import cache_rows, kept_rows
 from hoft.web.exchange import (
     RESPONSES,
     Kind,
@@ -217,6 +217,7 @@ class IngressCase(Callers, TestCase):
         self.links: dict[str, ILink] = {}
         self.near, self.far_link = pair(reactor, seed=7)
         self.near.create(kept_rows.SCHEMA)
+        self.near.create(cache_rows.SCHEMA)
         self.links["far"] = self.near
         self.far = FarSide(self.far_link)
         self.routing = Routing(routes=(Route("demo", "far", "http://service.example:81/base"),), deadline=5.0)

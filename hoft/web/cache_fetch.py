@@ -1,0 +1,386 @@
+"""
+One GET that crosses for all who wait for the same (collapsed forwarding), and what is stored of
+its response.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from hoft.errors import HoftError, JournalFull, RecordError
+from hoft.interfaces import CommitResult, ILink, Outgoing
+from hoft.web.cache_call import CachedCall
+from hoft.web.cache_keys import variant, varying
+from hoft.web.cache_policy import ERRORS, confirms, freshened, shareable, storable
+from hoft.web.cache_rows import Entry
+from hoft.web.exchange import (
+    REQUESTS,
+    WINDOW,
+    Kind,
+    Part,
+    PartWriter,
+    Side,
+    decode_abort,
+    decode_message,
+    encode_cancel,
+    encode_credit,
+    flow_of,
+)
+from hoft.web.heads import RequestHead, ResponseHead, decode_response, encode_head
+from hoft.web.problems import (
+    Problem,
+    bad_response,
+    internal_error,
+    outcome_unknown,
+    peer_silent,
+    peer_unavailable,
+    quota_exceeded,
+)
+from hoft.web.reassembly import Reassembler
+from hoft.web.waiting import Waiting
+
+if TYPE_CHECKING:
+    from hoft.web.cache import Cache
+
+
+class Fetch:
+    """
+    Its response is known by its head: what may be stored is taken in as fast as it comes, and read
+    from the journal by each who waits at a pace of its own.  What may not goes to the first who
+    waits, as on a route without cache, and the others go their own way.
+
+    @ivar id: of the exchange.
+    @ivar key: of the requests that may wait for it.
+    @ivar checked: what is stored already, and is asked about.
+    @ivar waiting: those who wait for the head; C{leader} is whose request crosses.
+    @ivar readers: those who read what is being stored.
+    @ivar entry: what is being stored.
+    @ivar over: nothing more comes of it.
+    @ivar lasts: it goes on also when nobody waits.
+    @ivar outdated: what comes must not be stored, since something has changed.
+    @ivar until: (clock of the ingress) when it is given up.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        leader: CachedCall,
+        id: bytes,
+        head: RequestHead,
+        key: bytes,
+        checked: Entry | None,
+        until: float,
+    ) -> None:
+        self.id = id
+        self.link: ILink = leader.link
+        self.key = key
+        self.checked = checked
+        self.leader = leader
+        self.waiting: list[CachedCall] = []
+        self.readers: set[CachedCall] = set()
+        self.entry: Entry | None = None
+        self.lasts = self.outdated = False
+        self.until = until
+        self._cache = cache
+        self._head = head
+        self._requested = cache.wall()
+        self._first: int | None = None
+        self._parts = Reassembler(Side.EGRESS, 0)
+        self._known = False
+        """What its response is: nobody waits for that any more."""
+        self.over = False
+        self._passing = False
+        self._let_go = 0
+        self._offered = WINDOW
+
+    def start(self) -> None:
+        """
+        Send the request.
+
+        @raise ValueError: its head is too large to cross.
+        """
+        writer = PartWriter(self.id, Side.INGRESS)
+        payloads = writer.head(self._head) + writer.end()
+        urgency = self._head.urgency
+        sent: Deferred[CommitResult[None]] = self.link.commit(
+            [Outgoing(one, REQUESTS, urgency, flow_of(one)) for one in payloads]
+        )
+        sent.addCallbacks(self._committed, self._not_committed)
+
+    def _committed(self, result: CommitResult[None]) -> None:
+        self._first = result.sent[0]
+
+    def _not_committed(self, failure: Failure) -> None:
+        if failure.check(JournalFull):
+            problem = quota_exceeded("the journal of this node has no room for the request", retry_after=10)
+        elif failure.check(HoftError):
+            problem = peer_unavailable(self.link.name, failure.getErrorMessage())
+        else:
+            self._cache.ingress.log.failure("A request could not be committed", failure)
+            problem = internal_error("the request could not be kept; the log of this node says why")
+        self.fail(problem, cancel=False)
+
+    # --- who waits --------------------------------------------------------------------------
+
+    def join(self, call: CachedCall) -> None:
+        """It may wait for this; if its response is coming already, it gets that, or goes its own way."""
+        if self.entry is None:
+            call.fetch = self
+            self.waiting.append(call)
+        else:
+            self._share(call, self.entry)
+
+    def left(self, call: CachedCall) -> None:
+        """One does not wait any more."""
+        self.waiting.remove(call)
+        if not (self._known or self.waiting or self.lasts):
+            self._end(cancel=True)
+
+    def late(self) -> None:
+        """The peer is: who may have something stale gets that, and this goes on."""
+        for call in [call for call in self.waiting if call.usable_stale]:
+            self.lasts = True
+            call.serve_stale()
+
+    def readerLeft(self, call: CachedCall) -> None:
+        """One does not read any more."""
+        self.readers.discard(call)
+        if not self._passing or self.readers:
+            self.passed()
+        elif self.over and self.entry is not None:
+            self._cache.consume(self.link, self.entry.records[self._let_go :].tolist())
+        else:
+            self._end(cancel=True)
+
+    # --- what comes -------------------------------------------------------------------------
+
+    def received(self, record: int, part: Part) -> None:
+        """A part of the response is here; L{advance} follows once all that came with it were given."""
+        consume = self._cache.consume
+        if self.over or part.kind in (Kind.CREDIT, Kind.EXECUTING, Kind.ABORT):
+            consume(self.link, [record])
+        try:
+            if self.over or part.kind in (Kind.CREDIT, Kind.EXECUTING):
+                return
+            if part.kind is Kind.ABORT:
+                self.fail(decode_abort(part), cancel=False)
+            elif not self._parts.add(record, part):
+                consume(self.link, [record])
+            elif part.kind is Kind.MESSAGE:
+                encoded, body = decode_message(part)
+                self._answered(decode_response(encoded), record, part, body)
+            elif part.number == 0 and part.more:
+                self._pass_on(record, part)
+            elif part.number == 0:
+                self._answered(decode_response(part.body), record, part, None)
+        except RecordError as error:
+            if part.kind is not Kind.ABORT:
+                consume(self.link, [record])
+            self._cache.ingress.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
+            detail = f"what came from {self.link.name} is not a response: {error}"
+            self.fail(bad_response(detail), but=record)
+
+    def advance(self) -> None:
+        """See to what came."""
+        entry, parts = self.entry, self._parts
+        if entry is None or self.over:
+            return
+        entry.size = parts.accepted
+        if parts.complete:
+            self._complete(entry)
+        elif not self._passing and entry.size > self._cache.store.largest:
+            # From now on it is no faster than who reads it, and what they have is let go of.
+            self._passing = True
+            self._cache.forget(self)
+            self.passed()
+        elif not self._passing:
+            self._offer(parts.accepted)
+        for reader in list(self.readers):
+            reader.advance()
+
+    def _offer(self, taken: int) -> None:
+        if taken + WINDOW - self._offered >= WINDOW // 4:
+            self._offered = taken + WINDOW
+            self._cache.send(self.link, encode_credit(self.id, Side.INGRESS, self._offered))
+
+    def passed(self) -> None:
+        """Those who read it have got further."""
+        if not self._passing or not self.readers or self.entry is None:
+            return
+        if not self.over:
+            self._offer(min(reader.handed_on for reader in self.readers))
+        spent = min(reader.spent for reader in self.readers)
+        if spent > self._let_go:
+            self._cache.consume(self.link, self.entry.records[self._let_go : spent].tolist())
+            self._let_go = spent
+
+    # --- what it is -------------------------------------------------------------------------
+
+    def _answered(self, head: ResponseHead, record: int, part: Part, body: bytes | None) -> None:
+        """
+        @param part: the first of the response, which has the head.
+        @param body: all of the body, if it is in it.
+        """
+        self._known = True
+        executing, checked = dict(head.stages).get("head"), self.checked
+        for call in self.waiting:
+            call.executing = executing
+        if head.status == 304 and checked is not None and body is not None:
+            self._confirmed(head, checked)
+            return
+        if head.status in ERRORS:
+            for call in [call for call in self.waiting if call.usable_stale]:
+                call.serve_stale(head.status)
+        elif checked is not None:
+            self._cache.store.drop(checked)
+        worse = head.status in ERRORS and self.leader.found is not None
+        if worse or self.outdated or not storable(self.leader.asked, head, self.leader.caching):
+            self._pass_on(record, part)
+            return
+        entry = self.entry = self._to_be_stored(head)
+        for call in list(self.waiting):
+            self._share(call, entry, body)
+
+    def _to_be_stored(self, head: ResponseHead) -> Entry:
+        leader, names = self.leader, varying(head.headers)
+        return Entry(
+            exchange=self.id,
+            peer=self.link.peer.bytes,
+            route=leader.mount.name,
+            url=leader.url,
+            partition=leader.partition,
+            vary=b" ".join(names).decode("ascii"),
+            variant=variant(names, leader.call.request.fields),
+            encoded=encode_head(self._cache.dated(head)),
+            requested=self._requested,
+            received=self._cache.wall(),
+            records=self._parts.in_order,
+        )
+
+    def _share(self, call: CachedCall, entry: Entry, body: bytes | None = None) -> None:
+        """Answer one with what is being stored, if it may have that."""
+        leads = call is self.leader
+        selected = leads or entry.selected(call.call.request.fields)
+        if not (leads or (selected and shareable(entry.stored, call.asked, call.caching))):
+            call.alone("miss" if selected else "vary-miss")
+            return
+        self._cache.counts["cache_misses" if leads else "cache_collapsed"] += 1
+        how = f"{self._forward}; fwd-status={entry.stored.status}; stored" + ("" if leads else "; collapsed")
+        if body is not None:
+            call.whole(entry, body, how, not leads)
+        else:
+            call.serve(entry, how, self, not leads)
+
+    @property
+    def _forward(self) -> str:
+        """Why it crosses, for Cache-Status."""
+        return "fwd=uri-miss" if self.leader.found is None else "fwd=stale"
+
+    def _confirmed(self, head: ResponseHead, checked: Entry) -> None:
+        """304: what is stored is good."""
+        cache, calls = self._cache, list(self.waiting)
+        self._end()
+        if checked.dropped or not confirms(head, checked.stored):
+            cache.store.drop(checked)
+            for call in calls:
+                call.alone("stale")
+            return
+        before = checked.footprint
+        checked.freshen(freshened(checked.head, cache.dated(head)), self._requested, cache.wall())
+        cache.store.changed(checked, before)
+        cache.counts["cache_validated"] += 1
+        for call in calls:
+            leads = call is self.leader
+            if leads or shareable(checked.stored, call.asked, call.caching):
+                how = "fwd=stale; fwd-status=304" + ("" if leads else "; collapsed")
+                call.serve(checked, how, aged=not leads)
+            else:
+                call.alone("stale")
+
+    def _pass_on(self, record: int, part: Part) -> None:
+        """It is not stored: one gets it, the others go their own way."""
+        self._known = True
+        cache, calls = self._cache, list(self.waiting)
+        if not calls:
+            self._end(cancel=part.kind is not Kind.MESSAGE)
+            return
+        first = self.leader if self.leader in calls else calls[0]
+        cache.counts["cache_misses"] += 1
+        first.call.amend = cache.note(self._forward)
+        ingress = cache.ingress
+        first.id = ingress.accounts.renamed(first.id, self.id)
+        waiting = Waiting(
+            ingress, self.link, first.call, self.id, self._head, first.mount, first.due, first.caller
+        )
+        waiting.takeOver(self._first)
+        records = [one for one in self._parts.drain() if one != record]
+        self.over = True
+        cache.forget(self)
+        first.adopted(waiting)
+        ingress.adopt(waiting, records)
+        waiting.received(record, part)
+        waiting.advance()
+        for call in calls:
+            if call is not first:
+                call.alone("miss")
+
+    def _complete(self, entry: Entry) -> None:
+        entry.records = array("q", self._parts.drain())
+        self.over = True
+        self._cache.forget(self)
+        if self._passing:
+            return
+        if self.outdated:
+            self._cache.store.discard(entry)
+        else:
+            self._cache.counts["cache_stored"] += 1
+            self._cache.store.add(entry)
+
+    # --- ends -------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """L{until} has come."""
+        self.fail(peer_silent(self.link.name, self._head.deadline))
+
+    def rolledBack(self, resent: frozenset[int]) -> None:
+        """
+        One of the nodes was restored.
+
+        @param resent: records of ours that are sent all the same.
+        """
+        if self._first is not None and self._first not in resent:
+            detail = "a node was restored from an older copy while the call was under way"
+            self.fail(outcome_unknown(detail), cancel=False)
+
+    def fail(self, problem: Problem, cancel: bool = True, but: int | None = None) -> None:
+        """
+        Give it up.
+
+        @param problem: for those who wait and have nothing better.
+        @param cancel: the far node is to know.
+        @param but: a record that was let go of already.
+        """
+        if self.over:
+            return
+        self._known = True
+        calls, readers = list(self.waiting), list(self.readers)
+        self._end(cancel, but)
+        for call in calls:
+            call.fail(problem)
+        for reader in readers:
+            reader.cut()
+
+    def _end(self, cancel: bool = False, but: int | None = None) -> None:
+        """Nothing more comes of it."""
+        if self.over:
+            return
+        self.over = True
+        self._cache.forget(self)
+        if cancel:
+            self._cache.send(self.link, encode_cancel(self.id))
+        # Who reads it is cut off in this turn.
+        self._cache.consume(self.link, [one for one in self._parts.drain()[self._let_go :] if one != but])
