@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from hoft.interfaces import ILink
 from hoft.web.calls import Call
-from hoft.web.history import Ended, History
 from hoft.web.heads import Fields
+from hoft.web.history import Ended, History
 from hoft.web.kept_rows import Stage
 from hoft.web.limiting import Meter, Meters
 from hoft.web.measuring import Metrics
@@ -141,6 +141,21 @@ class Accounts:
             caller, route = self._measured.pop(waiting.id)
             self._metrics.called(caller, route, call.status, seconds, waiting.executing, sizes)
 
+    def tunnel_ended(self, ended: Ended, fields: Fields) -> None:
+        """
+        The caller's connection is over, or nothing has become of it.
+
+        @param fields: of the request.
+        """
+        sizes = (ended.request_size, ended.response_size)
+        for meter in self.take(ended.id):
+            meter.end(sum(sizes))
+        self.counts[ended.outcome] += 1
+        self.history.add(ended, fields)
+        if self._metrics is not None:
+            caller, route = self._measured.pop(ended.id)
+            self._metrics.called(caller, route, ended.status, ended.seconds, None, sizes)
+
     def kept_ended(self, kept: Kept, peer: str, stage: Stage) -> None:
         """Nothing more will come of it."""
         sizes = (kept.request_size, kept.response_size)
@@ -165,18 +180,3 @@ def _meters(caller: str | None, route: str | None) -> tuple[str | None, str | No
         None if caller is None else meter_of_caller(caller),
         None if route is None else meter_of_route(route),
     )
-    def tunnel_ended(self, ended: Ended, fields: Fields) -> None:
-        """
-        The caller's connection is over, or nothing has become of it.
-
-        @param fields: of the request.
-        """
-        sizes = (ended.request_size, ended.response_size)
-        for meter in self.take(ended.id):
-            meter.end(sum(sizes))
-        self.counts[ended.outcome] += 1
-        self.history.add(ended, fields)
-        if self._metrics is not None:
-            caller, route = self._measured.pop(ended.id)
-            self._metrics.called(caller, route, ended.status, ended.seconds, None, sizes)
-
