@@ -26,7 +26,6 @@ from zope.interface import implementer
 
 from hoft.errors import RecordError
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkState
-from hoft.web import kept_rows
 from hoft.web.accounting import Accounts
 from hoft.web.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.asking import Asking
@@ -40,6 +39,7 @@ from hoft.web.committing import Batches
 from hoft.web.exchange import Part, Side, decode_part, encode_cancel, whole_of
 from hoft.web.fields import max_forwards
 from hoft.web.forwarding import crossing, deadline
+from hoft.web.handover import Handover
 from hoft.web.heads import Retry
 from hoft.web.keeper import Keeper
 from hoft.web.keeping import Kept
@@ -55,7 +55,6 @@ from hoft.web.problems import (
     headers_too_large,
     not_implemented,
     outcome_unknown,
-    peer_silent,
     stopping,
     too_busy,
     too_large,
@@ -64,7 +63,7 @@ from hoft.web.requests import Field
 from hoft.web.routing import Routing
 from hoft.web.server import ServerFactory
 from hoft.web.standing import of_kept, of_waiting
-from hoft.web.submitting import Repetition, Submission, kept_of
+from hoft.web.submitting import Repetition, Submission
 from hoft.web.targets import Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
 from hoft.web.tunnelling import Tunnelling, Tunnels
@@ -92,6 +91,7 @@ class Ingress:
     @ivar routing: what is in force for new calls.
     @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
     @ivar keeper: holds the exchanges whose results stay here.
+    @ivar handover: brings them there.
     @ivar asking: answers who asks for them.
     @ivar callbacks: sends them to who wants to have them sent.
     @ivar cache: what routes that have one answer calls with.
@@ -140,10 +140,12 @@ class Ingress:
         self.send = batches.send
         self.consume = batches.consume
         self.also = batches.also
+        self.commit_failed = batches.failed
         self._unread: dict[ILink, Unread] = {}
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
+        self.handover = Handover(self)
         self.callbacks = Callbacks(self, reactor)
         self.cache = Cache(self, clock, links)
         self.asking = Asking(self)
@@ -239,9 +241,7 @@ class Ingress:
             self._refuse(call, caller, refused.problem)
         return None
 
-    def _refuse(
-        self, call: Call, caller: str | None, problem: Problem, fields: Sequence[Field] = ()
-    ) -> None:
+    def _refuse(self, call: Call, caller: str | None, problem: Problem, fields: Sequence[Field] = ()) -> None:
         """Answer a call that has not begun; it gets an id all the same, under which the log knows it."""
         exchange = self.entropy(16)
         self.answer(call, problem.during(exchange), fields)
@@ -335,55 +335,17 @@ class Ingress:
 
     def adopt(self, waiting: Waiting, records: Sequence[int]) -> None:
         """
-        An exchange of the cache turns out to be of one call.
+        Somebody else's exchange is that of a caller who waits.
 
         @param records: that have come of its response.
         """
         self._waiting[waiting.id] = waiting
         self.tickLater()
-        self._read(waiting.link, records)
+        self.read(waiting.link, records)
 
-    # --- for those that are kept ------------------------------------------------------
-
-    def handOver(self, submission: Submission, kept: Kept, seconds: float | None) -> None:
-        """
-        The request is complete: its result is to be kept.
-
-        @param seconds: until it is given up; C{None} for as long as results are kept.
-        """
-        del self._waiting[submission.id]
-        kept.meters = self.accounts.take(submission.id)
-        self.keeper.keep(kept, self.routing.result_ttl if seconds is None else seconds)
-
-    def takeBack(self, submission: Submission, kept: Kept) -> None:
-        """What L{handOver} was told could not be committed."""
-        self.keeper.remove(kept)
-        self._waiting[submission.id] = submission
-        self.accounts.give_back(submission.id, kept.meters)
-
-    def keep(self, waiting: Waiting) -> None:
-        """Its deadline has passed, and the response has not begun: the exchange goes on, and is kept."""
-        link, kept = waiting.link, kept_of(waiting)
-        records = waiting.detach()
+    def give_up(self, waiting: Waiting) -> None:
+        """Somebody else has the exchange from now on."""
         del self._waiting[waiting.id]
-        kept.meters = self.accounts.take(waiting.id)
-        self.keeper.keep(kept, self.routing.result_ttl)
-        if waiting.first is not None:
-            self.keeper.sent(link, kept, [waiting.first])
-        kept.requested(self.keeper)
-        self._read(link, records)
-        done = link.commit((), (), kept_rows.write(kept), durable=True)
-        done.addErrback(self._not_kept, link, kept).addCallback(self._say_late, waiting, kept)
-
-    def _not_kept(self, failure: Failure, link: ILink, kept: Kept) -> None:
-        self._batches.failed(failure, link)
-        kept.fail(self.keeper, peer_silent(link.name, self._clock() - kept.begun))
-
-    def _say_late(self, _: object, waiting: Waiting, kept: Kept) -> None:
-        problem = kept.problem or self.asking.late(waiting.call, kept, waiting.head.deadline)
-        self.answer(waiting.call, problem)
-        waiting.problem = problem.kind
-        self.accounts.told(waiting, Outcome.PROBLEM)
 
     def _remember(self, exchange: bytes) -> None:
         self._ended[exchange] = None
@@ -442,9 +404,9 @@ class Ingress:
             records = [record for record in records if not self.keeper.known(record.id)]
         self._take(link, [(record.id, record.payload) for record in records if record.payload is not None])
         unread = [record.id for record in records if record.payload is None]
-        self._read(link, unread)
+        self.read(link, unread)
 
-    def _read(self, link: ILink, records: Sequence[int]) -> None:
+    def read(self, link: ILink, records: Sequence[int]) -> None:
         """Find out whose these are."""
         if records:
             if link not in self._unread:

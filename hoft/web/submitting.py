@@ -130,7 +130,7 @@ class Submission(Waiting):
         kept.request_size = self.sizes[0]
         if self._digest is not None:
             kept.fingerprint = self._digest.digest()
-        self._ingress.handOver(self, kept, self.head.deadline if self.wish.detached else None)
+        self._ingress.handover.submitted(self, kept, self.head.deadline if self.wish.detached else None)
         self.over = True
         write = kept_rows.write(kept)
         if self.wish.callback is not None:
@@ -153,7 +153,7 @@ class Submission(Waiting):
     def notCommitted(self, failure: Failure) -> None:
         """See L{Waiting.notCommitted}."""
         if self._ingress.keeper.kept.get(self.id) is self._kept:
-            self._ingress.takeBack(self, self._kept)
+            self._ingress.handover.taken_back(self, self._kept)
             self.over = False
         super().notCommitted(failure)
 

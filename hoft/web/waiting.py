@@ -328,7 +328,7 @@ class Waiting:
         """The deadline has passed."""
         waited = self.head.deadline
         if self.requested and not self.responding and self._ingress.routing.result_ttl:
-            self._ingress.keep(self)
+            self._ingress.handover.late(self)
         elif self.requested:
             self.fail(peer_silent(self.link.name, waited))
         else:
