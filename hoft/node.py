@@ -71,6 +71,12 @@ from hoft.worker import Worker
 TOGETHER = 20
 """Links that are opened, or begin to write, in one go."""
 
+GREETING = 0.2
+"""Seconds a peer over which they are first greeted, where there are more than can begin in one go."""
+
+NAMED = 10
+"""Peers that one line of the log names."""
+
 UNHEARD = 30.0
 """Seconds after which the log says of a peer that nothing was heard of it yet."""
 
@@ -230,7 +236,7 @@ class Node(Service):
             clock=time.monotonic,
             entropy=os.urandom,
             wall_clock=time.time,
-            settings=_settings(config.heartbeat, Traffic()),
+            settings=_settings(config, Traffic()),
             compressor=Compressor() if config.compress else None,
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
@@ -327,14 +333,14 @@ class Node(Service):
 
     async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
         """A link that is known to the router, but does not write yet."""
-        settings = _settings(self._config.heartbeat, peer.traffic)
+        settings = _settings(self._config, peer.traffic)
         link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels, settings)
         await link.open()
         await self._egress.attach(link)
         await self._messages.attach(link)
         await self.streams.attach(link)
         self.links[peer.name] = link
-        self._unheard[peer.name] = time.monotonic()
+        self._unheard[peer.name] = time.monotonic() + settings.hello_spread
         self._router.add(link)
         return link
 
@@ -394,18 +400,22 @@ class Node(Service):
     def _miss_peers(self) -> None:
         """Say once of each peer that it has been silent from the start."""
         now = time.monotonic()
-        for name, since in list(self._unheard.items()):
+        silent = []
+        while self._unheard:
+            name, since = next(iter(self._unheard.items()))
+            if now - since < UNHEARD:
+                break
+            del self._unheard[name]
             link = self.links.get(name)
-            if link is None or link.state not in (LinkState.UNKNOWN, LinkState.DOWN):
-                del self._unheard[name]
-            elif link.state is LinkState.UNKNOWN and now - since >= UNHEARD:
-                del self._unheard[name]
-                self._log.warn(
-                    "Nothing was heard of {peer} for {seconds:.0f} s: does its node run, does each of the two"
-                    " trust the other's card, and are files carried both ways?",
-                    peer=name,
-                    seconds=now - since,
-                )
+            if link is not None and link.state is LinkState.UNKNOWN and link.engine.last_heard is None:
+                silent.append(name)
+        if silent:
+            self._log.warn(
+                "Nothing was heard of {peers} for {seconds:.0f} s: does its node run, does each of the two"
+                " trust the other's card, and are files carried both ways?",
+                peers=", ".join(silent[:NAMED]) + " and others" * (len(silent) > NAMED),
+                seconds=UNHEARD,
+            )
 
     # --- while it runs
 
@@ -564,10 +574,14 @@ def _where(config: Config) -> str:
     return str(config.path or COMMAND_LINE)
 
 
-def _settings(heartbeat: float, traffic: Traffic) -> Settings:
+def _settings(config: Config, traffic: Traffic) -> Settings:
     limits = TransitLimits(traffic.bytes_per_second, traffic.files_in_transit, traffic.bytes_in_transit)
     return Settings(
-        packet_size=traffic.largest_file, heartbeat=heartbeat, limits=limits, padding=traffic.padding
+        packet_size=traffic.largest_file,
+        hello_spread=GREETING * len(config.peers) if len(config.peers) > TOGETHER else 0.0,
+        heartbeat=config.heartbeat,
+        limits=limits,
+        padding=traffic.padding,
     )
 
 

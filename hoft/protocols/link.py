@@ -138,6 +138,8 @@ class Link:
             packet_numbers=parts.packet_numbers[self.peer],
             now=parts.clock(),
         )
+        if opened.outbox:
+            self.engine.greet(parts.clock())
         if opened.rolled_back:
             self._tell_rolled_back(self._records.outbox.ids())
 
@@ -195,8 +197,11 @@ class Link:
 
     def _enqueued(self, done: Committed, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)
-        for record in self._records.outbox.add(done.records, send, done.payloads, self._now()):
+        numbered = self._records.outbox.add(done.records, send, done.payloads, self._now())
+        for record in numbered:
             self.engine.queue(record)
+        if not numbered:
+            self.engine.greet(self._now())
         self.pump()
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:

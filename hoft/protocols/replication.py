@@ -15,6 +15,7 @@ C{now} is monotonic seconds throughout.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
@@ -28,10 +29,13 @@ from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
 from hoft.protocols.sending import Acknowledged, Sender
 from hoft.protocols.sizing import LARGEST, SMALLEST, START, PacketSizes
-from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
+from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation, random64
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
 PROBE_BYTES = 60 << 10
+
+HELLOS_EVERY = 2.0
+"""Seconds from one time to the next at which a node with many peers greets some."""
 
 SLOW = 0.1
 """Seconds: where round trips take longer, files without records get receipts too."""
@@ -47,6 +51,11 @@ class Settings:
     timing: TimingSettings = field(factory=TimingSettings)
     hello_first: float = 1.0
     """Until synchronised: the wait before the greeting is repeated, longer each time."""
+    hello_spread: float = 0.0
+    """
+    Of a node with many peers: the first greeting of each comes within so long, and is repeated
+    after that, twice that, and so on, for as long as the peer was not heard of in this boot.
+    """
     heartbeat: float = 0.0
     """After so long a silence the peer is asked whether it is there; 0 is never."""
     limits: Limits = field(factory=Limits)
@@ -148,8 +157,10 @@ class Replication:
         )
         self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
         self._newest = 0
-        self._hello_at = now
+        self._entropy = entropy
+        self._hello_at = self._first_hello(now)
         self._hellos = 0
+        self._met = False
         self._probe_due = False
         self._stranger_at = now
         self._greeted_at: float | None = None
@@ -205,6 +216,9 @@ class Replication:
         if self.synchronisation.in_doubt and not was_in_doubt:
             self._hello_at = now
             self._hellos = 0
+        if not self._met:
+            self._met = True
+            self._hello_at = min(self._hello_at, now + self._settings.hello_first)
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
         self._heard(now)
@@ -218,6 +232,22 @@ class Replication:
         if control.probe:
             self.receiver.owe(now)
         return Heard(judgement, seen, acknowledged)
+
+    def _first_hello(self, now: float) -> float:
+        spread = self._settings.hello_spread
+        if not spread:
+            return now
+        at = now + spread * random64(self._entropy) / (1 << 64)
+        # Several together cost less than each at a time of its own.
+        return math.ceil(at / HELLOS_EVERY) * HELLOS_EVERY
+
+    def _next_hello(self) -> float:
+        """Seconds until the peer is greeted again."""
+        settings = self._settings
+        wait = settings.hello_first * self.round_trips.backoff(self._hellos)
+        if not self._met:
+            wait = max(wait, settings.hello_spread * 2.0 ** min(self._hellos, 40))
+        return min(wait, settings.timing.probe_longest)
 
     def _heard(self, now: float) -> None:
         self.last_heard = self._heartbeat_from = now
@@ -311,8 +341,7 @@ class Replication:
             if now < self._hello_at and not self._may_answer_stranger(now):
                 return None
             if now >= self._hello_at:
-                wait = self._settings.hello_first * self.round_trips.backoff(self._hellos)
-                self._hello_at = now + min(wait, self._settings.timing.probe_longest)
+                self._hello_at = now + self._next_hello()
                 self._hellos += 1
             return self._plan((), True, clock, now)
         sender = self.sender
@@ -416,6 +445,11 @@ class Replication:
         if probe is not None and now >= probe:
             self._probe_due = True
 
+    def greet(self, now: float) -> None:
+        """Something waits for the peer: unless it was greeted, do so."""
+        if not self._hellos:
+            self._hello_at = min(self._hello_at, now)
+
     def ask(self, now: float) -> None:
         """Ask the peer for a sign of life with the next packet; call L{next_packet} afterwards."""
         if self.synchronised:
@@ -435,4 +469,4 @@ class Replication:
     def resume(self, now: float) -> None:
         """The carrier works again after it was down."""
         self.sender.resume(now)
-        self._hello_at = now
+        self._hello_at = now if self._met else self._first_hello(now)

@@ -59,6 +59,7 @@ class Side:
     A node: its engine and its disk.
 
     @ivar rolled_back: how often the layer above would have been told.
+    @ivar settings: of engines that are started from now on.
     """
 
     def __init__(self, name: str, seed: int = 0) -> None:
@@ -68,6 +69,7 @@ class Side:
         self.now = 0.0
         self.disk = Disk(self.word())
         self.rolled_back = 0
+        self.settings = SETTINGS
         self.engine: Replication | None = None
         self.peer: Side
 
@@ -83,7 +85,7 @@ class Side:
         disk.boots.add(self.boot)
         self.last_id_at_start = disk.next_id - 1
         self.engine = Replication(
-            SETTINGS,
+            self.settings,
             incarnation=disk.incarnation,
             boot=self.boot,
             log=LogState(

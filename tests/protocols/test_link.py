@@ -115,6 +115,25 @@ class CommitTests(LinkTestCase):
         self.pair.advance(60)
         self.assertEqual(self.far.program.payloads, [b"one", b"two"])
 
+    def test_one_peer_of_many(self) -> None:
+        """It is greeted when something is committed for it, and at a start for which something waits."""
+        self.near.crash()
+        self.far.crash()
+        self.pair.settings = evolve(SETTINGS, hello_spread=10_000.0)
+        self.near.start()
+        self.pair.advance(3)
+        self.assertEqual(self.near.transport.tries, [])
+        self.near.send(b"one")
+        self.pair.advance(3)
+        self.assertEqual(len(self.near.transport.tries), 1)
+        self.near.crash()
+        self.near.start()
+        self.pair.advance(3)
+        self.assertEqual(len(self.near.transport.tries), 1)
+        self.far.start()
+        self.pair.advance(20)
+        self.assertEqual(self.far.program.payloads, [b"one"])
+
 
 class HandedOverTests(LinkTestCase):
     """Durable commits that are told after an adoption has taken their records over."""

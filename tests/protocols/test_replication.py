@@ -229,6 +229,72 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(times, sorted(times))
         self.assertEqual((times[0], times[-1]), (1.0, 900.0))
 
+    def test_one_of_many(self) -> None:
+        """
+        Where there are many peers their first greetings are spread over a time, several
+        together; and those who say nothing are greeted again after twice that.
+        """
+        firsts = []
+        for seed in range(60):
+            near, _ = self.crowded(60.0, seed)
+            assert near.engine is not None
+            first = near.engine.deadline()
+            assert first is not None
+            firsts.append(first)
+            near.now = first
+            self.assertEqual(len(near.letters()), 1)
+            waits = []
+            for _ in range(6):
+                deadline = near.engine.deadline()
+                assert deadline is not None
+                waits.append(deadline - near.now)
+                near.now = deadline
+                self.assertEqual(len(near.letters()), 1)
+            self.assertEqual(waits, [60.0, 120.0, 240.0, 480.0, 900.0, 900.0])
+        self.assertLess(max(firsts), 63.0)
+        self.assertTrue(20 < len(set(firsts)) <= 31, sorted(set(firsts)))
+
+    def test_one_of_many_for_whom_something_waits(self) -> None:
+        """It is greeted at once, but not again and again."""
+        near, _ = self.crowded(60.0)
+        assert near.engine is not None
+        self.assertEqual(near.letters(), [])
+        near.engine.greet(near.now)
+        self.assertEqual(len(near.letters()), 1)
+        near.engine.greet(near.now)
+        self.assertEqual(near.letters(), [])
+
+    def test_one_of_many_that_speaks(self) -> None:
+        """It is answered, and from then on greeted as one of a few: answers get lost."""
+        near, far = self.crowded(600.0)
+        assert near.engine is not None
+        [hello] = far.letters()
+        near.receive(hello)
+        self.assertEqual(len(near.letters()), 1)
+        waits = []
+        for _ in range(3):
+            deadline = near.engine.deadline()
+            assert deadline is not None
+            waits.append(deadline - near.now)
+            near.now = deadline
+            self.assertEqual(len(near.letters()), 1)
+        self.assertEqual(waits, [1.0, 1.0, 1.0])
+
+    def test_one_of_many_that_comes_first(self) -> None:
+        """Its own greeting wakes ours."""
+        near, far = self.crowded(600.0)
+        settle(near, far)
+        assert near.engine is not None and far.engine is not None
+        self.assertTrue(near.engine.synchronised and far.engine.synchronised)
+        self.assertLess(near.now, 20.0)
+
+    def crowded(self, spread: float, seed: int = 0) -> tuple[Side, Side]:
+        """Near has many peers, and far is one of them."""
+        near, far = pair(seed)
+        near.settings = evolve(SETTINGS, hello_spread=spread)
+        near.start()
+        return near, far
+
     def test_a_crowd_of_strangers(self) -> None:
         """Old files, however many, are answered no faster than acknowledgements would be."""
         near, far = synchronised()
