@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hoft import __version__, completing
-from hoft.defaults import DEFAULT_LISTEN, SUITES
+from hoft.defaults import DEFAULT_LISTEN, STAGES, SUITES
 from hoft.errors import LocalError
 
 
@@ -72,6 +72,17 @@ def _number(most: float, what: str) -> Callable[[str], float]:
         if not 0 <= value <= most:
             raise argparse.ArgumentTypeError(f"{text!r}; wanted: {what} from 0 to {most:g}")
         return value
+
+    return read
+
+
+def _whole(most: int) -> Callable[[str], int]:
+    """What reads an option that is a whole number from 0 to C{most}."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r}; wanted: a whole number from 0 to {most}")
+        return int(text)
 
     return read
 
@@ -326,6 +337,35 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", metavar="S", type=_seconds, nargs="?", const=2.0,
         help="show it again and again, so many seconds apart (2), until ^C",
     )  # fmt: skip
+
+    one = add(
+        "requests", "operating.requests.requests",
+        "show the calls under way, what each waits for, and those that have ended lately",
+        "hoft requests near", "hoft requests near --watch --peer far",
+        "hoft requests near 5f0c6b1d     (all of one call, by its Hoft-Request-Id)",
+        "hoft requests far --side egress --stage executing --json",
+    )  # fmt: skip
+    one.add_argument("id", metavar="ID", nargs="?", help="all of the calls whose ids begin so")
+    one.add_argument("--json", action="store_true", help="for programs")
+    one.add_argument(
+        "--watch", metavar="S", type=_seconds, nargs="?", const=2.0,
+        help="show them again and again, so many seconds apart (2), until ^C",
+    )  # fmt: skip
+    one.add_argument(
+        "--side", choices=("ingress", "egress"), help="only those made here, or only those made for peers"
+    )
+    one.add_argument("--peer", metavar="N", help="only those to or from this peer")
+    one.add_argument("--route", metavar="N", help="only those by this route")
+    one.add_argument("--caller", metavar="N", help="only those of this caller")
+    one.add_argument(
+        "--stage", metavar="STAGE", choices=(*STAGES, "ended"), help=", ".join((*STAGES, "ended"))
+    )
+    one.add_argument(
+        "--limit",
+        metavar="N",
+        type=_whole(1000),
+        help="so many of either kind (20; with --json, and at most: 1000)",
+    )
 
     one = add(
         "doctor", "operating.doctor.doctor",

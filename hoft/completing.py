@@ -19,6 +19,9 @@ _NAMES = {
     ("disallow", "peer"): "peers",
     ("forward", "peer"): "peers",
     ("caller", "name"): "callers",
+    ("requests", "peer"): "peers",
+    ("requests", "route"): "routes",
+    ("requests", "caller"): "callers",
     ("callback", "name"): "callbacks",
     ("callback", "callers"): "callers",
 }
@@ -41,6 +44,18 @@ class _Names:
         return [one.name for one in getattr(current, self._part)]
 
 
+def _ids(*, parsed_args: Namespace, prefix: str, **_: object) -> list[str]:
+    """The ids of calls that the running node knows of."""
+    from hoft.local_socket import ask
+    from hoft.operating.places import Place
+
+    try:
+        answer = ask(Place.of(parsed_args.folder).state, "requests", 1.0, id=prefix, limit=100)
+    except (LocalError, AttributeError):
+        return []
+    return [call["id"] for call in (*answer["under_way"], *answer["ended"])]
+
+
 def answer_shell(parser: ArgumentParser, commands: Mapping[str, ArgumentParser]) -> None:
     """
     If it is a shell that runs this process and wants completions, give them and end it.
@@ -51,10 +66,11 @@ def answer_shell(parser: ArgumentParser, commands: Mapping[str, ArgumentParser])
         return
     import argcomplete
 
-    for (command, argument), part in _NAMES.items():
+    completers = {place: _Names(part) for place, part in _NAMES.items()} | {("requests", "id"): _ids}
+    for (command, argument), completer in completers.items():
         for action in commands[command]._actions:
             if action.dest == argument:
-                action.completer = _Names(part)  # type: ignore[attr-defined]  # where argcomplete looks
+                action.completer = completer  # type: ignore[attr-defined]  # where argcomplete looks
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 

@@ -32,6 +32,9 @@ COMMAND_LINE = "command line"
 TOKEN_HASH = "sha256:"
 """What stands before the hash of a caller's token."""
 
+LOGGED = ("problems", "all", "none")
+"""Calls that the log can tell of: L{hoft.web.history.Logged}."""
+
 RETRIES = ("idempotent", "never", "always")
 """When a call is made again whose outcome a crash has left unknown: L{hoft.web.heads.Retry}."""
 
@@ -228,6 +231,8 @@ class Config:
     """How much the journal may hold of what is under way."""
     quarantine: int = 16 << 20
     """How much is kept of files that were refused; 0 is nothing."""
+    log_calls: str = LOGGED[0]
+    """One of L{LOGGED}: of which calls the log says when they end."""
     metrics: bool = False
     """Whether C{GET /_hoft/metrics} shows some."""
     heartbeat: float = 30.0
@@ -344,6 +349,7 @@ def parse(text: str, path: Path) -> Config:
         max_response_header=top.size("max_response_header", 64 << 10, 1 << 10, 240 << 10),
         spool=top.size("spool", 16 << 30),
         quarantine=top.size("quarantine", 16 << 20),
+        log_calls=top.choice("log_calls", LOGGED),
         metrics=top.truth("metrics"),
         heartbeat=top.seconds("heartbeat", 30.0),
         compress=top.truth("compress", default=True),

@@ -521,7 +521,7 @@ class ProcessTests(Command):
         for word in (
             "init", "card", "trust", "untrust", "route", "unroute",
             "allow", "disallow", "list", "run", "reload",
-            "status", "doctor", "packet", "restored", "completion", "mirror",
+            "status", "requests", "doctor", "packet", "restored", "completion", "mirror",
         ):  # fmt: skip
             self.assertRegex(out, rf"\n    {word}\s")
             code, text, _ = self.run_in(word, "--help")
@@ -592,6 +592,8 @@ class ProcessTests(Command):
             ("hoft unroute near st", ["stock"]),
             ("hoft allow near http://a --peer f", ["far"]),
             ("hoft status near --w", ["--watch"]),
+            ("hoft requests near --route ", ["stock"]),
+            ("hoft requests near 5", [""]),
             ("hoft untrust nowhere ", [""]),
         ):
             self.assertEqual(self.completed(line), words, line)

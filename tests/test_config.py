@@ -32,6 +32,7 @@ max_request_body = "2 GiB"
 max_response_header = "128 KiB"
 spool = 1000
 heartbeat = 0
+log_calls = "all"
 compress = false
 
 [peers.far]
@@ -90,6 +91,7 @@ class FileTests(SynchronousTestCase):
                 max_response_header=128 << 10,
                 spool=1000,
                 heartbeat=0.0,
+                log_calls="all",
                 compress=False,
                 peers=(
                     Peer("far", FAR),

@@ -94,6 +94,8 @@ class LonelyNodeTests(TestCase):
         self.assertIsNone(status["carrier_down"])
         self.assertGreater(status["journal_bytes"], 0)
         self.assertEqual(set(status), set(lonely.status()))
+        calls = yield deferToThread(ask, self.folder / "state", "requests", limit=5)
+        self.assertEqual((calls["under_way"], calls["ended"]), ([], []))
         refused = deferToThread(ask, self.folder / "state", "the way")
         error = yield self.assertFailure(refused, LocalError)
         self.assertIn("another version", str(error))

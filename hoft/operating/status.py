@@ -5,8 +5,6 @@ C{hoft status}: what a node does, and what waits in its journal if it does not r
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 import time
 from argparse import Namespace
@@ -15,14 +13,11 @@ from uuid import UUID
 
 from hoft.errors import JournalError, NodeNotRunning, NodeSilent
 from hoft.local_socket import ask
-from hoft.operating import screen
+from hoft.operating import screen, terminal
 from hoft.operating.places import Place
 
 WELL, UNWELL, NOT_RUNNING = 0, 1, 2
 """Exit codes."""
-
-_COLOURS = {"up": "32", "unknown": "33", "late": "33", "down": "31", "stopped": "31"}
-_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def status(options: Namespace) -> int:
@@ -30,23 +25,26 @@ def status(options: Namespace) -> int:
     place = Place.of(options.folder)
     if options.watch is None:
         look = look_at(place)
-        lines = [json.dumps(look.as_json(), indent=1)] if options.json else look.lines(*_terminal())
-        print(*lines, sep="\n", flush=True)
+        if options.json:
+            print(json.dumps(look.as_json(), indent=1), flush=True)
+        else:
+            terminal.show(look.lines)
         for problem in look.problems:
             print(f"hoft: {problem}", file=sys.stderr)
         return look.code
     code = WELL
-    try:
-        while True:
-            look = look_at(place)
-            code = look.code
-            if options.json:
-                print(json.dumps(look.as_json()), flush=True)
-            else:
-                _redraw(look)
-            time.sleep(options.watch)
-    except KeyboardInterrupt:
-        return code
+
+    def again() -> None:
+        nonlocal code
+        look = look_at(place)
+        code = look.code
+        if options.json:
+            print(json.dumps(look.as_json()), flush=True)
+        else:
+            terminal.redraw(look.lines_with_problems)
+
+    terminal.watch(options.watch, again)
+    return code
 
 
 class Look:
@@ -81,6 +79,11 @@ class Look:
         if self._journal:
             return screen.stopped(self._name, self._journal)
         return [f"{self._name}  does not answer"]
+
+    def lines_with_problems(self, width: int, paint: screen.Paint) -> list[str]:
+        """The same, with the problems where they are seen first."""
+        head, *rest = self.lines(width, paint)
+        return [head, *(paint("down", problem) for problem in self.problems), *rest]
 
 
 def look_at(place: Place) -> Look:
@@ -117,31 +120,3 @@ def _journal(place: Place) -> dict[str, Any]:
             for peer, one in held.peers.items()
         },
     }
-
-
-def _terminal() -> tuple[int, screen.Paint]:
-    """Columns, and colours where there is somebody to see them (https://no-color.org)."""
-    plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return shutil.get_terminal_size().columns, _plain if plain else _coloured
-
-
-def _coloured(state: str, text: str) -> str:
-    return f"\x1b[{_COLOURS.get(state, '0')}m{text}\x1b[0m"
-
-
-def _plain(_: str, text: str) -> str:
-    return text
-
-
-def _redraw(look: Look) -> None:
-    width, paint = _terminal()
-    head, *rest = look.lines(width, paint)
-    lines = [head, *(paint("down", problem) for problem in look.problems), *rest]
-    if sys.stdout.isatty():
-        rows = shutil.get_terminal_size().lines
-        if len(lines) > rows - 1:
-            hidden = len(lines) - (rows - 2)
-            lines = [*lines[: rows - 2], f"... {hidden} lines more: make the window larger"]
-        print(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW, end="", flush=True)
-    else:
-        print(*lines, "", sep="\n", flush=True)

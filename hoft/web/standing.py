@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     from hoft.web.performing import Exchange
     from hoft.web.waiting import Waiting
 
-STAGES = (
-    "receiving", "accepted", "acked", "executing", "responding",
-    "gathering", "queued", "draining",
-)  # fmt: skip
-"""
-Where a call can be.  Ingress: its request comes from its caller, is in our journal, is in
-that of the peer, the service works, a response comes.  Egress: its request comes from the
-peer, waits for its turn, the service works, a response comes, what is left of an answered
-request comes.
-"""
-
 # --- ingress ------------------------------------------------------------------------------
 
 

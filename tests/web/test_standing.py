@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from hoft.defaults import STAGES
 from hoft.interfaces import LinkState
 from hoft.web.exchange import encode_executing
 from hoft.web.executions import State
 from hoft.web.history import Logged
-from hoft.web.standing import STAGES
 from hoft.web.surroundings import Limits
 from tests.web.callers import IngressCase
 from tests.web.services import EgressCase, Service, Test, until

@@ -1,0 +1,107 @@
+"""
+Calls under way, and those that have ended lately, for whoever looks after a node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from heapq import merge
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator
+
+from hoft.errors import LocalError
+from hoft.web.egress import Egress
+from hoft.web.history import Logged
+from hoft.web.ingress import Ingress
+
+MOST = 1000
+"""The most calls of each kind that one answer has."""
+
+SLICE = 0.004
+"""Seconds of the reactor's time that are taken in one go: there may be a hundred thousand calls."""
+
+_FILTERS = ("side", "peer", "route", "caller", "stage")
+
+
+class Listing:
+    """Answers what is asked about the calls of one node."""
+
+    def __init__(self, reactor: Any, clock: Callable[[], float], ingress: Ingress, egress: Egress) -> None:
+        """@param clock: that of C{ingress} and C{egress}."""
+        self._clock = clock
+        self._sides = (ingress, egress)
+        self._histories = (ingress.accounts.history, egress.history)
+        self._cooperator = Cooperator(
+            terminationPredicateFactory=_Slice, scheduler=lambda turn: reactor.callLater(0, turn)
+        )
+
+    def answer(self, question: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        """
+        C{under_way}, the oldest first, C{ended}, the latest first, and how many of each were C{left_off}.
+
+        @param question: C{side}, C{peer}, C{route}, C{caller} and C{stage}: which calls; C{id}: those
+            whose ids begin so; C{limit}: how many of each.  All of them may be missing.
+        @raise LocalError: it makes no sense.
+        """
+        wanted = {key: question[key] for key in _FILTERS if question.get(key) is not None}
+        id, limit = question.get("id") or "", question.get("limit", MOST)
+        if not isinstance(id, str) or type(limit) is not int or not 0 <= limit <= MOST:
+            raise LocalError("this node does not know that question: it is of another version")
+        found: dict[str, Any] = {
+            "now": time.time(),
+            "under_way": [],
+            "ended": [],
+            "left_off": {"under_way": 0, "ended": 0},
+        }
+        done: Deferred[dict[str, Any]] = Deferred(lambda _: task.stop())
+        task = self._cooperator.cooperate(self._look(found, wanted, id.lower(), limit))
+        # What stops it is that nobody waits any more.
+        task.whenDone().addCallbacks(lambda _: done.callback(found), lambda _: None)
+        return done
+
+    def log(self, which: str) -> None:
+        """@param which: the value of a L{Logged}: of which calls the log says when they end."""
+        for history in self._histories:
+            history.logged = Logged(which)
+
+    def stop(self) -> None:
+        """Leave off."""
+        self._cooperator.stop()
+
+    def _look(self, found: dict[str, Any], wanted: dict[str, Any], id: str, limit: int) -> Iterator[None]:
+        for kind, calls in (("under_way", self._under_way()), ("ended", self._ended())):
+            for describe in calls:
+                yield
+                if len(found[kind]) >= limit and not (wanted or id):
+                    found["left_off"][kind] += 1
+                    continue
+                one = describe()
+                if one["id"].startswith(id) and all(one[key] == value for key, value in wanted.items()):
+                    if len(found[kind]) < limit:
+                        found[kind].append(one)
+                    else:
+                        found["left_off"][kind] += 1
+
+    def _under_way(self) -> Iterator[Callable[[], dict[str, Any]]]:
+        ahead = time.time() - self._clock()
+        for side in self._sides:
+            yield from side.under_way(ahead)
+
+    def _ended(self) -> Iterator[Callable[[], dict[str, Any]]]:
+        # Of now: while it is looked at others end.
+        of_each = [list(history) for history in self._histories]
+        for call in merge(*of_each, key=lambda call: call.at, reverse=True):
+            yield call.as_json
+
+
+class _Slice:
+    """Says when a turn has taken long enough."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + SLICE
+
+    def __call__(self) -> bool:
+        return time.monotonic() >= self._end
