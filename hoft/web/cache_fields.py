@@ -20,7 +20,7 @@ MAX_CACHE_CONTROL: Final = 1024
 LONGEST: Final = 1 << 31
 """Seconds; whatever is more means this (RFC 9111 section 1.2.2)."""
 
-_DIRECTIVE = re.compile(rb"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)((?:"(?:[^"\\]|\\.)*"|[^,"])*)(?:,|$)""")
+_DIRECTIVE = re.compile(rb"""[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""")
 _ARGUMENT = re.compile(rb"""=(?:"([^"\\]*)"|([^\s;,"]+))[ \t]*""")
 _SECONDS = re.compile(rb"[0-9]{1,64}")
 _TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')

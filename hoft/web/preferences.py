@@ -27,7 +27,7 @@ LONGEST_WAIT: Final = 86400
 """The most seconds that C{wait} means."""
 
 _SAYING: Final = frozenset((PREFER, KEY, CALLBACK))
-_PREFERENCE = re.compile(rb"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)((?:"(?:[^"\\]|\\.)*"|[^,"])*)(?:,|$)""")
+_PREFERENCE = re.compile(rb"""[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""")
 _VALUE = re.compile(rb"""[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s;,"]+))""")
 
 
