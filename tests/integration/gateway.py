@@ -271,10 +271,14 @@ class Gateway:
         for node in self.nodes:
             node.await_status(_all_up, "the peer is heard")
 
-    def route(self, name: str, url: str) -> None:
-        """C{/svc/NAME/} of the near node leads to C{url} behind the far one, which allows it."""
-        self.near.hoft("route", name, "--peer", "far", "--url", url)
-        self.far.hoft("allow", url)
+    def route(self, name: str, url: str, *flags: str) -> None:
+        """
+        C{/svc/NAME/} of the near node leads to C{url} behind the far one, which allows it.
+
+        @param flags: of both commands.
+        """
+        self.near.hoft("route", name, "--peer", "far", "--url", url, *flags)
+        self.far.hoft("allow", url, *flags)
 
     def stop_mirrors(self) -> dict[str, int]:
         """End them; what they counted, together."""

@@ -20,13 +20,14 @@ from random import Random
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import httpx
 import requests
 from attrs import frozen
 
 from tests.processes import PATIENCE
 
-from .gateway import GatewayCase
+from .gateway import Gateway, GatewayCase
 from .services import HandlerServer
 
 BODY = Random(7).randbytes(300_000)
@@ -318,3 +319,46 @@ class ClientTests(GatewayCase):
         self.need(installed, "axios is not there (npm install -g axios)")
         self.through_a_route(Node(_AXIOS, None))
         self.through_a_proxy(Node(_AXIOS, self.node))
+
+    def test_websocket_of_aiohttp(self) -> None:
+        asyncio.run(self.talk(self.gateway))
+        self.assertEqual(self.gateway.near.status()["ingress"]["websockets"], 1)
+
+    async def talk(self, gateway: Gateway) -> None:
+        server = aiohttp.web.AppRunner(aiohttp.web.Application())
+        server.app.router.add_get("/base/echo", self.echo)
+        await server.setup()
+        site = aiohttp.web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        assert site._server is not None
+        url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/base"  # type: ignore[attr-defined]  # asyncio's own
+        gateway.route("chat", url, "--websocket")
+        here = f"ws://127.0.0.1:{gateway.near.port}/svc/chat/echo"
+        async with aiohttp.ClientSession() as session:
+            connecting = session.ws_connect(here, protocols=("b", "a"), compress=15, max_msg_size=0)
+            async with connecting as client:
+                self.assertEqual((client.protocol, bool(client.compress)), ("a", True))
+                self.assertEqual(await client.receive_str(), "welcome")
+                await client.send_str("h\u00e9llo")
+                self.assertEqual(await client.receive_str(), "h\u00e9llo")
+                for data in (BODY, b"", BODY * 10):
+                    await client.send_bytes(data)
+                    self.assertTrue(await client.receive_bytes() == data)
+                await client.send_str("leave")
+                self.assertEqual((await client.receive()).type, aiohttp.WSMsgType.CLOSE)
+                self.assertEqual(client.close_code, 4001)
+        await server.cleanup()
+
+    async def echo(self, request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
+        """Says what it hears, until it is to leave."""
+        server = aiohttp.web.WebSocketResponse(protocols=("a",), max_msg_size=0)
+        await server.prepare(request)
+        await server.send_str("welcome")
+        async for message in server:
+            if message.data == "leave":
+                await server.close(code=4001)
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                await server.send_str(message.data)
+            else:
+                await server.send_bytes(message.data)
+        return server

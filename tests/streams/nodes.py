@@ -28,7 +28,7 @@ Steps = Generator[Deferred[Any], Any, None]
 
 Results = Generator[Deferred[Any], Any, Any]
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 class Nodes(TestCase):
