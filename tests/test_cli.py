@@ -520,7 +520,7 @@ class ProcessTests(Command):
         self.assertEqual(code, 0)
         for word in (
             "init", "card", "trust", "untrust", "route", "unroute",
-            "allow", "disallow", "list", "run", "reload",
+            "allow", "disallow", "callback", "callbacks", "list", "run", "reload",
             "status", "requests", "doctor", "packet", "restored", "completion", "mirror",
         ):  # fmt: skip
             self.assertRegex(out, rf"\n    {word}\s")
@@ -586,6 +586,7 @@ class ProcessTests(Command):
     def test_shells_complete_words_options_and_names(self) -> None:
         self.make_pair()
         self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
+        self.run_in("callback", self.near, "add", "shop", "--url", "https://shop.example/")
         for line, words in (
             ("hoft unt", ["untrust"]),
             ("hoft untrust near ", ["far"]),
@@ -594,6 +595,7 @@ class ProcessTests(Command):
             ("hoft status near --w", ["--watch"]),
             ("hoft requests near --route ", ["stock"]),
             ("hoft requests near 5", [""]),
+            ("hoft callback near renew sh", ["shop"]),
             ("hoft untrust nowhere ", [""]),
         ):
             self.assertEqual(self.completed(line), words, line)

@@ -163,6 +163,11 @@ class ProblemTests(SynchronousTestCase):
             screen.problems(NODE | {"journal_free": 1 << 20}), ["the journal's disk is full: 1.0 MiB left"]
         )
 
+    def test_callbacks_that_somebody_should_look_after(self) -> None:
+        self.assertEqual(screen.problems(NODE | {"callbacks": {"dead": 0, "pending": 7}}), [])
+        [problem] = screen.problems(NODE | {"callbacks": {"dead": 2, "pending": 7}})
+        self.assertIn("2 callbacks", problem)
+
 
 class StoppedTests(SynchronousTestCase):
     JOURNAL: dict[str, Any] = {"bytes": 1 << 20, "free": 1 << 30, "written_ago": 10800.0, "peers": {}}

@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Caller
 from hoft.errors import LocalError
@@ -179,6 +180,15 @@ class DeliveryTests(CallbackCase):
     def test_a_response_without_body(self) -> Test:
         self.far.then = lambda request: request.answer(204, length=None)
         yield self.order()
+        yield self.delivered()
+        [got] = self.receiver.requests
+        self.assertEqual((got.body, got.values(b"content-length")), (b"", [b"0"]))
+        self.verify(got)
+
+    @inlineCallbacks
+    def test_a_response_to_head_has_no_body_whatever_length_it_says(self) -> Test:
+        self.far.then = lambda request: request.answer(length=500)
+        yield self.get(b"/svc/demo/", b"Hoft-Callback: " + self.url, method=b"HEAD")
         yield self.delivered()
         [got] = self.receiver.requests
         self.assertEqual((got.body, got.values(b"content-length")), (b"", [b"0"]))
@@ -374,6 +384,35 @@ class EndTests(CallbackCase):
         self.assertEqual(len(self.receiver.requests), 1)
 
     @inlineCallbacks
+    def test_a_result_that_is_being_delivered_is_not_deleted(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        response = yield self.order()
+        yield self.delivered()
+        deleted = yield self.get(self.where(response), method=b"DELETE")
+        self.assertEqual(deleted.status, 409)
+        self.receiver.connections[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        yield self.until(lambda: self.row().state is State.DELIVERED)
+        deleted = yield self.get(self.where(response), method=b"DELETE")
+        self.assertEqual(deleted.status, 204)
+
+    @inlineCallbacks
+    def test_a_result_that_was_lost_is_told_as_a_problem(self) -> Test:
+        self.far.then = lambda request: request.answer(body=os.urandom(100_000))
+        self.receiver.says(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().attempts == 1)
+        self.near.lose_inbox()
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        yield self.until(lambda: self.row().attempts == 2)
+        self.ingress.callbacks.tick(time.monotonic() + 400)
+        yield self.delivered(2)
+        got = self.receiver.requests[1]
+        self.verify(got)
+        self.assertTrue(json.loads(got.body)["type"].endswith("outcome-unknown"))
+
+    @inlineCallbacks
     def test_a_result_is_not_forgotten_while_its_callback_is_pending(self) -> Test:
         self.ingress.reconfigure(evolve(self.routing, result_ttl=0.1))
         self.far.then = lambda request: request.answer(body=b"done")
@@ -443,8 +482,10 @@ class EndTests(CallbackCase):
         yield self.delivered(callbacks.PARALLEL + 3)
 
 
-class SecretTests(CallbackCase):
-    def test_a_forgery_does_not_verify(self) -> None:
-        key = self.keys[0].shared()
+class VerifyingTests(SynchronousTestCase):
+    """What these tests verify with says no as well."""
+
+    def test_a_forgery(self) -> None:
+        key = CallbackCase.keys[0].shared()
         request = Received(b"\r\nwebhook-id: a\r\nwebhook-timestamp: 5\r\nwebhook-signature: v1,AAAA", b"")
         self.assertFalse(verified(key, request, 5.0))

@@ -206,10 +206,14 @@ class ScheduleTests(ScheduleCase):
         self.wait(TTL / 2, step=10.0)
         self.assertEqual(self.callbacks.resend("all"), 1)
         self.assertEqual(self.states(), [State.DELIVERED])
-        self.receivers.status = 410
+        self.receivers.status = 500
         kept = self.want(1)
         self.end(kept)
-        self.wait(TTL + 120, step=10.0)
+        self.wait(TTL, step=10.0)
+        self.receivers.status = 410
+        self.wait(2 * TTL, step=10.0)
+        self.assertEqual((kept.stage, self.callbacks.counters()["dead"]), (Stage.FAILED, 1))
+        self.wait(TTL, step=10.0)
         self.assertEqual(kept.stage, Stage.EXPIRED)
         self.assertEqual((self.callbacks.counters()["dead"], self.states()), (0, []))
 
