@@ -14,17 +14,23 @@ from typing import Any
 from hoft.operating.screen import Paint
 from hoft.operating.wording import counted, duration, printable, size
 
-ID = 12
+ID = 8
 """The digits of an id that a table shows: C{hoft requests DIR ID} finds a call by them."""
 
 LEAST = 24
 """Columns that a call has, however narrow the terminal is."""
 
+_DISPENSABLE = ("RESPONSE", "REQUEST", "CALLER", "SIDE", "PEER")
+"""What is left out, in this order, where there is no room."""
+
 Call = Mapping[str, Any]
 _Column = tuple[str, Callable[[Call], str]]
 
-_BYTES: _Column = ("BYTES", lambda call: f"{_size(call['request_bytes'])} {_size(call['response_bytes'])}")
-_ID: _Column = ("ID", lambda call: call["id"][:ID])
+_LAST: tuple[_Column, ...] = (
+    ("REQUEST", lambda call: _size(call["request_bytes"])),
+    ("RESPONSE", lambda call: _size(call["response_bytes"])),
+    ("ID", lambda call: call["id"][:ID]),
+)
 _COMMON: tuple[_Column, ...] = (
     ("SIDE", lambda call: call["side"]),
     ("PEER", lambda call: _or_dash(call["peer"])),
@@ -45,7 +51,7 @@ def lines(name: str, answer: Mapping[str, Any], width: int, paint: Paint) -> lis
         columns = (
             ("AGE", lambda call: duration(call["age"])),
             ("STAGE", lambda call: call["stage"]),
-            *_COMMON, _BYTES, _ID,
+            *_COMMON, *_LAST,
         )  # fmt: skip
         heading, *rows = _table(columns, under_way, width)
         shown += ["", heading]
@@ -59,7 +65,7 @@ def lines(name: str, answer: Mapping[str, Any], width: int, paint: Paint) -> lis
             ("ENDED", lambda call: f"{duration(max(0.0, answer['now'] - call['ended']))} ago"),
             ("STATUS", lambda call: _or_dash(call["status"])),
             ("TOOK", lambda call: duration(call["seconds"])),
-            *_COMMON, _BYTES, _ID,
+            *_COMMON, *_LAST,
         )  # fmt: skip
         heading, *rows = _table(columns, ended, width)
         shown += ["", heading]
@@ -139,19 +145,27 @@ def _what(call: Call) -> str:
 
 def _table(columns: Sequence[_Column], calls: Sequence[Call], width: int) -> list[str]:
     """A heading and a row for each call, which has what is left of the width."""
-    rows = [[heading for heading, _ in columns]]
-    rows += [[printable(cell(call)) for _, cell in columns] for call in calls]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    room = max(LEAST, width - sum(widths) - 2 * len(widths))
+    cells = {heading: [heading, *(printable(cell(call)) for call in calls)] for heading, cell in columns}
     whats = ["CALL", *map(_what, calls)]
-    room = min(room, max(map(len, whats)))
+    longest = max(map(len, whats))
+    for heading in _DISPENSABLE:
+        if _room(cells, width) >= min(longest, LEAST):
+            break
+        del cells[heading]
+    room = min(max(LEAST, _room(cells, width)), longest)
     shown = []
-    for cells, what in zip(rows, whats, strict=True):
-        padded = [f"{cell:<{most}}" for cell, most in zip(cells, widths, strict=True)]
-        # Before bytes and id.
-        padded.insert(-2, f"{_cut(what, room):<{room}}")
+    for *row, what in zip(*cells.values(), whats, strict=True):
+        padded = [
+            f"{cell:<{max(map(len, column))}}" for cell, column in zip(row, cells.values(), strict=True)
+        ]
+        padded.insert(-sum(heading in cells for heading, _ in _LAST), f"{_cut(what, room):<{room}}")
         shown.append("  ".join(padded).rstrip())
     return shown
+
+
+def _room(cells: Mapping[str, Sequence[str]], width: int) -> int:
+    """What these columns leave of the width."""
+    return width - sum(2 + max(map(len, column)) for column in cells.values())
 
 
 def _cut(text: str, room: int) -> str:

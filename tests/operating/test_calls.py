@@ -73,29 +73,36 @@ class TableTests(SynchronousTestCase):
     def test_what_is_stuck_and_why(self) -> None:
         head, _, heading, row, why = self.shown(answer([STUCK], []))
         self.assertEqual(head, "near  1 call under way, 0 ended lately")
-        self.assertEqual(heading.split(), ["AGE", "STAGE", "SIDE", "PEER", "CALLER", "CALL", "BYTES", "ID"])
+        self.assertEqual(
+            heading.split(), ["AGE", "STAGE", "SIDE", "PEER", "CALLER", "CALL", "REQUEST", "RESPONSE", "ID"]
+        )
         self.assertEqual(
             row,
-            "12 min  accepted  ingress  far   shop    POST /svc/stock/orders?...  1.2 KiB -  5f0c6b1d1a2e",
+            "12 min  accepted  ingress  far   shop    POST /svc/stock/orders?...  1.2 KiB  -"
+            "         5f0c6b1d",
         )
         self.assertEqual(why, "    " + STUCK["why"])
 
     def test_what_has_ended(self) -> None:
         *_, heading, row, cut, why = self.shown(answer([], [DONE, CUT]), 120)
         self.assertEqual(
-            heading.split(), ["ENDED", "STATUS", "TOOK", "SIDE", "PEER", "CALLER", "CALL", "BYTES", "ID"]
+            heading.split(),
+            ["ENDED", "STATUS", "TOOK", "SIDE", "PEER", "CALLER", "CALL", "REQUEST", "RESPONSE", "ID"],
         )
         self.assertIn(
-            "3.5 s ago  200     12 ms  egress  near  127.0.0.1  GET http://127.0.0.1:8000/a  - 5.0", row
+            "3.5 s ago  200     12 ms  egress  near  127.0.0.1  GET http://127.0.0.1:8000/a  -        5.0",
+            row,
         )
         self.assertEqual(why, "    broken off in the midst of the response: outcome-unknown")
         self.assertEqual(cut, row)
 
     def test_a_narrow_terminal_has_less_of_the_url(self) -> None:
         long = STUCK | {"url": "/svc/" + "a" * 500}
-        _, _, _, row, *_ = self.shown(answer([long], []), 90)
-        self.assertIn("aaa...", row)
-        self.assertTrue(row.endswith("5f0c6b1d1a2e"))
+        for width, columns in ((90, 8), (80, 7), (70, 6), (60, 5)):
+            _, _, heading, row, *_ = self.shown(answer([long], []), width)
+            self.assertEqual(len(heading.split()), columns, heading)
+            self.assertIn("aaa...", row)
+        self.assertTrue(row.endswith("5f0c6b1d"))
 
     def test_how_many_are_not_shown(self) -> None:
         lines = self.shown(answer([STUCK], [DONE], (41, 7)))
