@@ -146,6 +146,10 @@ class Examples(SynchronousTestCase):
         """A port that leads to a service behind the peer."""
         self.follow("docs/how-to-tcp.rst")
 
+    def test_websocket(self) -> None:
+        """A service that speaks WebSocket, and a client of it."""
+        self.follow("docs/how-to-websocket.rst")
+
     def test_endpoints(self) -> None:
         """Two programs that speak AMP."""
         self.follow("docs/how-to-endpoints.rst")
