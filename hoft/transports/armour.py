@@ -71,12 +71,20 @@ def begins(text: bytes) -> bool | None:
     return text.startswith(MARK)
 
 
-def take_off(text: bytes, first: bool, last: bool) -> tuple[bytes, int]:
+def portion(text: bytes, most: int) -> bytes:
+    """The beginning of it whose lines, as short as they may be, count as no more than C{most} bytes."""
+    while (text.count(b"\n") + text.count(b"\r")) * LINE > most and len(_lines(text)) * LINE > most:
+        text = text[: len(text) // 2]
+    return text
+
+
+def take_off(text: bytes, first: bool, last: bool, more: bool = False) -> tuple[bytes, int]:
     """
     Decode lines.
 
     @param first: C{text} begins with the mark.
     @param last: nothing will follow: what looks like a part of a line is one.
+    @param more: something follows already: no line is shorter than others.
     @return: the bytes, and how much of C{text} they are; what is left is a line
         that has no end yet.
     """
@@ -85,20 +93,24 @@ def take_off(text: bytes, first: bool, last: bool) -> tuple[bytes, int]:
         used = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
         if len(text) - used == WIDTH or (not used and len(text) > _NO_LINE):
             used = len(text)
-    lines = [line.strip(_BLANK) for line in _LINE_END.split(text[:used])]
-    lines = [line for line in lines if line]
+    lines = _lines(text[:used])
     if first and lines:
         del lines[0]
-    return _decoded(lines), used
+    return _decoded(lines, more), used
 
 
-def _decoded(lines: list[bytes]) -> bytes:
-    if all(len(line) == WIDTH for line in lines[:-1]) and len(b"".join(lines[-1:])) <= WIDTH:
+def _lines(text: bytes) -> list[bytes]:
+    lines = [line.strip(_BLANK) for line in _LINE_END.split(text)]
+    return [line for line in lines if line]
+
+
+def _decoded(lines: list[bytes], more: bool) -> bytes:
+    last = -1 if more else len(lines) - 1
+    if all(len(line) == WIDTH or (index == last and len(line) < WIDTH) for index, line in enumerate(lines)):
         try:
             return b85decode(b"".join(lines))
         except ValueError:
             pass  # some line is damaged: find out which
-    last = len(lines) - 1
     return b"".join(_line(line, index == last) for index, line in enumerate(lines))
 
 

@@ -198,7 +198,10 @@ def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool, text: i
     if not armoured:
         prefix = (prefix[:at] + data)[:PREFIX] if at < PREFIX else prefix
         return Look(size, status.st_mtime_ns, offset, data, prefix, held, at_end)
-    decoded, used = armour.take_off(data, first=not text, last=at_end and whole)
+    some = armour.portion(data, MAX_PIECE)
+    if len(some) < len(data):
+        data, at_end, held = some, False, False
+    decoded, used = armour.take_off(data, first=not text, last=at_end and whole, more=not at_end)
     if not decoded and not at_end:
         decoded = b"\0"  # so much text without a line in it: let the receiver say what that is worth
     prefix = (prefix[:at] + data[:used])[:PREFIX] if at < PREFIX else prefix

@@ -7,7 +7,6 @@ import fcntl
 import os
 import random
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from hoft.protocols.journal import GROUP
 from .journals import InlineJournal, JournalCase, count, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
+from tests.mounting import mount
 
 
 class FolderTests(JournalCase):
@@ -170,14 +170,7 @@ class FullDiskTests(TestCase):
     def setUp(self) -> None:
         self.mount = Path(self.mktemp())
         self.mount.mkdir()
-        if os.getuid() != 0:
-            raise SkipTest("only root may mount a small tmpfs")
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", self.mount], capture_output=True, check=False
-        )
-        if mounted.returncode:
-            raise SkipTest(f"cannot mount a small tmpfs: {mounted.stderr.decode().strip()}")
-        self.addCleanup(lambda: subprocess.run(["umount", "-l", self.mount], check=True))
+        mount(self, self.mount, "24m")
         self.inline = self.opened()
 
     def opened(self) -> InlineJournal:

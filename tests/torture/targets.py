@@ -18,6 +18,7 @@ from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
 from hoft.protocols.packets import PacketReader, Record
 from hoft.streams import parts as stream_parts
+from hoft.transports import armour
 from hoft.transports.filenames import FileName
 from hoft.web import exchange, heads
 from hoft.web.problems import Problem
@@ -154,6 +155,27 @@ def name(data: bytes) -> None:
     assert found is None or str(found) == text
 
 
+def armoured(data: bytes) -> None:
+    """A file of text, read in two goes; and any bytes as such a file."""
+    cut = data[-1] % (len(data) + 1) if data else 0
+    if armour.begins(data):
+        first, used = armour.take_off(data[:cut], first=True, last=False)
+        rest, end = armour.take_off(data[used:], first=not used, last=True)
+        assert used + end == len(data)
+        most = 600
+        some = armour.portion(data, most)
+        assert len(armour.take_off(some, first=True, last=False)[0]) <= most
+    text = armour.Armour()
+    written = text.put_on(data[:cut]) + text.put_on(data[cut:]) + text.close()
+    assert armour.begins(written)
+    assert armour.take_off(written, first=True, last=True) == (data, len(written))
+
+
+def _armour(data: bytes) -> bytes:
+    text = armour.Armour()
+    return text.put_on(data) + text.close()
+
+
 def card(data: bytes) -> None:
     """What somebody was sent as a card."""
     try:
@@ -198,5 +220,6 @@ TARGETS: Mapping[str, Target] = {
             b"--1122334455667788-0000000000000003.hoft"
         ],
     ),
+    "armour": Target(armoured, [_armour(bytes(100)), _armour(bytes(range(256)))]),
     "card": Target(card, [str(Card("near", UUID(int=7 << 100 | 4 << 76 | 8 << 60), NEAR.public)).encode()]),
 }

@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Generator
+from typing import Any
 from uuid import UUID
 
 from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from hoft.interfaces import MAX_PIECE, ICarrier
 from hoft.testing.conformance import CarrierConformance
-from hoft.transports.filenames import LongNaming, ShortNaming
+from hoft.testing.harness import ALICE, BOB
+from hoft.transports.armour import LINE, MARK
+from hoft.transports.filenames import FileName, LongNaming, ShortNaming
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
 from hoft.transports.memory import MemoryFolder
@@ -61,6 +66,24 @@ class ArmouredFolderConformanceTests(FolderConformanceTests):
     naming = LongNaming("tx_", ".txt")
     large = MAX_PIECE + 12345
     soon = 5.0  # base85 takes its time
+
+    @inlineCallbacks
+    def test_lines_too_short(self) -> Generator[Any, Any, None]:
+        """Each but the last counts as a whole one, and still no piece is larger than any may be."""
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: False
+        lines = MAX_PIECE // 20
+        name = self.naming.text(FileName(ALICE, BOB, 1, 1))
+        self.plant(BOB, name, MARK + b"\n" + b"!\n" * lines)
+        yield self.until(lambda: name in receiver.consumed, "it settles")
+        self.assertEqual(receiver.consumed[name], bytes((lines - 1) * LINE))
+
+
+class NoRenameConformanceTests(FolderConformanceTests):
+    """The folder of a carrier that has no rename: files are written in place."""
+
+    options = "&rename=no"
+    in_place = True
 
 
 class ShortNamesConformanceTests(FolderConformanceTests):

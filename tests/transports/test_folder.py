@@ -35,6 +35,7 @@ from hoft.transports.locations import FolderLocation
 from hoft.transports.reading import MAX_FILE
 
 Steps = Generator[Any, Any, None]
+from tests.mounting import mount
 
 
 def name(number: int, sender: UUID = ALICE, recipient: UUID = BOB) -> str:
@@ -493,7 +494,6 @@ class RootTests(FolderTestCase):
     @inlineCallbacks
     def test_unmounted(self) -> Steps:
         """The empty mount point that an unmounted root leaves behind is not taken for it."""
-        only_root("mounting")
         mount(self, self.root, "1m")
         alice, receiver = yield self.node(ALICE)
         transport = alice.transport(BOB)
@@ -504,13 +504,12 @@ class RootTests(FolderTestCase):
         transport.write(b"not here")
         yield self.until(lambda: alice.counters()["write_errors"], "it is not written")
         self.assertEqual(os.listdir(self.root), [])
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.root], check=True)
+        mount(self, self.root, "1m")
         yield self.until(lambda: receiver.health[-1] == "up", "it is up again")
 
     @inlineCallbacks
     def test_full(self) -> Steps:
         """A full folder is down, keeps no stump, and is up once there is room."""
-        only_root("mounting")
         mount(self, self.root, "1m")
         alice, receiver = yield self.node(ALICE)
         transport = alice.transport(BOB)
@@ -756,13 +755,3 @@ def as_nobody(program: str, folder: str) -> bytes:
     """What a Python program prints that runs in a folder as another user."""
     command = [sys.executable, "-c", f"{DROP}{program}"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=20, cwd=folder).stdout
-
-
-def mount(test: TestCase, where: str, size: str) -> None:
-    """A small file system, until the end of the test."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", where], capture_output=True
-    )
-    if done.returncode:
-        raise SkipTest("mounting is not possible here")
-    test.addCleanup(subprocess.run, ["umount", "-l", where], capture_output=True)
