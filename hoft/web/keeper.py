@@ -297,7 +297,7 @@ class Keeper:
 
     def _not_withdrawn(self, failure: Failure, kept: Kept) -> None:
         if not failure.check(HoftError):
-            self.log.failure("A request could not be taken back", failure)
+            self.log.failure("Call {id}: the request could not be taken back", failure, id=kept.id.hex())
         kept.fail(self, cancelled("it may have been made before that"), Stage.CANCELLED)
 
     def forget(self, kept: Kept) -> None:

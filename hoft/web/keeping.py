@@ -157,7 +157,7 @@ class Kept(Row):
             keeper.send(link, encode_credit(self.id, Side.INGRESS, self._offered))
 
     def _contradicted(self, keeper: Keeper, error: RecordError, record: int) -> None:
-        keeper.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
+        keeper.log.warn("Call {id}: given up: {error}", id=self.id.hex(), error=error)
         self.fail(keeper, bad_response(f"what came is not a response: {error}"), but=record)
 
     # --- ends -----------------------------------------------------------------------------

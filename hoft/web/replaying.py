@@ -160,7 +160,9 @@ class Replay:
 
     def contradicted(self, error: RecordError) -> None:
         """See L{hoft.web.streaming.Awaiting}."""
-        self._ingress.log.warn("The result {id} is none: {error}", id=self.id.hex(), error=error)
+        self._ingress.log.warn(
+            "Call {id}: what is kept is no response: {error}", id=self.id.hex(), error=error
+        )
         self._break(bad_response(f"what is kept is not a response: {error}"))
 
     def unreadable(self, failure: Failure) -> None:
@@ -169,7 +171,7 @@ class Replay:
             self._kept.lost(self._ingress.keeper)
             self._break(self._kept.problem or expired())
             return
-        self._ingress.log.failure("A result could not be read from the journal", failure)
+        self._ingress.log.failure("Call {id}: the result could not be read", failure, id=self.id.hex())
         self._break(internal_error("the result could not be read from the journal"))
 
     def _break(self, problem: Problem) -> None:

@@ -219,7 +219,9 @@ class Waiting:
         elif failure.check(HoftError):
             self.fail(peer_unavailable(self.link.name, failure.getErrorMessage()))
         else:
-            self._ingress.log.failure("A request could not be committed", failure)
+            self._ingress.log.failure(
+                "Call {id}: the request could not be committed", failure, id=self.id.hex()
+            )
             self.fail(internal_error("the request could not be kept; the log of this node says why"))
 
     def _hold_up(self) -> None:
@@ -315,11 +317,11 @@ class Waiting:
         return self._ingress.share()
 
     def contradicted(self, error: RecordError) -> None:
-        self._ingress.log.warn("Exchange {id} given up: {error}", id=self.id.hex(), error=error)
+        self._ingress.log.warn("Call {id}: given up: {error}", id=self.id.hex(), error=error)
         self.fail(bad_response(f"what came from {self.link.name} is not a response: {error}"))
 
     def unreadable(self, failure: Failure) -> None:
-        self._ingress.log.failure("A response could not be read from the journal", failure)
+        self._ingress.log.failure("Call {id}: the response could not be read", failure, id=self.id.hex())
         self.fail(internal_error("the response could not be read from the journal"))
 
     # --- ends ------------------------------------------------------------------

@@ -94,6 +94,15 @@ class HistoryTests(KeepingCase):
         self.assertEqual((self.told()["status"], self.told()["problem"]), (504, "peer-silent"))
 
     @inlineCallbacks
+    def test_whatever_is_logged_of_a_call_begins_with_its_id(self) -> Test:
+        self.far.then = lambda request: request.answer(200, [(b"Bad Name", b"a")])
+        yield self.get()
+        given_up, ended = self.lines()
+        id = self.far.one.exchange.hex()
+        self.assertTrue(given_up.startswith(f"Call {id}: given up: "), given_up)
+        self.assertTrue(ended.startswith(f"Call {id}: ingress GET /svc/demo/ 502 "), ended)
+
+    @inlineCallbacks
     def test_a_kept_one_when_it_is_done(self) -> Test:
         self.far.then = lambda request: request.answer(body=b"done")
         where = yield self.submit(b"order")
