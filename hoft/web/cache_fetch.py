@@ -190,14 +190,15 @@ class Fetch:
         if entry is None or self.over:
             return
         entry.size = parts.accepted
-        if parts.complete:
-            self._complete(entry)
-        elif not self._passing and entry.size > self._cache.store.largest:
-            # From now on it is no faster than who reads it, and what they have is let go of.
+        if entry.size > self._cache.store.largest and not self._passing:
+            # From now on it comes no faster than who reads it, and what they have is let go of.
             self._passing = True
             self._cache.forget(self)
+        if parts.complete:
+            self._complete(entry)
+        elif self._passing:
             self.passed()
-        elif not self._passing:
+        else:
             self._offer(parts.accepted)
         for reader in list(self.readers):
             reader.advance()
@@ -238,7 +239,8 @@ class Fetch:
         elif checked is not None:
             self._cache.store.drop(checked)
         worse = head.status in ERRORS and self.leader.found is not None
-        if worse or self.outdated or not storable(self.leader.asked, head, self.leader.caching):
+        large = head.length is not None and head.length > self._cache.store.largest
+        if worse or large or self.outdated or not storable(self.leader.asked, head, self.leader.caching):
             self._pass_on(record, part)
             return
         entry = self.entry = self._to_be_stored(head)
@@ -333,8 +335,9 @@ class Fetch:
         self.over = True
         self._cache.forget(self)
         if self._passing:
-            return
-        if self.outdated:
+            if not self.readers:
+                self._cache.consume(self.link, entry.records[self._let_go :].tolist())
+        elif self.outdated:
             self._cache.store.discard(entry)
         else:
             self._cache.counts["cache_stored"] += 1

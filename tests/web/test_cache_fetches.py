@@ -1,0 +1,403 @@
+"""
+Calls at a route with a cache that have to cross: once for all who may have the answer, and what
+becomes of them when there is none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from hoft.config import Caching
+from hoft.interfaces import LinkState
+from hoft.web.exchange import WINDOW
+from hoft.web.heads import ResponseHead
+from hoft.web.problems import connection_refused
+from tests.web.caching import FRESH, CachingCase
+from tests.web.callers import Response
+from tests.web.listening import Test
+
+TAG = b"ETag", b'"1"'
+
+
+class CollapsingTests(CachingCase):
+    """Identical GETs cross once."""
+
+    def callers(self, count: int, *fields: bytes) -> list[Deferred[Response]]:
+        return [self.get(b"/svc/demo/", *fields) for _ in range(count)]
+
+    @inlineCallbacks
+    def waiting(self, count: int) -> Test:
+        """Until so many wait, and the far side has what crosses."""
+        yield self.until(lambda: self.ingress.counters()["requests"] == count)
+        yield self.until(lambda: self.far.requests and self.last.complete)
+
+    @inlineCallbacks
+    def test_those_at_once_get_the_same_answer(self) -> Test:
+        asked = self.callers(8)
+        yield self.waiting(8)
+        self.far.one.answer(headers=FRESH, body=b"content")
+        told = []
+        for one in asked:
+            response = yield one
+            self.assertEqual((response.status, response.body), (200, b"content"))
+            told.append(self.told(response))
+        self.assertEqual(self.crossed, 1)
+        self.assertEqual(sum("collapsed" in one for one in told), 7)
+        self.assertEqual(self.ingress.counters()["cache_collapsed"], 7)
+
+    @inlineCallbacks
+    def test_those_who_find_that_it_is_not_for_them_go_on_their_own(self) -> Test:
+        asked = self.callers(5)
+        yield self.waiting(5)
+        first = self.far.one
+        self.answers(body=b"another")
+        first.answer(headers=[(b"Cache-Control", b"private")], body=b"the first's")
+        bodies = []
+        for one in asked:
+            response = yield one
+            bodies.append(response.body)
+        self.assertEqual(sorted(bodies), [b"another"] * 4 + [b"the first's"])
+        self.assertEqual(self.crossed, 5)
+        yield self.until(lambda: not self.near.unconsumed())
+
+    @inlineCallbacks
+    def test_also_where_it_varies_by_something_unforeseen(self) -> Test:
+        asked = [self.get(b"/svc/demo/", b"X-Kind: " + kind) for kind in (b"a", b"a", b"b")]
+        yield self.waiting(3)
+        first = self.far.one
+        self.far.then = lambda request: request.answer(body=self.asked(request)[b"x-kind"])
+        first.answer(headers=[*FRESH, (b"Vary", b"X-Kind")], body=self.asked(first)[b"x-kind"])
+        for one, kind in zip(asked, (b"a", b"a", b"b"), strict=True):
+            response = yield one
+            self.assertEqual(response.body, kind)
+        self.assertIn(self.crossed, (2, 3))
+
+    @inlineCallbacks
+    def test_requests_that_services_tell_apart_do_not_wait_for_each_other(self) -> Test:
+        for field in (b"Accept: a", b"Accept-Language: a", b"Authorization: Basic a", b"Cookie: a=b"):
+            self.callers(1, field)
+        yield self.until(lambda: self.crossed == 4 and self.last.complete)
+        for request in self.far.requests.values():
+            request.answer()
+        yield self.until(lambda: not self.ingress.cache.fetches)
+
+    @inlineCallbacks
+    def test_one_who_insists_on_a_new_answer_does_not_wait_for_an_old_one(self) -> Test:
+        old = self.callers(1)
+        yield self.waiting(1)
+        new = self.callers(1, b"Cache-Control: no-cache")
+        yield self.until(lambda: self.crossed == 2 and self.last.complete)
+        first, second = self.far.requests.values()
+        first.answer(headers=FRESH, body=b"old")
+        second.answer(headers=FRESH, body=b"new")
+        for asked, body in ((old, b"old"), (new, b"new")):
+            response = yield asked[0]
+            self.assertEqual(response.body, body)
+
+    @inlineCallbacks
+    def test_a_question_about_a_stale_one_crosses_once(self) -> Test:
+        self.answers(*FRESH, TAG)
+        yield self.get()
+        self.now, self.far.then = 61, None
+        asked = self.callers(4)
+        yield self.until(lambda: self.ingress.counters()["requests"] == 5 and self.last.complete)
+        self.last.answer(304, FRESH)
+        for one in asked:
+            response = yield one
+            self.assertEqual((response.status, response.body), (200, b"content"))
+        self.assertEqual(self.crossed, 2)
+
+    @inlineCallbacks
+    def test_the_first_leaves_and_the_others_get_the_answer(self) -> Test:
+        first = self.connect()
+        first.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        yield self.waiting(1)
+        asked = self.callers(1)
+        yield self.waiting(2)
+        self.leave(first)
+        yield self.until(lambda: self.ingress.counters()["callers_gone"])
+        self.far.one.answer(headers=FRESH, body=b"content")
+        response = yield asked[0]
+        self.assertEqual((response.body, self.far.cancels), (b"content", []))
+
+    @inlineCallbacks
+    def test_all_leave_and_it_is_cancelled(self) -> Test:
+        caller = self.connect()
+        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        yield self.waiting(1)
+        self.leave(caller)
+        yield self.until(lambda: self.far.cancels == [self.far.one.exchange])
+        self.assertFalse(self.ingress.cache.fetches)
+
+
+class StreamingTests(CachingCase):
+    """Responses that come in parts."""
+
+    @inlineCallbacks
+    def begin(self, length: int | None, *fields: Any) -> Any:
+        """A caller, and the writer of the response to it, whose head is on its way."""
+        caller = self.connect()
+        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        yield self.until(lambda: self.far.requests and self.last.complete)
+        writer = self.last.writer()
+        self.far.send(writer.head(ResponseHead(200, b"Fine", fields, length), flush=True))
+        return caller, writer
+
+    @inlineCallbacks
+    def test_it_arrives_as_it_comes_and_who_asks_meanwhile_gets_all_of_it(self) -> Test:
+        caller, writer = yield self.begin(None, *FRESH)
+        pieces = [os.urandom(100_000) for _ in range(3)]
+        self.far.send(writer.data(pieces[0], flush=True))
+        got = b""
+        while pieces[0][-1000:] not in got:
+            got += yield deferToThread(caller.recv, 1 << 18)
+        late = self.get()
+        yield self.until(lambda: self.ingress.counters()["cache_collapsed"])
+        for piece in pieces[1:]:
+            self.far.send(writer.data(piece, flush=True))
+        self.far.send(writer.end())
+        response = yield late
+        self.assertEqual(response.body, b"".join(pieces))
+        again = yield self.get()
+        self.assertEqual((again.body, self.crossed), (b"".join(pieces), 1))
+
+    @inlineCallbacks
+    def test_what_has_no_end_is_not_stored_and_comes_to_each(self) -> Test:
+        self.configure(Caching(60.0))
+        caller, writer = yield self.begin(None, (b"Content-Type", b"text/event-stream"))
+        self.far.send(writer.data(b"data: 1\n\n", flush=True))
+        got = b""
+        while b"data: 1\n\n" not in got:
+            got += yield deferToThread(caller.recv, 1 << 18)
+        self.leave(caller)
+        yield self.until(lambda: self.far.cancels and not self.near.unconsumed())
+
+    @inlineCallbacks
+    def test_a_head_in_two_parts(self) -> Test:
+        asked = self.get()
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        fields = [*FRESH, *((b"X-%d" % number, b"x" * 1000) for number in range(100))]
+        self.far.one.answer(headers=fields, body=b"content")
+        response = yield asked
+        self.assertEqual((response.status, response.body), (200, b"content"))
+        self.assertEqual(self.ingress.counters()["cache_entries"], 0)
+
+    @inlineCallbacks
+    def test_one_that_outgrows_the_cache_goes_on_but_is_not_stored(self) -> Test:
+        self.ingress.reconfigure(evolve(self.routing, cache=1 << 20))
+        caller, writer = yield self.begin(None, *FRESH)
+        piece, total = os.urandom(1 << 19), 0
+        got = bytearray()
+        for _ in range(6):
+            self.far.send(writer.data(piece, flush=True))
+            total += len(piece)
+            while len(got) < total:
+                got += yield deferToThread(caller.recv, 1 << 20)
+        yield self.until(lambda: self.near.unconsumed() < 25)
+        other = self.get()
+        yield self.until(lambda: self.crossed == 2)
+        self.far.send(writer.end())
+        while data := (yield deferToThread(caller.recv, 1 << 20)):
+            got += data
+        self.assertTrue(Response.parse(bytes(got)).body == piece * 6)
+        self.last.answer(headers=FRESH)
+        yield other
+        yield self.until(lambda: self.near.unconsumed() == 1)
+
+    @inlineCallbacks
+    def test_one_that_outgrows_it_comes_no_faster_than_it_is_read(self) -> Test:
+        self.ingress.reconfigure(evolve(self.routing, cache=1 << 20))
+        caller, writer = yield self.begin(None, *FRESH)
+        for _ in range(20):
+            self.far.send(writer.data(bytes(1 << 20), flush=True))
+        yield self.until(lambda: self.ingress.cache.fetches and not self.ingress.cache._joinable)
+        self.assertLessEqual(self.last.credit, WINDOW + (1 << 20))
+        self.leave(caller)
+        yield self.until(lambda: self.far.cancels and not self.near.unconsumed())
+
+    @inlineCallbacks
+    def test_one_that_breaks_off_is_cut_and_not_stored(self) -> Test:
+        caller, writer = yield self.begin(300_000, *FRESH)
+        self.far.send(writer.data(bytes(100_000), flush=True))
+        yield self.until(lambda: self.ingress.cache.fetches)
+        yield deferToThread(caller.recv, 1000)
+        self.last.abort(connection_refused("http://service.example:81"))
+        with self.assertRaises(ConnectionResetError):
+            while (yield deferToThread(caller.recv, 1 << 18)):
+                pass
+        self.assertEqual(self.ingress.counters()["cache_entries"], 0)
+        yield self.until(lambda: not self.near.unconsumed())
+
+    @inlineCallbacks
+    def test_a_slow_caller_holds_up_nobody_else(self) -> Test:
+        body = os.urandom(8 << 20)
+        self.far.then = lambda request: request.answer(headers=FRESH, body=body)
+        slow = self.connect()
+        slow.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        yield self.until(lambda: self.ingress.counters()["cache_stored"])
+        response = yield self.get()
+        self.assertTrue(response.body == body)
+        got = bytearray()
+        while data := (yield deferToThread(slow.recv, 1 << 20)):
+            got += data
+        self.assertTrue(Response.parse(bytes(got)).body == body)
+        self.assertEqual(self.crossed, 1)
+
+
+class ErrorTests(CachingCase):
+    """Stale is better than nothing, where it may be."""
+
+    caching = Caching(stale_if_error=100.0)
+
+    @inlineCallbacks
+    def stale(self, *fields: Any) -> Test:
+        """There is a stale response."""
+        self.answers(*FRESH, TAG, *fields)
+        yield self.get()
+        self.now, self.far.then = 90, None
+
+    @inlineCallbacks
+    def test_the_service_fails(self) -> Test:
+        yield self.stale()
+        for status in (500, 502, 503, 504):
+            self.answers(status=status, body=b"trouble")
+            response = yield self.get()
+            self.assertEqual((response.status, response.body), (200, b"content"))
+            told = self.told(response)
+            self.assertRegex(
+                told, rf'^"near"; fwd=stale; fwd-status={status}; detail=stale-if-error; ttl=-3\d$'
+            )
+        self.now = 161
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (504, b"trouble"))
+        self.assertEqual(self.ingress.counters()["cache_stale"], 4)
+
+    @inlineCallbacks
+    def test_the_far_node_cannot_reach_it(self) -> Test:
+        yield self.stale()
+        self.far.then = lambda request: request.abort(connection_refused("http://service.example:81"))
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (200, b"content"))
+
+    @inlineCallbacks
+    def test_the_peer_is_down(self) -> Test:
+        yield self.stale()
+        self.near.change(LinkState.DOWN)
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (200, b"content"))
+        other = yield self.get(b"/svc/demo/other")
+        self.assertEqual(other.status, 503)
+        self.assertEqual(self.crossed, 1)
+
+    @inlineCallbacks
+    def test_the_peer_is_late(self) -> Test:
+        yield self.stale()
+        asked = self.get()
+        yield self.until(lambda: self.crossed == 2)
+        self.near.change(LinkState.LATE)
+        response = yield asked
+        self.assertEqual(response.body, b"content", "at once")
+        response = yield self.get()
+        self.assertEqual(response.body, b"content", "and each who comes meanwhile")
+        self.assertEqual((self.crossed, self.far.cancels), (2, []))
+        self.last.answer(headers=FRESH, body=b"new")
+        yield self.until(lambda: self.ingress.counters()["cache_stored"] == 2)
+        response = yield self.get()
+        self.assertEqual((response.body, self.crossed), (b"new", 2))
+
+    @inlineCallbacks
+    def test_the_deadline_passes(self) -> Test:
+        yield self.stale()
+        response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.2")
+        self.assertEqual((response.status, response.body), (200, b"content"))
+
+    @inlineCallbacks
+    def test_a_service_that_forbids_it(self) -> Test:
+        yield self.stale((b"Cache-Control", b"must-revalidate"))
+        self.answers(status=503, body=b"trouble")
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (503, b"trouble"))
+
+    @inlineCallbacks
+    def test_an_answer_that_comes_after_the_deadline_is_for_the_next(self) -> Test:
+        """So a caller may come again and again until it is there."""
+        for _ in range(2):
+            response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.2")
+            self.assertEqual(response.status, 504)
+        self.assertEqual((self.crossed, self.far.cancels), (1, []))
+        self.far.one.answer(headers=FRESH, body=b"at last")
+        yield self.until(lambda: self.ingress.counters()["cache_stored"])
+        response = yield self.get()
+        self.assertEqual((response.body, self.crossed), (b"at last", 1))
+
+    @inlineCallbacks
+    def test_stale_while_it_is_asked_about(self) -> Test:
+        self.answers((b"Cache-Control", b"max-age=60, stale-while-revalidate=60"), TAG)
+        yield self.get()
+        self.now, self.far.then = 70, None
+        for _ in range(2):
+            response = yield self.get()
+            self.assertRegex(self.told(response), r'"near"; hit; ttl=-1\d')
+        yield self.until(lambda: self.crossed == 2 and self.last.complete)
+        self.last.answer(304, FRESH)
+        yield self.until(lambda: self.ingress.counters()["cache_validated"])
+        response = yield self.get()
+        self.assertIn("hit; ttl=5", self.told(response))
+
+
+class RestartTests(CachingCase):
+    @inlineCallbacks
+    def test_what_is_stored_is_there_and_is_not_read_to_be_found(self) -> Test:
+        body = os.urandom(300_000)
+        self.far.then = lambda request: request.answer(headers=FRESH, body=body)
+        yield self.get()
+        yield self.until(lambda: self.ingress.counters()["cache_stored"])
+        yield self.restart()
+        self.assertFalse(self.far.cancels)
+        response = yield self.get()
+        self.assertTrue(response.body == body)
+        self.assertEqual(self.crossed, 1)
+        self.assertIn("hit", self.told(response))
+
+    @inlineCallbacks
+    def test_what_was_half_here_is_let_go_of(self) -> Test:
+        caller = self.connect()
+        caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        yield self.until(lambda: self.far.requests and self.far.one.complete)
+        writer = self.far.one.writer()
+        self.far.send(writer.head(ResponseHead(200, b"", FRESH, 300_000), flush=True))
+        self.far.send(writer.data(bytes(100_000), flush=True))
+        yield self.until(lambda: self.near.unconsumed() >= 2)
+        self.leave(caller)
+        yield self.until(lambda: not self.ingress.factory.connections)
+        yield self.restart()
+        yield self.until(lambda: self.far.cancels and not self.near.unconsumed())
+
+    @inlineCallbacks
+    def test_a_journal_that_has_lost_it(self) -> Test:
+        self.answers(*FRESH)
+        yield self.get()
+        yield self.until(lambda: self.ingress.counters()["cache_stored"])
+        self.near.lose_inbox()
+        self.patch(self.ingress, "consume", lambda link, records: None)
+        self.answers(*FRESH, body=b"again")
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (200, b"again"))
+
+    @inlineCallbacks
+    def test_a_peer_that_was_restored(self) -> Test:
+        self.near.open = False
+        asked = self.get()
+        yield self.until(lambda: self.ingress.cache.fetches)
+        yield deferLater(reactor, 0.01)
+        self.near.lose_state()
+        response = yield asked
+        self.assertEqual(response.status, 502)
+        self.assertIn(b"outcome-unknown", response.body)
