@@ -136,6 +136,8 @@ class _Snapshot:
         for part in ("carrier", "ingress", "callbacks", "egress", "messages", "streams"):
             _add(families, part, status.get(part, {}), {})
         _add(families, "files", {"refused": status.get("refused", {})}, {})
+        for listen, forward in status.get("forwards", {}).items():
+            _add(families, "forward", forward, {"listen": listen})
         for peer, link in status.get("peers", {}).items():
             _add(families, "link", link, {"peer": peer})
             for state in _STATES:

@@ -514,6 +514,7 @@ class Node(Service):
             "egress": self._egress.counters(),
             "messages": self._messages.counters(),
             "streams": self.streams.counters(),
+            "forwards": self.forwards.counters(),
         }
 
     def _answer(self, question: Mapping[str, Any]) -> Any:

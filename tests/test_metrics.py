@@ -23,6 +23,8 @@ STATUS: dict[str, Any] = {
     "refused_last": {"forged": {"example": "x", "ago": 3}},
     "carrier": {"files_read": 7},
     "ingress": {"requests": 5, "waiting": 1},
+    "streams": {"open": 2, "bytes_sent": 9},
+    "forwards": {"tcp:2222": {"peer": "far", "to": "db:1", "open": 1, "opened": 4, "bytes_sent": 8}},
     "peers": {
         "far": {"state": "late", "round_trip": 0.25, "lost_packets": 3, "retransmitted_records": {"cut": 4}},
         'we"ird': {"state": "up", "round_trip": None, "lost_packets": 0, "retransmitted_records": {"cut": 0}},
@@ -48,6 +50,9 @@ class MetricsTests(TestCase):
         self.assertEqual(found["hoft_ingress_requests_total",], 5)
         self.assertEqual(found["hoft_ingress_waiting",], 1)
         self.assertEqual(found["hoft_carrier_files_read_total",], 7)
+        self.assertEqual(found["hoft_streams_open",], 2)
+        self.assertEqual(found["hoft_forward_open", "tcp:2222"], 1)
+        self.assertEqual(found["hoft_forward_bytes_sent_total", "tcp:2222"], 8)
         self.assertEqual(found["hoft_files_refused_total", "forged"], 2)
         self.assertEqual(found["hoft_link_round_trip", "far"], 0.25)
         self.assertNotIn(("hoft_link_round_trip", 'we"ird'), found)

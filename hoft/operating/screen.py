@@ -88,7 +88,7 @@ _ELSEWHERE = {"peer", "timeout", "packet_size", "packet_size_reason"}.union(
     *(keys for _, keys, _ in _COLUMNS)
 )
 
-_SHOWN_APART = {"peers", "carrier", "refused", "refused_last"}
+_SHOWN_APART = {"peers", "carrier", "refused", "refused_last", "forwards"}
 
 _BAD = {
     "stranger": "from a node that is not trusted here",
@@ -162,9 +162,9 @@ def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
         lines += _wrapped(name, _details(peer), width)
     for part, counts in node.items():
         if isinstance(counts, Mapping) and part not in _SHOWN_APART:
-            lines += _wrapped(
-                part, (f"{value} {_words(name)}" for name, value in counts.items() if value), width
-            )
+            lines += _wrapped(part, _numbers(counts), width)
+    for listen, counts in node.get("forwards", {}).items():
+        lines += _wrapped(f"{listen} to {counts['to']} behind {counts['peer']}", _numbers(counts), width)
     bad = list(_bad_files(node))
     if bad:
         lines += ["", "BAD FILES"]
@@ -260,6 +260,13 @@ def _shortened(example: Any) -> str:
 def _wrapped(name: str, parts: Iterable[str], width: int) -> list[str]:
     text = "; ".join(parts)
     return textwrap.wrap(f"{name}: {text}", width, subsequent_indent="    ") if text else []
+
+
+def _numbers(counts: Mapping[str, Any]) -> Iterator[str]:
+    """Those that are not zero, in words."""
+    for name, value in counts.items():
+        if value and not isinstance(value, str):
+            yield f"{_shown(name, value)} {_words(name)}"
 
 
 def _or_dash(value: Any, words: Callable[[Any], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ class _Caller(Splice):
         self.factory.connect(self)
 
 
+COUNTED = ("opened", "refused", "bytes_sent", "bytes_received")
+
+
 class _Port(ServerFactory):
     """What is behind one port."""
 
@@ -45,9 +49,16 @@ class _Port(ServerFactory):
         self.forward = forward
         self.within = within
         self._open = open
+        self._counts: Counter[str] = Counter()
+        self._now = 0
+
+    def counters(self) -> dict[str, int | str]:
+        """See L{TcpForwards.counters}."""
+        numbers = {"open": self._now, **{name: self._counts[name] for name in COUNTED}}
+        return {"peer": self.forward.peer, "to": self.forward.to, **numbers}
 
     def buildProtocol(self, addr: IAddress | None) -> Splice:
-        caller = _Caller()
+        caller = _Caller(self._over)
         caller.factory = self
         caller.join(Splice())
         return caller
@@ -55,6 +66,8 @@ class _Port(ServerFactory):
     def connect(self, caller: _Caller) -> None:
         """What the caller sends goes out at once: whether it is wanted is known a crossing later."""
         forward = self.forward
+        self._counts["opened"] += 1
+        self._now += 1
         try:
             stream = self._open(forward.peer, SCHEME + forward.to, self.within)
         except HoftError:
@@ -64,8 +77,13 @@ class _Port(ServerFactory):
         stream.when_accepted().addErrback(self._failed)
         stream.attach(caller.other)
 
+    def _over(self, sent: int, received: int) -> None:
+        self._now -= 1
+        self._counts.update(bytes_sent=sent, bytes_received=received)
+
     def _failed(self, failure: Failure) -> None:
         if failure.check(HoftError):
+            self._counts["refused"] += 1
             forward, error = self.forward, failure.getErrorMessage()
             self._log.info(
                 "No way to {to} behind {peer}: {error}", to=forward.to, peer=forward.peer, error=error
@@ -102,6 +120,10 @@ class TcpForwards:
     def addresses(self) -> list[tuple[TcpForward, IAddress]]:
         """What leads where, and where it listens."""
         return [(forward, port.getHost()) for forward, (port, _) in self._ports.items()]
+
+    def counters(self) -> dict[str, dict[str, int | str]]:
+        """Of each, by where it listens: where it leads, and what was counted since it was configured."""
+        return {forward.listen: port.counters() for forward, (_, port) in self._ports.items()}
 
     async def stop(self) -> None:
         """Take no connection any more."""

@@ -55,7 +55,16 @@ class _Opened:
         self.stream.abortConnection()
 
 
-COUNTED = ("opened", "offered", "accepted", "refused", "stale_parts", "malformed_parts")
+COUNTED = (
+    "opened",
+    "offered",
+    "accepted",
+    "refused",
+    "bytes_sent",
+    "bytes_received",
+    "stale_parts",
+    "malformed_parts",
+)
 
 
 @implementer(IRecordReceiver)

@@ -284,6 +284,7 @@ class Stream:
         self._control.clear()
         if self.stage in (Stage.OPENING, Stage.OPEN):
             for offset, data in self._sending.cut(most):
+                self._around.counts["bytes_sent"] += len(data)
                 parts.append(self._part(Kind.DATA, offset, data))
             if self._sending.end():
                 parts.append(self._part(Kind.END, self._sending.total))
@@ -392,6 +393,7 @@ class Stream:
                     break
                 self._next.popleft()
                 left -= taken.size
+                self._around.counts["bytes_received"] += taken.size
                 self._let_go([taken.record])
                 self._grant()
                 self._protocol.dataReceived(taken.body)

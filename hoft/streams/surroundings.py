@@ -4,6 +4,7 @@ What a stream has around it: its two ends, and what carries it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +42,7 @@ class Surroundings(Protocol):
     node: str
     peer: str
     epoch: int
+    counts: Counter[str]
 
     def now(self) -> float:
         """Monotonic seconds."""

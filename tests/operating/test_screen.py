@@ -73,6 +73,20 @@ class RunningTests(SynchronousTestCase):
         )
         self.assertEqual(screen.problems(NODE), [])
 
+    def test_streams_and_ports_that_lead_to_targets_show_what_has_passed(self) -> None:
+        streams = {"open": 1, "accepted": 0, "bytes_sent": 3 << 20}
+        forward = {
+            "peer": "far",
+            "to": "db:5432",
+            "open": 1,
+            "opened": 7,
+            "refused": 0,
+            "bytes_received": 2048,
+        }
+        text = self.shown({**NODE, "streams": streams, "forwards": {"tcp:2222": forward}})
+        self.assertIn("streams: 1 open; 3.0 MiB sent\n", text)
+        self.assertIn("tcp:2222 to db:5432 behind far: 1 open; 7 opened; 2.0 KiB received", text)
+
     def test_what_a_newer_node_says_of_a_peer_is_shown_too(self) -> None:
         news = {
             "files_in_transit": 2,

@@ -51,8 +51,16 @@ class ForwardTests(Nodes):
         caller.transport.write(data)
         yield self.until(lambda: len(caller.received) == len(data), "echoed")
         self.assertEqual(sha256(caller.received).digest(), sha256(data).digest())
+        (counted,) = self.near.status()["forwards"].values()
+        self.assertEqual((counted["open"], counted["opened"]), (1, 1))
         caller.transport.loseConnection()
         yield self.over()
+        (counted,) = self.near.status()["forwards"].values()
+        numbers = [counted[name] for name in ("open", "opened", "refused", "bytes_sent", "bytes_received")]
+        self.assertEqual(numbers, [0, 1, 0, len(data), len(data)])
+        for node in (self.near, self.far):
+            streams = node.status()["streams"]
+            self.assertEqual((streams["bytes_sent"], streams["bytes_received"]), (len(data), len(data)))
 
     @inlineCallbacks
     def test_an_end_of_input_is_passed_on_and_the_answer_still_comes(self) -> Steps:
@@ -115,6 +123,8 @@ class ForwardTests(Nodes):
             assert caller.lost is not None
             caller.lost.trap(ConnectionLost)
         self.assertEqual(self.far.streams.counters()["refused"], 2)
+        (counted,) = self.near.status()["forwards"].values()
+        self.assertEqual((counted["opened"], counted["refused"], counted["bytes_sent"]), (2, 2, 0))
         yield self.over()
 
     @inlineCallbacks
