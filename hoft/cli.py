@@ -339,6 +339,19 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     one = add(
+        "purge", "operating.purge.purge",
+        "have the running node forget what routes with a cache have stored",
+        "hoft purge near", "hoft purge near stock",
+        "hoft purge near https://stock.example/api/items?size=3", "hoft purge near '/svc/stock/items/*'",
+    )  # fmt: skip
+    one.add_argument(
+        "what", metavar="WHAT", nargs="?",
+        help="a route; a URL of its service, or a path below /svc/; all that begins with one, if * stands"
+        " behind it (default: everything)",
+    )  # fmt: skip
+    one.add_argument("--json", action="store_true", help="for programs")
+
+    one = add(
         "requests", "operating.requests.requests",
         "show the calls under way, what each waits for, and those that have ended lately",
         "hoft requests near", "hoft requests near --watch --peer far",

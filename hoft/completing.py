@@ -22,6 +22,7 @@ _NAMES = {
     ("requests", "peer"): "peers",
     ("requests", "route"): "routes",
     ("requests", "caller"): "callers",
+    ("purge", "what"): "routes",
     ("callback", "name"): "callbacks",
     ("callback", "callers"): "callers",
 }

@@ -17,6 +17,7 @@ from attrs import evolve
 from twisted.web.http import datetimeToString
 
 from hoft.config import Caching
+from hoft.errors import LocalError
 from hoft.interfaces import ILink, LinkState
 from hoft.web.cache_call import CachedCall
 from hoft.web.cache_fetch import Fetch
@@ -224,25 +225,26 @@ class Cache:
                 self.counts["cache_invalidated"] += self.store.invalidate(place)
         self._outdate(lambda fetch: fetch.leader.url in places)
 
-    def purge(self, what: str | None) -> int:
+    def purge(self, what: object) -> int:
         """
         Drop what is stored.
 
         @param what: the name of a route; a URL of the service, or a path below C{/svc/}, query
             included, or all that begins with what is before a final C{*}; C{None}: everything.
         @return: how many responses that were.
-        @raise Refused: there is no such route, or that is no URL.
+        @raise LocalError: there is no such route, or that is no URL.
         """
         if what is None:
             self._outdate(lambda fetch: True)
             return self.store.remove(lambda entry: True)
         mounts = self.ingress.routing.mounts
-        if "/" not in what:
-            if what not in mounts:
-                raise Refused(unknown_route(what, sorted(mounts)))
+        if what in mounts:
             self._outdate(lambda fetch: fetch.leader.mount.name == what)
             return self.store.remove(lambda entry: entry.route == what)
-        below, place = what.endswith("*"), self._place(what.removesuffix("*"))
+        try:
+            below, place = str(what).endswith("*"), self._place(str(what).removesuffix("*"))
+        except Refused as refused:
+            raise LocalError(refused.problem.detail) from refused
 
         def named(url: bytes) -> bool:
             return url.startswith(place) if below else url == place
@@ -252,6 +254,8 @@ class Cache:
 
     def _place(self, text: str) -> bytes:
         """What a URL, or a path here, is called in keys."""
+        if "/" not in text:
+            raise Refused(unknown_route(text, sorted(self.ingress.routing.mounts)))
         if not text.startswith("/"):
             return url_of(parse_url(text))
         target = parse_target(b"GET", text.encode("utf-8"))
