@@ -237,6 +237,11 @@ class Outgoing:
     It may be sent compressed, if that pays: its length on the way then tells something of
     its content.  So not where one party's secrets stand beside what another may choose.
     """
+    again: bool = False
+    """
+    The receiver may be given it twice: if it loses its state while this is under way, it is sent
+    again in the log that begins then.  Others are not, since nobody knows what became of them.
+    """
 
 
 @frozen

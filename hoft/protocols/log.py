@@ -84,6 +84,9 @@ So many of our latest boots are kept.  If the peer has adopted none of them, bec
 it heard nothing of us for so long, we begin anew without need.
 """
 
+AGAIN = 1 << 16
+"""Above channel and flags of a record: its receiver may be given it twice."""
+
 _LINK_BITS = 44
 """The lower bits of an id count a link's records, the upper ones are the link's."""
 
@@ -101,7 +104,7 @@ class Queued:
     number: int | None
     """None until the link is synchronised."""
     channel: int
-    """And above its 8 bits the record's flags."""
+    """And above its 8 bits the record's flags, and above these L{AGAIN}."""
     urgency: int
     size: int
     location: Location
@@ -234,6 +237,9 @@ def adopt(
         if old is not None:
             transaction.execute("INSERT OR IGNORE INTO retired VALUES (?, ?)", (link, old))
             transaction.execute("UPDATE link SET rolled_back = 1 WHERE id = ?", (link,))
+        transaction.execute(
+            "UPDATE outbox SET number = NULL WHERE id BETWEEN ? AND ? AND channel & ?", (*ids_of(link), AGAIN)
+        )
         dropped = _begin_log(transaction, link)
         transaction.execute(
             "UPDATE link SET peer_incarnation = ?, peer_clock = 0 WHERE id = ?", (word(incarnation), link)

@@ -22,7 +22,7 @@ from hoft.interfaces import Incoming, ITransaction, Outgoing
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Transaction
 from hoft.protocols.layout import COMPRESSED
-from hoft.protocols.log import Held, Queued, decode_received, encode_received, ids_of, word
+from hoft.protocols.log import AGAIN, Held, Queued, decode_received, encode_received, ids_of, word
 from hoft.protocols.segments import IN_SEGMENT, Location
 
 VOID = 0
@@ -195,6 +195,8 @@ class _Writer:
                 packed = step.compressor.pack(payload)
                 if packed is not None:
                     payload, channel = packed, channel | COMPRESSED << 8
+            if record.again:
+                channel |= AGAIN
             location = self._transaction.store(payload)
             size = len(payload)
             expires = None if record.expires is None else step.now + record.expires

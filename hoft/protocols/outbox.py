@@ -161,7 +161,7 @@ class Outbox:
         entry.unsent = False
         source = entry.queued.location if entry.payload is None else entry.payload
         channel = entry.queued.channel
-        return Payload(record.number, channel & 255, record.size, source, channel >> 8)
+        return Payload(record.number, channel & 255, record.size, source, channel >> 8 & 255)
 
     def written(self, frames: Sequence[Sequence[OutgoingRecord]]) -> None:
         """These were in a packet: if they are to go again, they are read from the journal."""

@@ -277,6 +277,41 @@ class RollbackTests(LinkTestCase):
         self.assertEqual(self.near.link.counters["rollbacks"], 1)
         self.assertEqual(self.near.link.backlog(), 0)
 
+    def test_what_may_come_twice_is_sent_again(self) -> None:
+        """Under way when the peer loses its state, it crosses in the new log, and is named as sent."""
+        for arrives in (False, True):
+            with self.subTest(arrives=arrives):
+                # Either it never came, or what says so is lost with the life in which it came.
+                self.pair.deliver = lost
+                if arrives:
+                    self.pair.deliver = lambda sender, recipient, name, data: (
+                        [(0.0, data)] if recipient == self.far.uuid else ()
+                    )
+                sent = self.near.link.commit(
+                    [Outgoing(b"for good", 1), Outgoing(b"again", 1, compress=True, again=True)]
+                )
+                [_, kept] = self.pair.result(sent).sent
+                self.pair.advance(1)
+                self.assertEqual(b"again" in self.far.program.payloads, arrives)
+                self.pair.deliver = unchanged
+                self._restore_far()
+                self.pair.advance(60)
+                self.assertEqual(self.near.program.rollbacks[-1], [kept])
+                self.assertEqual(self.far.program.payloads, [b"again"])
+                self.assertEqual(self.near.program.acknowledged, [kept])
+                self.assertEqual(self.near.link.backlog(), 0)
+                self.near.program.acknowledged.clear()
+
+    def test_not_if_it_was_we_who_were_restored(self) -> None:
+        """What waited in the older copy may be long done, and done otherwise since."""
+        self.pair.deliver = lost
+        self.pair.result(self.near.link.commit([Outgoing(b"again", 1, again=True)]))
+        self.pair.deliver = unchanged
+        self.pair.result(self.near.router.begin_anew("a test"))
+        self.pair.advance(60)
+        self.assertEqual(self.near.program.rollbacks, [[]])
+        self.assertEqual(self.far.program.payloads, [])
+
     def test_told_again(self) -> None:
         """A crash before what the program made of it was committed: it is told again, then no more."""
         near = self.near
