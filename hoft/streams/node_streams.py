@@ -26,10 +26,9 @@ from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
 from hoft.streams.websockets import Calling, WebSocketServices
 from hoft.web import websocket
-from hoft.web.calls import Tunnelled
 from hoft.web.problems import Refused, headers_too_large, not_allowed, peer_silent, peer_unavailable
 from hoft.web.targets import Tunnel
-from hoft.web.tunnelling import Behind, Over
+from hoft.web.tunnelling import Behind, Joined, Over
 
 GRACE = 1.0
 """Seconds that peers get to hear that the node stops."""
@@ -42,7 +41,7 @@ class _Opened:
     stream: Stream
     answer: bytes
 
-    def join(self, over: Over) -> Tunnelled:
+    def join(self, over: Over) -> Joined:
         caller, far = Splice(over), Splice()
         caller.join(far)
         self.stream.attach(far)
@@ -154,11 +153,12 @@ class NodeStreams:
         """See L{hoft.web.tunnelling.Tunnels.connect}."""
         return self._reach(peer, tcp_target(to.host, to.port), within)
 
-    def upgrade(self, peer: str, request: bytes, within: float) -> Deferred[Behind]:
+    def upgrade(self, peer: str, exchange: bytes, request: bytes, within: float) -> Deferred[Behind]:
         """See L{hoft.web.tunnelling.Tunnels.upgrade}."""
-        if len(request) > MAX_SAID:
+        asked = exchange + request
+        if len(asked) > MAX_SAID:
             return fail(Refused(headers_too_large(f"a handshake has at most {MAX_SAID} bytes")))
-        return self._reach(peer, websocket.TARGET, within, request)
+        return self._reach(peer, websocket.TARGET, within, asked)
 
     def _reach(self, peer: str, target: str, within: float, asked: bytes = b"") -> Deferred[Behind]:
         def accepted(answer: bytes) -> Behind:

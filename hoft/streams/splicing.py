@@ -21,18 +21,23 @@ class Splice(Protocol):
 
     @ivar other: the other one.
     @ivar brought: bytes that came in on it.
+    @ivar over: called when it is over, with the bytes that it and the other one have brought.
     """
 
     transport: Any
     other: Splice
 
     def __init__(self, over: Callable[[int, int], None] | None = None) -> None:
-        """@param over: called when it is over, with the bytes that it and the other one have brought."""
         self.brought = 0
-        self._over = over
+        self.over = over
         self._ended = False
         """It has brought all it will."""
         self._lost = False
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes that it and the other one have brought."""
+        return self.brought, self.other.brought
 
     def join(self, other: Splice) -> None:
         """Make these two each other's."""
@@ -84,8 +89,8 @@ class Splice(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         other = self.other
-        if self._over is not None:
-            self._over(self.brought, other.brought)
+        if self.over is not None:
+            self.over(*self.sizes)
         if other._lost or other.transport is None:
             return
         other.transport.unregisterProducer()

@@ -10,10 +10,11 @@ stream carries, and hears nothing of what the caller sends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -29,10 +30,12 @@ from hoft.web.agent import ExactAgent, ExactRequest
 from hoft.web.credentials import Credentials, send_with
 from hoft.web.fields import Authority, FieldList
 from hoft.web.heads import RequestHead, decode_request, encode_head
+from hoft.web.history import Ended, History
 from hoft.web.origins import Origin, explain
 from hoft.web.outgoing import check_request_line, outgoing_fields
 from hoft.web.policy import Policy
 from hoft.web.problems import (
+    Problem,
     Refused,
     bad_response,
     connection_terminated,
@@ -44,6 +47,9 @@ from hoft.web.responding import response_head
 from hoft.web.responses import Event, ReceivedHead, ResponseParser, ServiceError
 from hoft.web.websocket import SWITCHING, key, mismatch, with_upgrade
 
+ID = 16
+"""Bytes of an exchange's id."""
+
 
 class Calling(Protocol):
     """What is in force for calls of peers: L{hoft.web.egress.Egress}."""
@@ -53,6 +59,44 @@ class Calling(Protocol):
     credentials: Mapping[str, Credentials]
     agent: ExactAgent
     clock: Callable[[], float]
+    history: History
+
+
+class Performed:
+    """
+    What is told of one handshake and what came of it.
+
+    @ivar ended: C{seconds} is when it began.
+    """
+
+    def __init__(self, calling: Calling, id: bytes, peer: str, head: RequestHead) -> None:
+        self._calling = calling
+        self._fields = head.headers
+        self.ended = Ended(
+            "egress", id, peer, head.caller, None, head.method, head.url, "", 0, None, 0, 0, calling.clock()
+        )
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it began."""
+        return self._calling.clock() - self.ended.seconds
+
+    def failed(self, problem: Problem) -> None:
+        """The peer is answered with this."""
+        self.ended.status, self.ended.problem = problem.status, problem.kind
+        self.over("problems", 0, 0)
+
+    def over(self, outcome: str, sent: int, received: int) -> None:
+        """
+        It is over.
+
+        @param sent: bytes that the peer has sent behind the request.
+        @param received: and was sent behind the head of the answer.
+        """
+        ended = self.ended
+        ended.outcome, ended.request_size, ended.response_size = outcome, sent, received
+        ended.seconds = self.waited
+        self._calling.history.add(ended, self._fields)
 
 
 class WebSocketServices:
@@ -65,7 +109,7 @@ class WebSocketServices:
         """
         Make the handshake.
 
-        @param asked: the request, as L{encode_head} makes it.
+        @param asked: the exchange's id, and the request as L{encode_head} makes it.
         @return: fires once the service has answered, whatever it says; fails with
             L{Refused} if it does not.  It may be cancelled.
         """
@@ -74,22 +118,40 @@ class WebSocketServices:
     async def _connect(self, peer: str, asked: bytes) -> Accepted:
         calling = self._calling
         try:
-            head = decode_request(asked)
+            head = decode_request(asked[ID:])
         except RecordError as error:
             raise Refused(malformed_request(f"what came is no request: {error}")) from error
-        check_request_line(head)
-        begun = calling.clock()
-        service = await self._answered(peer, head)
+        call = Performed(calling, asked[:ID], peer, head)
         try:
-            waited = calling.clock() - begun
-            answer = encode_head(response_head(service, calling.pseudonym, service.own, waited))
+            check_request_line(head)
+            service = await self._answered(peer, head)
+            answer = self._encoded(service, call)
+        except (ServiceError, Refused) as error:
+            call.failed(error.problem)
+            raise
+        except CancelledError:
+            call.over("cancelled", 0, 0)
+            raise
+        call.ended.status = service.head.status
+        service.near.over = partial(call.over, "answered")
+        return Accepted(service.near, answer)
+
+    def _encoded(self, service: Handshake, call: Performed) -> bytes:
+        """
+        The head of what the service has answered, as it crosses.
+
+        @raise ServiceError: it is too large.
+        """
+        head = response_head(service, self._calling.pseudonym, service.own, call.waited)
+        try:
+            answer = encode_head(head)
             if len(answer) > MAX_SAID:
                 raise ValueError(f"a head of {len(answer)} bytes")
         except ValueError as error:
             service.abortConnection()
             problem = evolve(bad_response(str(error)), proxy_error="http_response_header_section_size")
             raise ServiceError(problem) from error
-        return Accepted(service.near, answer)
+        return answer
 
     async def _answered(self, peer: str, head: RequestHead) -> Handshake:
         calling = self._calling

@@ -171,6 +171,7 @@ class Ingress:
         now, keeper = self._clock(), self.keeper
         for waiting in list(self._waiting.values()):
             yield partial(of_waiting, waiting, now, ahead)
+        yield from self._tunnelling.under_way(now, ahead)
         for kept in list(keeper.kept.values()):
             if not kept.over:
                 yield partial(of_kept, kept, keeper, now)

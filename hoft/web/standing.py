@@ -15,6 +15,7 @@ from hoft.web.kept_rows import Stage as KeptStage
 from hoft.web.surroundings import Limits, Stage
 
 if TYPE_CHECKING:
+    from hoft.web.calls import Call
     from hoft.web.keeper import Keeper
     from hoft.web.keeping import Kept
     from hoft.web.performing import Exchange
@@ -74,6 +75,41 @@ _WHY_RECEIVING = {
     "journal": "our journal takes no more of the request yet",
     "peer": "the peer takes no more of the request yet",
 }
+
+
+def of_tunnel(
+    ended: Ended, call: Call, sizes: tuple[int, int] | None, seconds: float, now: float, ahead: float
+) -> dict[str, Any]:
+    """
+    A call that makes a tunnel of its connection.
+
+    @param ended: what will be told of it; C{seconds} is when it began.
+    @param sizes: bytes that have passed; C{None} while it is not connected.
+    @param seconds: in which it must be.
+    """
+    peer, begun, request = ended.peer, ended.seconds, call.request
+    stage, why = "executing", f"what is behind {peer} has not answered, or its answer has not come"
+    if sizes is not None or call.status:
+        stage, why = "responding", "it lasts until either side closes it"
+    return {
+        "side": "ingress",
+        "id": ended.id.hex(),
+        "peer": peer,
+        "caller": ended.caller,
+        "route": ended.route,
+        "method": request.method.decode("ascii", "replace"),
+        "url": redacted(request.target),
+        "stage": stage,
+        "why": why,
+        "kept": False,
+        "age": now - begun,
+        "left": None if call.status else begun + seconds - now,
+        "stages": {"executing": begun + ahead},
+        "status": call.status or None,
+        "request_bytes": 0 if sizes is None else sizes[0],
+        "response_bytes": call.written if sizes is None else sizes[1],
+        "trace": trace_of(request.fields),
+    }
 
 
 def of_kept(kept: Kept, keeper: Keeper, now: float) -> dict[str, Any]:

@@ -7,7 +7,8 @@ route leads to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet import protocol
@@ -26,6 +27,7 @@ from hoft.web.forwarding import crossing, deadline, returned
 from hoft.web.heads import RequestHead, Retry, decode_response, encode_head
 from hoft.web.history import Ended
 from hoft.web.problems import (
+    REQUEST_ID,
     Refused,
     bad_response,
     headers_too_large,
@@ -35,6 +37,7 @@ from hoft.web.problems import (
 )
 from hoft.web.requests import BadResponse, Field
 from hoft.web.routing import usable
+from hoft.web.standing import of_tunnel
 from hoft.web.targets import Mount, Service, Tunnel
 from hoft.web.targets import Route as RouteTarget
 from hoft.web.waiting import Outcome
@@ -46,6 +49,14 @@ Over = Callable[[int, int], None]
 """Called when all is over, with how many bytes the caller has sent and was sent."""
 
 
+class Joined(Tunnelled, Protocol):
+    """The caller's end of a tunnel."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes that the caller has sent and was sent."""
+
+
 class Behind(Protocol):
     """A connection behind a peer, to which nobody is connected yet."""
 
@@ -53,7 +64,7 @@ class Behind(Protocol):
     def answer(self) -> bytes:
         """What was answered to what was asked."""
 
-    def join(self, over: Over) -> Tunnelled:
+    def join(self, over: Over) -> Joined:
         """Let a caller have it; the protocol for the caller's connection."""
 
     def attach(self, protocol: IProtocol, /) -> None:
@@ -74,10 +85,11 @@ class Tunnels(Protocol):
     def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
         """To a TCP port."""
 
-    def upgrade(self, peer: str, request: bytes, within: float) -> Deferred[Behind]:
+    def upgrade(self, peer: str, exchange: bytes, request: bytes, within: float) -> Deferred[Behind]:
         """
         To a service that speaks WebSocket.
 
+        @param exchange: its id, 16 bytes.
         @param request: of the handshake, as L{encode_head} makes it.
         @return: fires with what has the head of its response as C{answer}.
         """
@@ -105,11 +117,22 @@ class Tunnelling:
         self._entropy = entropy
         self._tunnels = tunnels
         self._counts: Counter[str] = Counter()
-        self._now = 0
+        self._now: dict[bytes, Connecting] = {}
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, and how many there are now."""
-        return {"tunnelled": self._now} | {name: self._counts[name] for name in ("tunnels", "websockets")}
+        return {"tunnelled": len(self._now)} | {
+            name: self._counts[name] for name in ("tunnels", "websockets")
+        }
+
+    def under_way(self, now: float, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """
+        What C{hoft requests} shows of each.
+
+        @param ahead: seconds that the wall clock is ahead of ours, which says C{now}.
+        """
+        for one in list(self._now.values()):
+            yield partial(one.described, now, ahead)
 
     def connect(self, call: Call, caller: str | None, target: Tunnel) -> Connecting:
         """
@@ -123,7 +146,9 @@ class Tunnelling:
         peer = usable(routing.peer_for(target.host, self._links), self._links).name
         seconds = deadline(call.request, routing.deadline)
         ended = self._begin("tunnels", call, peer, caller, None)
-        return Connecting(self, call, ended, self._tunnels.connect(peer, target, seconds))
+        one = self._now[ended.id] = Connecting(self, call, ended, seconds)
+        one.begin(self._tunnels.connect(peer, target, seconds))
+        return one
 
     def upgrade(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Connecting:
         """
@@ -149,8 +174,9 @@ class Tunnelling:
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
         ended = self._begin("websockets", call, link.name, caller, mount.name)
-        connecting = self._tunnels.upgrade(link.name, asked, seconds)
-        return Upgrading(self, call, ended, connecting, mount, head)
+        one = self._now[ended.id] = Upgrading(self, call, ended, seconds, mount, head)
+        one.begin(self._tunnels.upgrade(link.name, ended.id, asked, seconds))
+        return one
 
     def _begin(self, what: str, call: Call, peer: str, caller: str | None, route: str | None) -> Ended:
         """
@@ -162,7 +188,6 @@ class Tunnelling:
         exchange, request = self._entropy(16), call.request
         self.ingress.accounts.admit(exchange, caller, route)
         self._counts[what] += 1
-        self._now += 1
         return Ended(
             "ingress", exchange, peer, caller, route, request.method, request.target,
             Outcome.GONE.value, 0, None, 0, 0, self.clock(),
@@ -170,7 +195,7 @@ class Tunnelling:
 
     def over(self, call: Call, ended: Ended) -> None:
         """One has ended."""
-        self._now -= 1
+        del self._now[ended.id]
         ended.seconds = self.clock() - ended.seconds
         ended.status = call.status
         self.ingress.accounts.tunnel_ended(ended, call.request.fields)
@@ -181,17 +206,44 @@ class Connecting:
 
     _log = Logger()
 
-    def __init__(self, all: Tunnelling, call: Call, ended: Ended, connecting: Deferred[Behind]) -> None:
-        """@param ended: C{seconds} is when it began, all else is as if the caller left now."""
+    def __init__(self, all: Tunnelling, call: Call, ended: Ended, seconds: float) -> None:
+        """
+        @param ended: C{seconds} is when it began, all else is as if the caller left now.
+        @param seconds: in which it must be answered.
+        """
         self._all = all
         self._ingress = all.ingress
         self._call = call
         self._ended = ended
+        self._seconds = seconds
+        self._joined: Joined | None = None
+        self._connecting: Deferred[Any]
+
+    def begin(self, connecting: Deferred[Behind]) -> None:
+        """This fires with what is to be made of it."""
         self._connecting = connecting
         connecting.addCallback(self._connected).addErrback(self._failed)
 
+    def described(self, now: float, ahead: float) -> dict[str, Any]:
+        """See L{Tunnelling.under_way}."""
+        return of_tunnel(
+            self._ended,
+            self._call,
+            None if self._joined is None else self._joined.sizes,
+            self._seconds,
+            now,
+            ahead,
+        )
+
     def _connected(self, behind: Behind) -> None:
-        self._call.tunnel([(b"Date", self._ingress.date())], behind.join(self._over))
+        id = self._ended.id.hex().encode("ascii")
+        self._join(behind, [(b"Date", self._ingress.date()), (REQUEST_ID, id)])
+
+    def _join(
+        self, behind: Behind, fields: Sequence[Field], status: int = 200, reason: bytes = b"OK"
+    ) -> None:
+        self._joined = behind.join(self._over)
+        self._call.tunnel(fields, self._joined, status, reason)
 
     def _over(self, sent: int, received: int, outcome: Outcome = Outcome.ANSWERED) -> None:
         """There was an answer, and all that came after it is over."""
@@ -236,24 +288,24 @@ class Upgrading(Connecting):
         all: Tunnelling,
         call: Call,
         ended: Ended,
-        connecting: Deferred[Behind],
+        seconds: float,
         mount: Mount,
         head: RequestHead,
     ) -> None:
         """@param head: as it crosses."""
+        super().__init__(all, call, ended, seconds)
         self._mount = mount
         self._head = head
         self._response: Response | None = None
-        super().__init__(all, call, ended, connecting)
 
     def _connected(self, behind: Behind) -> None:
         ingress, call, target = self._ingress, self._call, self._head.target
         try:
             head = decode_response(behind.answer, upgraded=True)
-            fields = returned(head, ingress.pseudonym, ingress.date(), self._mount, target, call.secure)
+            date, id = ingress.date(), self._ended.id
+            fields = returned(head, ingress.pseudonym, date, self._mount, target, call.secure, id)
             if head.status == websocket.SWITCHING:
-                fields = websocket.with_upgrade(fields)
-                call.tunnel(fields, behind.join(self._over), head.status, head.reason)
+                self._join(behind, websocket.with_upgrade(fields), head.status, head.reason)
             else:
                 call.respond(head.status, head.reason, fields, head.length)
                 self._response = Response(call, self._responded)

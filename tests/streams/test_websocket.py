@@ -126,6 +126,10 @@ class WebSocketTests(CallerNodes):
         ):  # fmt: skip
             self.assertEqual(lines.count(line), 1, (line, lines))
         self.assertEqual(rest, b"\x81\x02hi")
+        id = next(line for line in lines if line.startswith(b"Hoft-Request-Id: "))[-32:].decode()
+        under_way = yield self.near._listing.answer({"id": id})
+        (one,) = under_way["under_way"]
+        self.assertEqual((one["stage"], one["route"], one["response_bytes"]), ("responding", "chat", 4))
         caller.received.clear()
         up, down = pattern(1_500_000, 1), pattern(1_200_000, 2)
         caller.transport.write(up)
@@ -141,6 +145,10 @@ class WebSocketTests(CallerNodes):
         caller.transport.loseConnection()
         yield self.until(lambda: caller.lost and service.lost, "closed")
         yield self.over()
+        for node in (self.near, self.far):
+            ((one,), known) = ((yield node._listing.answer({"id": id}))["ended"], (101, "answered"))
+            self.assertEqual((one["status"], one["outcome"]), known)
+            self.assertEqual((one["request_bytes"], one["response_bytes"]), (len(up), len(down) + 14))
 
     @inlineCallbacks
     def refused(self, status: int, *words: str, asking: Callable[[Listener], None]) -> Steps:
