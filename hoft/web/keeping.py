@@ -229,7 +229,8 @@ class Kept(Row):
 
         @param resent: records of ours that are sent all the same.
         """
-        if not self.sent or not resent.issuperset(self.sent):
+        # Parts of a response that are here would meet those of another one.
+        if not self.sent or not resent.issuperset(self.sent) or self._parts is not None:
             detail = "a node was restored from an older copy while the call was under way"
             self.fail(keeper, outcome_unknown(detail))
 

@@ -18,6 +18,7 @@ from hoft.web.calls import Call
 from hoft.web.fields import values
 from hoft.web.heads import RequestHead
 from hoft.web.keeping import Kept
+from hoft.web.outgoing import repeatable
 from hoft.web.preferences import Wish
 from hoft.web.problems import key_in_use, key_reused
 from hoft.web.replaying import Replay
@@ -100,6 +101,7 @@ class Submission(Waiting):
         """
         super().__init__(ingress, link, call, exchange, head, mount, due, caller)
         self.wish = wish
+        self.again = repeatable(head)
         self._held = self.begun + min(head.deadline, wish.wait or 0) if wish.detached else due
         self._digest = fingerprint(head) if wish.key is not None else None
         self._kept = kept_of(self, wish.key)

@@ -80,6 +80,7 @@ class Waiting:
     A response that comes as one MESSAGE is handed to the caller at once; any other is
     the business of a L{ResponseStream}.
 
+    @cvar again: its request may be sent again if the peer loses its state meanwhile.
     @ivar id: of the exchange.
     @ivar call: the caller's end of it.
     @ivar due: (clock of the ingress) when the caller has waited long enough.
@@ -95,6 +96,8 @@ class Waiting:
     @ivar executing: seconds from the request's arrival at the far node to the head of the
         response, as that says.
     """
+
+    again = False
 
     def __init__(
         self,
@@ -187,7 +190,14 @@ class Waiting:
         for payload in payloads:
             compress = self._writer.compressible(payload)
             self._pending.append(
-                Outgoing(payload, REQUESTS, self.head.urgency, flow_of(payload), compress=compress)
+                Outgoing(
+                    payload,
+                    REQUESTS,
+                    self.head.urgency,
+                    flow_of(payload),
+                    compress=compress,
+                    again=self.again,
+                )
             )
             self._pending_size += len(payload)
 

@@ -287,7 +287,7 @@ class RollbackTests(LinkTestCase):
                     self.pair.deliver = lambda sender, recipient, name, data: (
                         [(0.0, data)] if recipient == self.far.uuid else ()
                     )
-                sent = self.near.link.commit(
+                sent: Deferred[Any] = self.near.link.commit(
                     [Outgoing(b"for good", 1), Outgoing(b"again", 1, compress=True, again=True)]
                 )
                 [_, kept] = self.pair.result(sent).sent

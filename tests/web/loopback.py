@@ -206,12 +206,13 @@ class LoopbackLink:
 
     def lose_state(self) -> None:
         """The other node was restored from an old copy: nothing is known of what was under way."""
-        lost = list(self._under_way)
-        self._under_way.clear()
-        for one, _ in lost:
-            del self._unacknowledged[one]
+        resent = [(one, record) for one, record in self._under_way if record.again]
+        for one, record in self._under_way:
+            if not record.again:
+                del self._unacknowledged[one]
+        self._under_way = resent
         if self._receiver is not None:
-            self._receiver.peerRolledBack(self, [])
+            self._receiver.peerRolledBack(self, [one for one, _ in resent])
 
     def lose_inbox(self) -> None:
         """This node was restored: what it had received is gone."""

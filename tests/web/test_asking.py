@@ -18,7 +18,7 @@ from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
 from hoft.web import ingress
-from hoft.web.exchange import WINDOW
+from hoft.web.exchange import WINDOW, PartWriter, Side
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
 
@@ -409,6 +409,45 @@ class RolledBackTests(KeepingCase):
         self.assertTrue(status["problem"]["type"].endswith("outcome-unknown"))
         result = yield self.get(done + b"/result")
         self.assertEqual(result.body, b"done", "a result that is here stays")
+
+    @inlineCallbacks
+    def test_what_had_not_arrived_and_may_be_made_twice_goes_on(self) -> Test:
+        """Far was down, and came back from a backup: no caller has to begin anew."""
+        self.near.open = False
+        got = yield self.get(b"/svc/demo/", ASYNC)
+        keyed = yield self.submit(os.urandom(700_000), b"Idempotency-Key: k")
+        posted = yield self.submit(b"order")
+        self.near.lose_state()
+        self.near.heal()
+        self.far.then = lambda request: request.answer(body=b"done")
+        for where in (self.where(got), keyed):
+            yield self.reach(where, "done")
+        status = yield self.reach(posted, "failed")
+        self.assertTrue(status["problem"]["type"].endswith("outcome-unknown"))
+        self.assertNotIn(b"order", [b"".join(one.body) for one in self.far.requests.values()])
+
+    @inlineCallbacks
+    def test_nor_does_what_had_arrived_in_part(self) -> Test:
+        """What is acknowledged is not here any more, and may not be there."""
+        self.near.open = False
+        where = yield self.submit(os.urandom(700_000), b"Idempotency-Key: k")
+        [kept] = self.ingress.keeper.kept.values()
+        self.ingress.recordsAcknowledged(self.near, kept.sent[:1])
+        self.ingress.peerRolledBack(self.near, kept.sent[1:])
+        yield self.reach(where, "failed")
+        self.near.lose_state()
+
+    @inlineCallbacks
+    def test_nor_one_of_whose_response_a_part_is_here(self) -> Test:
+        self.near.open = False
+        where = yield self.submit(b"order", b"Idempotency-Key: k")
+        [kept] = self.ingress.keeper.kept.values()
+        writer = PartWriter(kept.id, Side.EGRESS)
+        self.far.send(writer.head(self.head(None), flush=True))
+        yield self.reach(where, "responding")
+        self.ingress.peerRolledBack(self.near, kept.sent)
+        yield self.reach(where, "failed")
+        self.near.lose_state()
 
     @inlineCallbacks
     def test_a_result_that_went_with_the_journal_is_a_problem(self) -> Test:
