@@ -124,6 +124,8 @@ class WebSocketServices:
         call = Performed(calling, asked[:ID], peer, head)
         try:
             check_request_line(head)
+            if head.method != b"GET":
+                raise Refused(malformed_request("the handshake of WebSocket is a GET"))
             service = await self._answered(peer, head)
             answer = self._encoded(service, call)
         except (ServiceError, Refused) as error:

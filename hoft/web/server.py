@@ -295,6 +295,9 @@ class Connection(Protocol):
         self._call, self._receiver, self._tunnel = None, IGNORE, protocol
         self.transport.write(head)
         self.transport.unregisterProducer()
+        if ITCPTransport.providedBy(self.transport):
+            # Nobody answers silence any more: a caller that has vanished would never be missed.
+            self.transport.setTcpKeepAlive(True)
         if not self._reading and not self._half_closed:
             self.transport.resumeProducing()
         protocol.makeConnection(self.transport)

@@ -132,12 +132,12 @@ class CallerNodes(Nodes):
         yield self.configure(self.near, listen=("tcp:0:interface=127.0.0.1",))
 
     @inlineCallbacks
-    def call(self, caller: Listener | None = None) -> Results:
+    def call(self, caller: Listener | None = None, kind: str = "tcp") -> Results:
         """Somebody who is connected to near."""
         caller = caller or HalfListener()
         (port,) = self.near._ports.values()
         address: Any = port.getHost()
-        yield self.connect(caller, f"tcp:127.0.0.1:{address.port}")
+        yield self.connect(caller, f"{kind}:127.0.0.1:{address.port}")
         return caller
 
     def heard(self, caller: Listener, what: bytes) -> Any:

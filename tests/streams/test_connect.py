@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.protocols.wire import Echo
 
 from hoft.config import Allow, Allowance, Caller
 from hoft.testing.harness import pattern
 from hoft.tokens import hash_token
-from tests.streams.ends import HalfEcho, HalfListener
+from tests.streams.ends import HalfEcho, HalfListener, Listener
 from tests.streams.nodes import CallerNodes, Steps
+from tests.web.test_agent import certificate
 
 ESTABLISHED = b"HTTP/1.1 200 OK\r\n"
 
@@ -126,10 +131,30 @@ class ConnectTests(CallerNodes):
         third.transport.loseConnection()
 
     @inlineCallbacks
+    def test_to_a_caller_with_tls_an_end_is_one_as_tls_has_it(self) -> Steps:
+        """And not a bare FIN, which it could not tell from an attack."""
+        port = yield self.serve(lambda: Listener(lambda self, data: self.transport.loseWriteConnection()))
+        pem = Path(self.mktemp())
+        mine = certificate("localhost")
+        pem.write_bytes(mine.privateKey.dump(FILETYPE_PEM) + mine.dump(FILETYPE_PEM))
+        known = Caller("ci", (hash_token(b"secret"),))
+        listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+        yield self.configure(self.near, listen=(listen,), callers=(known,))
+        caller = yield self.call(Listener(), "ssl")
+        self.ask(caller, port, b"Proxy-Authorization: Bearer secret")
+        yield self.heard(caller, ESTABLISHED)
+        caller.transport.write(b"x")
+        yield self.until(lambda: caller.lost, "closed")
+        caller.lost.trap(ConnectionDone)
+        yield self.over()
+
+    @inlineCallbacks
     def test_a_node_that_stops_cuts_its_tunnels(self) -> Steps:
         port = yield self.serve(Echo)
         caller = yield self.call()
         self.ask(caller, port)
         yield self.heard(caller, ESTABLISHED)
+        (connection,) = self.near._ingress.factory._connections
+        self.assertTrue(connection.transport.getTcpKeepAlive(), "who vanishes is missed")
         yield self.near.stopService()
         yield self.until(lambda: caller.lost, "cut")
