@@ -156,7 +156,6 @@ class Callbacks:
     def reconfigure(self, registrations: Registrations) -> None:
         """Let these be in force from now on, also for what is to be delivered yet."""
         self.registrations = registrations
-        self.agent.dropIdle()
 
     def check(self, url: str, caller: str | None) -> None:
         """

@@ -85,8 +85,7 @@ class _Reading:
 
     def headReceived(self, encoded: bytes) -> int | None:
         self.head = head = decode_response(encoded)
-        # The length that a response to HEAD has is of a body which is not there.
-        return 0 if self._kept.method == b"HEAD" else head.length
+        return head.length
 
     def finished(self, fields: FieldList) -> None:
         self.over = True

@@ -19,7 +19,7 @@ from hoft.testing.clock import HeapClock
 from hoft.web import callback_rows, kept_rows
 from hoft.web.agent import Content, ExactRequest
 from hoft.web.callback_rows import State
-from hoft.web.callbacks import SCHEDULE, Callbacks
+from hoft.web.callbacks import PARALLEL, SCHEDULE, Callbacks
 from hoft.web.connection import ExactResponse
 from hoft.web.delivering import retry_after
 from hoft.web.ingress import Ingress
@@ -43,9 +43,11 @@ class Receivers:
 
     @ivar requests: when each came, and what it was.
     @ivar status: of the next answers; C{None}: nobody is there.
+    @ivar held: if it is a list, answers wait there for the test to give them.
     """
 
     def __init__(self, clock: HeapClock) -> None:
+        self.held: list[Deferred[Any]] | None = None
         self.requests: list[tuple[float, ExactRequest, Content]] = []
         self.status: int | None = 200
         self.fields: tuple[tuple[bytes, bytes], ...] = ()
@@ -53,6 +55,13 @@ class Receivers:
 
     def send(self, request: ExactRequest, body: Content = None) -> Deferred[Any]:
         self.requests.append((self._clock.seconds(), request, body))
+        if self.held is not None:
+            self.held.append(Deferred())
+            return self.held[-1]
+        return self.answer(request)
+
+    def answer(self, request: ExactRequest) -> Deferred[Any]:
+        """As it is said to be done."""
         if self.status is None:
             return fail(ServiceError(connection_refused(str(request.origin)), unsent=True))
         response = ExactResponse(ReceivedHead(1, self.status, b"", self.fields, 0), self)  # type: ignore[arg-type]  # an address is all that is used
@@ -63,9 +72,6 @@ class Receivers:
 
     def stop(self) -> None:
         """Nothing is open."""
-
-    def dropIdle(self) -> None:
-        """Nor idle."""
 
 
 class ScheduleCase(SynchronousTestCase):
@@ -174,6 +180,8 @@ class ScheduleTests(ScheduleCase):
         self.end(self.want())
         self.end(self.want(1))
         self.end(self.want(2, "http://b.example/"))
+        next_attempts = {one["next_attempt"] for one in self.callbacks.listing()["callbacks"]}
+        self.assertIn("2023-11-14T22:15:20.000Z", next_attempts)
         self.wait(119.0)
         self.assertEqual(self.times, [0, 0], "others for it wait as well, those for others do not")
         self.receivers.status, self.receivers.fields = 200, ()
@@ -196,6 +204,43 @@ class ScheduleTests(ScheduleCase):
         self.receivers.status = 200
         self.wait(60.0)
         self.assertEqual(self.callbacks.counters()["delivered"], 20)
+
+    def test_after_trouble_one_finds_out_whether_it_is_over(self) -> None:
+        held: list[Deferred[Any]] = []
+        self.receivers.held = held
+        for number in range(10):
+            self.end(self.want(number))
+        self.assertEqual(len(held), PARALLEL)
+        for one in list(held):
+            one.errback(ServiceError(connection_refused("http://a.example")))
+        self.wait(20.0)
+        self.assertEqual(len(held), PARALLEL + 1)
+        _, request, _ = self.receivers.requests[-1]
+        self.receivers.answer(request).chainDeferred(held[-1])
+        self.assertEqual(len(held), 2 * PARALLEL + 1, "then all of them")
+
+    def test_what_is_dead_while_it_is_attempted_is_not_tried_again(self) -> None:
+        held: list[Deferred[Any]] = []
+        self.receivers.held = held
+        for number in range(2):
+            self.end(self.want(number))
+        for status, one in ((410, held[0]), (500, held[1])):
+            self.receivers.status = status
+            self.receivers.answer(self.receivers.requests[0][1]).chainDeferred(one)
+        self.wait(1000.0)
+        self.assertEqual(len(held), 2)
+        self.assertEqual({one["next_attempt"] for one in self.callbacks.listing()["callbacks"]}, {None})
+
+    def test_who_sends_it_again_is_not_held_up(self) -> None:
+        self.receivers.status = 410
+        self.end(self.want())
+        self.receivers.status, self.receivers.fields = 503, ((b"Retry-After", b"3000"),)
+        self.end(self.want(1))
+        self.wait(10.0)
+        self.assertEqual(self.callbacks.resend("all"), 1)
+        self.assertEqual(self.times, [0, 0, 10])
+        [attempts] = {one["attempts"] for one in self.callbacks.listing()["callbacks"]}
+        self.assertEqual(attempts, 1, "it begins anew")
 
     def test_a_dead_one_can_be_sent_again_for_as_long_as_results_are_kept(self) -> None:
         self.receivers.status = 410
