@@ -355,11 +355,21 @@ class RestartTests(CallbackCase):
         self.assertEqual(first.values(b"webhook-id"), second.values(b"webhook-id"))
         self.assertEqual(first.body, second.body)
         yield self.until(lambda: self.row().state is State.DELIVERED)
-        self.assertEqual(self.row().attempts, 1, "one that was broken off does not count")
         yield self.restart()
         self.ingress.tick()
         yield deferLater(reactor, 0.05)
         self.assertEqual(len(self.receiver.requests), 2)
+
+    @inlineCallbacks
+    def test_an_attempt_that_the_end_of_the_node_breaks_off_does_not_count(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        yield self.order()
+        yield self.delivered()
+        self.ingress.callbacks.stop()
+        yield self.until(lambda: self.receiver.connections[0].lost)
+        yield deferLater(reactor, 0.02)
+        self.assertEqual((self.row().state, self.row().attempts), (State.PENDING, 0))
 
     @inlineCallbacks
     def test_an_attempt_that_is_due_later_is_made_then(self) -> Test:
