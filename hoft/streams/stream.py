@@ -19,7 +19,6 @@ written, for the other; C{abortConnection} is RESET.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any
@@ -40,21 +39,16 @@ from zope.interface import implementer
 from hoft.errors import RecordError
 from hoft.streams.failures import StreamRefused, StreamReset
 from hoft.streams.feeding import Feeder
-from hoft.streams.halves import Receiving, Sending, Taken
-from hoft.streams.parts import Kind, Part, decode, encode_wish
+from hoft.streams.halves import Sending
+from hoft.streams.inlet import Inlet
+from hoft.streams.parts import Kind, Part, encode_wish
 from hoft.streams.surroundings import StreamAddress, Surroundings
 
 FAILED = "the program there has failed"
 """What peers are told of exceptions that are not ours."""
 
-TURN = 1 << 20
-"""Bytes handed to a protocol before others have their turn."""
-
 KEPT = 16
 """Records that wait for the answer to OPEN; an honest peer sends three, beside DATA."""
-
-FETCHED = 256 << 10
-"""Bytes read back from the journal at once."""
 
 
 class Stage(Enum):
@@ -115,14 +109,10 @@ class Stream:
         self._waiting: Deferred[bytes] | None = None
         self._protocol: IProtocol | None = None
         self._sending = Sending()
-        self._receiving = Receiving(around.hold, around.windows)
+        self._inlet = Inlet(around, self)
         self._control: list[tuple[Kind, int, bytes]] = []
         if ours:
             self._control.append((Kind.OPEN, 0, encode_wish(target, asked)))
-        self._next: deque[Taken] = deque()
-        self._fetching = False
-        self._advancing = False
-        self._paused = False
         self._end_told = False
         self._feeder = Feeder()
         self._ending = False
@@ -166,8 +156,8 @@ class Stream:
         if self.stage is Stage.OVER or self.disconnecting:
             return
         self.disconnecting = True
-        if not self._receiving.over:
-            self._let_go(self._drop())
+        if not self._inlet.complete:
+            self.let_go(self._inlet.drop())
             self._say(Kind.STOP)
         self._ending = True
         self._end_sending()
@@ -193,13 +183,13 @@ class Stream:
 
     def pauseProducing(self) -> None:
         """Hand nothing on; the peer is held up once its credit is used."""
-        self._paused = True
+        self._inlet.paused = True
 
     def resumeProducing(self) -> None:
         """Hand on again."""
-        if self._paused:
-            self._paused = False
-            self._around.later(self._advance)
+        if self._inlet.paused:
+            self._inlet.paused = False
+            self._around.later(self._inlet.advance)
 
     stopProducing = loseConnection
 
@@ -219,7 +209,7 @@ class Stream:
         """Connect a protocol; at the opener's side also before the peer has accepted."""
         self._protocol = protocol
         protocol.makeConnection(self)
-        self._around.later(self._advance)
+        self._around.later(self._inlet.advance)
 
     def offer(self, record: int, target: str) -> None:
         """
@@ -231,7 +221,7 @@ class Stream:
             raise RecordError("OPEN came twice")
         self.stage = Stage.OFFERED
         self.target = target
-        self._let_go([record])
+        self.let_go([record])
 
     def accept(self, protocol: IProtocol, answer: bytes = b"") -> None:
         """
@@ -327,20 +317,17 @@ class Stream:
         """
         self.moved = self._around.now()
         if part.kind is Kind.DATA:
-            if self._receiving.add(record, part.offset, part.body):
-                self._advance()
-            else:
-                self._let_go([record])
+            self._inlet.add(record, part.offset, part.body)
             return
         if part.kind is Kind.ACCEPT and self.stage is not Stage.OPENING:
             raise RecordError("ACCEPT came twice")
         if part.kind is Kind.END:
-            self._receiving.end(part.offset)
-        self._let_go([record])
+            self._inlet.end(part.offset)
+        self.let_go([record])
         if part.kind is Kind.ACCEPT:
             self._accepted(part.body)
         elif part.kind is Kind.END:
-            self._advance()
+            self._inlet.advance()
         elif part.kind is Kind.CREDIT:
             self._sending.credit(part.offset)
             self._around.wake(self)
@@ -362,7 +349,7 @@ class Stream:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(answer)
-        self._settle()
+        self.settle()
 
     def _stopped(self) -> None:
         """The peer takes nothing more."""
@@ -371,83 +358,46 @@ class Stream:
         half = _half(self._protocol)
         if half is not None:
             half.writeConnectionLost()
-        self._settle()
+        self.settle()
 
-    def _advance(self) -> None:
-        """Hand on what is there, unless the protocol has enough."""
-        if self._advancing:
-            return
-        self._advancing = True
-        left = TURN
+    # --- the inlet's owner -------------------------------------------------------------
+
+    @property
+    def taking(self) -> bool:
+        """See L{hoft.streams.inlet.Owner}, also for the following."""
+        return self._protocol is not None and self.stage is not Stage.OVER
+
+    def hand_on(self, data: bytes) -> None:
+        """The protocol's next bytes."""
+        assert self._protocol is not None
         try:
-            while self._protocol is not None and not self._paused and not self._fetching:
-                self._next.extend(() if self._next else self._receiving.take(1))
-                if not self._next or self.stage is Stage.OVER:
-                    break
-                if left <= 0:
-                    self._around.later(self._advance)
-                    break
-                taken = self._next[0]
-                if taken.body is None:
-                    self._fetch()
-                    break
-                self._next.popleft()
-                left -= taken.size
-                self._around.counts["bytes_received"] += taken.size
-                self._let_go([taken.record])
-                self._grant()
-                self._protocol.dataReceived(taken.body)
+            self._protocol.dataReceived(data)
         except Exception as error:
             self._log.failure("The protocol of {stream!r} has failed", stream=self)
             self.reset(FAILED, error)
-        finally:
-            self._advancing = False
-        self._settle()
 
-    def _grant(self) -> None:
-        total = self._receiving.grant()
-        if total is not None:
-            self._say(Kind.CREDIT, offset=total)
-
-    def _fetch(self) -> None:
-        """Read back what there was no room for when it came."""
-        self._fetching = True
-        self._next.extend(self._receiving.take(FETCHED))
-        wanted = [taken.record for taken in self._next if taken.body is None]
-
-        def came(payloads: list[bytes]) -> None:
-            self._fetching = False
-            bodies = dict(zip(wanted, payloads, strict=True))
-            self._next = deque(
-                Taken(one.record, one.size, decode(bodies[one.record]).body) if one.body is None else one
-                for one in self._next
-            )
-            self._advance()
-
-        def failed(failure: Failure) -> None:
-            self._log.warn("{stream!r}: {error}", stream=self, error=failure.getErrorMessage())
-            self.reset("what was received cannot be read back")
-
-        self._around.read(wanted).addCallbacks(came, failed)
+    def grant(self, total: int) -> None:
+        """CREDIT."""
+        self._say(Kind.CREDIT, offset=total)
 
     # --- its end ---------------------------------------------------------------------
 
     def _settle_later(self) -> None:
-        self._around.later(self._settle)
+        self._around.later(self.settle)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell the protocol of ends; leave when both directions are over."""
-        if self.stage is Stage.OVER or self._next or self._fetching:
+        if self.stage is Stage.OVER or not self._inlet.over:
             return
-        if self._receiving.over and not self._end_told and not self.disconnecting:
+        if not self._end_told and not self.disconnecting:
             self._tell_end()
         # An opener that has closed need not wait for the answer.
         answered = self.stage is Stage.OPEN or (self.stage is Stage.OPENING and self.disconnecting)
-        if answered and self._receiving.over and self._sending.over:
+        if answered and self._sending.over:
             self._finish(ConnectionDone())
 
     def _tell_end(self) -> None:
-        if self._protocol is None or self._paused:
+        if self._protocol is None or self._inlet.paused:
             return
         self._end_told = True
         half = _half(self._protocol)
@@ -461,7 +411,7 @@ class Stream:
         protocol, self._protocol = self._protocol, None
         protocol.connectionLost(Failure(ConnectionDone()))
 
-    def _let_go(self, records: Iterable[int]) -> None:
+    def let_go(self, records: Iterable[int]) -> None:
         """
         These are of no use any more.  Until the answer to OPEN is in the journal they stay
         with it: if we are killed, the next process answers, and needs them all.
@@ -476,18 +426,12 @@ class Stream:
     def _answer(self) -> None:
         """There is an answer, or none is wanted."""
         kept, self._kept = self._kept, []
-        self._let_go(kept)
-
-    def _drop(self) -> list[int]:
-        """Nothing more is handed on; the records of what was not."""
-        records = [taken.record for taken in self._next] + self._receiving.stop()
-        self._next.clear()
-        return records
+        self.let_go(kept)
 
     def _finish(self, error: Exception | None) -> None:
         self.stage = Stage.OVER
         self._answer()
-        self._let_go(self._drop())
+        self.let_go(self._inlet.drop())
         self._sending.stop()
         self._around.left(self)
         accepting, self.accepting = self.accepting, None
