@@ -6,12 +6,13 @@ All methods are called on the reactor thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from hoft.interfaces import Incoming
@@ -24,6 +25,11 @@ from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Record
 from hoft.protocols.replication import Replication
 from hoft.protocols.synchronisation import Sighting
+
+T = TypeVar("T")
+
+ALONE_AFTER = 0.005
+"""Seconds that what nobody waits for is left for the next transaction, if there is one by then."""
 
 ESTIMATES_EVERY = 600.0
 """Seconds between notes in the journal of what was learned of the carrier."""
@@ -46,6 +52,9 @@ class LinkLog:
         self.outbox = Outbox()
         self._inbox = Inbox()
         self._journal = parts.journal
+        self._reactor = parts.reactor
+        self._waiting: list[tuple[Step, Deferred[Any]]] = []
+        self._catching_up: IDelayedCall | None = None
         self._boot = parts.boot
         self._peer = peer
         self._name = name
@@ -79,7 +88,34 @@ class LinkLog:
         @param durable: fire only once it would survive a power cut.
         @return: fires with what L{log_writing.write} tells of it.
         """
+        self.catch_up()
         return self._journal.transact_together(self._take_steps, step, durable)
+
+    def _write_with_next(self, step: Step) -> Deferred[Any]:
+        """
+        L{write} for what nobody waits for: with whatever is asked for next, which saves a
+        transaction and often the rows, or L{ALONE_AFTER} seconds from now.
+        """
+        waiting: Deferred[Any] = Deferred()
+        self._waiting.append((step, waiting))
+        if self._catching_up is None:
+            self._catching_up = self._reactor.callLater(ALONE_AFTER, self.catch_up)
+        return waiting
+
+    def catch_up(self) -> None:
+        """Have the journal take what was left for later."""
+        if self._catching_up is None:
+            return
+        if self._catching_up.active():
+            self._catching_up.cancel()
+        self._catching_up = None
+        steps, self._waiting = self._waiting, []
+        for step, waiting in steps:
+            self._journal.transact_together(self._take_steps, step).chainDeferred(waiting)
+
+    def _transact(self, operation: Callable[[Transaction], T]) -> Deferred[T]:
+        self.catch_up()
+        return self._journal.transact(operation)
 
     def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:
         """On the journal's thread."""
@@ -154,7 +190,8 @@ class LinkLog:
             return failure
 
         step = Accept(generation, clock, numbers, [*early, *late], self._last)
-        return self.write(step).addCallbacks(accepted, failed)
+        writing = self.write(step) if late else self._write_with_next(step)
+        return writing.addCallbacks(accepted, failed)
 
     def acknowledge(self, clock: int, known: Sequence[log.Queued]) -> Deferred[None]:
         """
@@ -163,7 +200,7 @@ class LinkLog:
         @param clock: the peer's.
         @return: fires once they are out of the journal too.
         """
-        return self.write(Acknowledge(self._generation, clock, known))
+        return self._write_with_next(Acknowledge(self._generation, clock, known))
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """The payloads of received records that nobody has let go of."""
@@ -194,7 +231,7 @@ class LinkLog:
             peer_boot=sighting.boot,
             clock=sighting.clock,
         )
-        return self._journal.transact(operation).addCallback(adopted)
+        return self._transact(operation).addCallback(adopted)
 
     def begun(self, begun: log.Adopted) -> None:
         """The journal has a new incarnation, and so this is a new log."""
@@ -208,7 +245,7 @@ class LinkLog:
 
     def rollback_told(self) -> Deferred[None]:
         """The layer above knows that the log began anew."""
-        return self._journal.transact(partial(log.rollback_told, link=self._link))
+        return self._transact(partial(log.rollback_told, link=self._link))
 
     def keep_estimates(self, engine: Replication, now: float) -> Deferred[None] | None:
         """
@@ -224,4 +261,4 @@ class LinkLog:
             return None
         self._estimates_at = now + ESTIMATES_EVERY
         self._estimates_of = receipts
-        return self._journal.transact(partial(log.keep_estimates, link=self._link, estimates=estimates))
+        return self._transact(partial(log.keep_estimates, link=self._link, estimates=estimates))

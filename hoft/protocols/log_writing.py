@@ -157,7 +157,7 @@ class _Writer:
         first, _ = ids_of(link)
         self._outbox = self._outbox or first
         self._queued: list[tuple[Any, ...]] = []
-        self._held: list[tuple[Any, ...]] = []
+        self._held: dict[int, Held] = {}
         self._acknowledged: list[int] = []
         self._consumed: list[int] = []
 
@@ -181,7 +181,12 @@ class _Writer:
         if step.also is not None:
             self._write_rows()  # it may look
             value = step.also(self._transaction)
-        self._consumed += step.consume
+        for id in step.consume:
+            held = self._held.pop(id, None)
+            if held is None:
+                self._consumed.append(id)
+            else:  # it came within this transaction: no row was written
+                self._transaction.discard(held.location)
         queued: list[Queued] = []
         payloads: list[bytes] = []
         for record in step.send:
@@ -217,8 +222,8 @@ class _Writer:
         for record in step.records:
             assert record.payload is not None
             location = self._transaction.store(record.payload)
-            held.append(Held(record.id, record.channel, record.size, location))
-            self._held.append((record.id, record.channel, record.size, bytes(location)))
+            self._held[record.id] = Held(record.id, record.channel, record.size, location)
+            held.append(self._held[record.id])
         self._inbox = max(self._inbox, step.last)
         self._received = encode_received(received)
         self._clock += 1
@@ -267,8 +272,9 @@ class _Writer:
             )
             self._queued = []
         if self._held:
-            _insert(self._transaction, "inbox (id, channel, size, location)", self._held)
-            self._held = []
+            rows = [(one.id, one.channel, one.size, bytes(one.location)) for one in self._held.values()]
+            _insert(self._transaction, "inbox (id, channel, size, location)", rows)
+            self._held = {}
         if self._acknowledged:
             self._transaction.execute(
                 f"DELETE FROM outbox WHERE {_LISTED}", (json.dumps(self._acknowledged),)

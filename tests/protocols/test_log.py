@@ -186,6 +186,16 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((opened.state.clock, opened.state.peer_clock), (second.clock, 11))
         self.assertFalse(self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0]))
 
+    def test_consumed_with_its_arrival(self) -> None:
+        """In one transaction: it is known, and nothing else remains of it, nor of its payload."""
+        self.adopt()
+        accept = self.accepting(1, {1: b"x" * 50_000, 2: b"small", 3: b"stays"})
+        large, small, stays = [record.id for record in accept.records]
+        self.write(accept, Commit((), [large, small], None))
+        opened = self.opened()
+        self.assertEqual(([one.id for one in opened.inbox], list(opened.state.received)), ([stays], [(1, 3)]))
+        self.assertFalse(self.made.do(lambda t: t.execute("SELECT sum(live) FROM segment").fetchone()[0]))
+
     def test_ids_are_never_used_again(self) -> None:
         """Not even where all that had some are gone, or the log has begun anew; and links have their own."""
         self.adopt()
