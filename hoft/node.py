@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -62,11 +62,13 @@ from hoft.web.limiting import Meters
 from hoft.web.listing import Listing
 from hoft.web.measuring import Metrics
 from hoft.web.policy import Policy, Rule
-from hoft.web.registrations import Registrations
 from hoft.web.routing import Routing
 from hoft.web.secret_store import SecretStore
 from hoft.web.surroundings import Limits
 from hoft.worker import Worker
+
+if TYPE_CHECKING:
+    from hoft.web.registrations import Registrations
 
 TOGETHER = 20
 """Links that are opened, or begin to write, in one go."""
@@ -357,12 +359,15 @@ class Node(Service):
         store = SecretStore(self._journal.transact, identity.secret_keys)
         return credentials_of(config.credentials, secrets, self._reactor, time.monotonic, store)
 
-    async def _registrations(self, config: Config) -> Registrations:
+    async def _registrations(self, config: Config) -> Registrations | None:
         """
         @raise LocalError: a secret cannot be read or used.
         """
         if not config.callbacks:
-            return Registrations()
+            return None
+        # Imported here: most nodes have none, and start sooner.
+        from hoft.web.registrations import Registrations
+
         return await self._workers["open"].call(Registrations.read, config.callbacks)
 
     def _warn_of_forgeries(self, config: Config) -> None:

@@ -5,6 +5,8 @@ may go, and what has become of it.
 A callback belongs to a kept exchange (L{hoft.web.keeper}), whose result stays until the
 callback is delivered or dead.  A crash between sending it and noting that leads to
 another attempt, with the same id.
+
+What attempts need is imported by the first one: most nodes make none, and start sooner.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from hoft.interfaces import ITransaction
 from hoft.web import callback_rows
 from hoft.web.agent import ExactAgent
 from hoft.web.callback_rows import Row, State
-from hoft.web.delivering import Attempt, Outcome, delivery_id
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Stage
-from hoft.web.problems import Refused
-from hoft.web.registrations import Destination, Registrations
+from hoft.web.problems import Refused, callback_refused
 
 if TYPE_CHECKING:
+    from hoft.web.delivering import Attempt, Outcome
     from hoft.web.ingress import Ingress
+    from hoft.web.registrations import Destination, Registrations
 
 SCHEDULE: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 """Seconds before each attempt, from the end of the one before: the schedule of the specification."""
@@ -125,14 +127,14 @@ class Callbacks:
     """
     All of a node's.
 
-    @ivar registrations: the receivers that there are.
+    @ivar registrations: the receivers that there are, if any.
     """
 
     log = Logger()
 
     def __init__(self, ingress: Ingress, reactor: Any, chance: Callable[[], float] = random) -> None:
         """@param chance: from 0 to 1."""
-        self.registrations = Registrations()
+        self.registrations: Registrations | None = None
         self.agent = ExactAgent(reactor)
         self._ingress = ingress
         self._chance = chance
@@ -153,7 +155,7 @@ class Callbacks:
 
     # --- begin ------------------------------------------------------------------------
 
-    def reconfigure(self, registrations: Registrations) -> None:
+    def reconfigure(self, registrations: Registrations | None) -> None:
         """Let these be in force from now on, also for what is to be delivered yet."""
         self.registrations = registrations
 
@@ -163,7 +165,12 @@ class Callbacks:
 
         @raise Refused: it may not.
         """
-        self.registrations.find(url, caller)
+        self._find(url, caller)
+
+    def _find(self, url: str, caller: str | None) -> Destination:
+        if self.registrations is None:
+            raise Refused(callback_refused("no receiver is registered here; see 'hoft callback' there"))
+        return self.registrations.find(url, caller)
 
     def want(self, kept: Kept, url: str) -> Callable[[ITransaction], None]:
         """
@@ -231,7 +238,7 @@ class Callbacks:
             return
         try:
             # Now, too: what is registered may have changed since it was asked for.
-            destination = self.registrations.find(delivery.url, delivery.kept.caller)
+            destination = self._find(delivery.url, delivery.kept.caller)
         except Refused as refused:
             self._give_up(delivery, refused.problem.detail)
             return
@@ -256,6 +263,8 @@ class Callbacks:
     def _attempt(self, receiver: Receiver, delivery: Delivery, destination: Destination) -> None:
         if self._stopped or not self._is_due(delivery):
             return
+        from hoft.web.delivering import Attempt, Outcome
+
         keeper, kept = self._ingress.keeper, delivery.kept
         attempt = Attempt(self._ingress, kept, keeper.link(kept), destination, self.agent.send)
         self._attempts.add(attempt)
@@ -326,6 +335,8 @@ class Callbacks:
 
     def listing(self) -> dict[str, Any]:
         """Those that are to be delivered, and those that never will be, these first; ready for JSON."""
+        from hoft.web.delivering import delivery_id
+
         found = [one for one in self._deliveries.values() if one.state in (State.DEAD, State.PENDING)]
         found.sort(key=lambda one: (one.state is not State.DEAD, one.due or one.last or 0.0))
         return {

@@ -65,13 +65,9 @@ def read_keys(path: Path) -> Sequence[Key]:
 class Registrations:
     """Those that are in force together."""
 
-    def __init__(
-        self, callbacks: Sequence[Callback] = (), keys: Mapping[str, Sequence[Key]] | None = None
-    ) -> None:
-        """
-        @param keys: of each of C{callbacks}, by its name.
-        """
-        self._keys = keys or {}
+    def __init__(self, callbacks: Sequence[Callback], keys: Mapping[str, Sequence[Key]]) -> None:
+        """@param keys: of each of C{callbacks}, by its name."""
+        self._keys = keys
         self._policy = Policy(
             Rule.parse(one.url, caller, one.private, one.name)
             for one in callbacks

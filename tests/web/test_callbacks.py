@@ -24,7 +24,6 @@ from hoft.web.agent import ExactAgent
 from hoft.web.callback_rows import State
 from hoft.web.heads import ResponseHead
 from hoft.web.problems import connection_refused
-from hoft.web.registrations import Registrations
 from tests.web.listening import Test
 from tests.web.receiving import CallbackCase, verified
 from tests.web.services import Names, NamingReactor, Received, Service
@@ -282,7 +281,7 @@ class RefusedTests(CallbackCase):
         problem = yield self.refused(403, self.url)
         self.assertIn("result_ttl", problem["detail"])
         self.ingress.reconfigure(self.routing)
-        self.ingress.callbacks.reconfigure(Registrations())
+        self.ingress.callbacks.reconfigure(None)
         yield self.refused(403, self.url)
 
     @inlineCallbacks
@@ -488,7 +487,7 @@ class EndTests(CallbackCase):
         id = self.where(response).rpartition(b"/")[2].decode()
         yield self.until(lambda: self.far.requests and self.far.one.complete)
         registrations = self.registrations
-        self.ingress.callbacks.reconfigure(Registrations())
+        self.ingress.callbacks.reconfigure(None)
         self.far.one.answer(body=b"done")
         yield self.until(lambda: self.row().state is State.DEAD)
         [listed] = self.ingress.callbacks.listing()["callbacks"]
