@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CallReceiver(Protocol):
-    """Who serves one call: what L{hoft.web.server.ServerFactory}'s C{serve} returns."""
+    """Who serves one call: what L{hoft.web.server_factory.ServerFactory}'s C{serve} returns."""
 
     def bodyReceived(self, data: bytes) -> None:
         """More of the request's body; never empty, never after L{Call.pauseBody}."""

@@ -61,7 +61,7 @@ from hoft.web.problems import (
 )
 from hoft.web.requests import Field
 from hoft.web.routing import Routing
-from hoft.web.server import ServerFactory
+from hoft.web.server_factory import ServerFactory
 from hoft.web.standing import of_kept, of_waiting
 from hoft.web.submitting import Repetition, Submission
 from hoft.web.targets import Own, Service, Tunnel, parse_target

@@ -3,7 +3,7 @@ The side of HTTP/1.1 that callers connect to.
 
 A L{Connection} reads requests and writes responses, in order, as they come and
 go: no body is ever held here.  What a request means is decided by whoever made
-the L{ServerFactory}.
+the L{ServerFactory<hoft.web.server_factory.ServerFactory>}.
 
 Why this is neither L{twisted.web.http.HTTPChannel} nor h11: HTTPChannel joins
 folded lines, lets a missing C{Host} pass and keeps a whole body before it says
@@ -16,23 +16,17 @@ is what the tests compare the parser with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
-from twisted.internet import protocol
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
     IHalfCloseableProtocol,
-    IProtocolFactory,
     IPushProducer,
-    IReactorTime,
     ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,7 +35,6 @@ from hoft.web.fields import with_length
 from hoft.web.problems import Problem, Refused, malformed_request
 from hoft.web.reading import LARGE_READ, USUAL_READ
 from hoft.web.requests import (
-    MAX_HEAD,
     BadResponse,
     Field,
     Request,
@@ -49,6 +42,9 @@ from hoft.web.requests import (
     field_block,
     response_head,
 )
+
+if TYPE_CHECKING:
+    from hoft.web.server_factory import ServerFactory
 
 AHEAD = 1 << 16
 """Bytes of later requests that are taken in while one is being answered."""
@@ -68,13 +64,10 @@ LINGER_TOTAL = 30.0
 PROBE = 1.0
 """Seconds after which a caller that closed its sending side is asked whether it still listens."""
 
-SWEEP = 1.0
-"""Seconds between looks at all connections."""
-
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class Connection(Protocol):
-    """One caller's connection; made by L{ServerFactory}."""
+    """One caller's connection; made by L{ServerFactory<hoft.web.server_factory.ServerFactory>}."""
 
     factory: ServerFactory
     transport: Any
@@ -431,96 +424,3 @@ _UNREADABLE = Request(
     expects_continue=False,
 )
 """Stands for a request that was none, so that it can be answered."""
-
-
-@implementer(IProtocolFactory)
-class ServerFactory(protocol.ServerFactory):
-    """
-    Makes the connections of any number of listening ports.
-
-    @param reactor: for the timer that looks at silent connections.
-    @param clock: monotonic seconds.
-    @param serve: called with each request's head as soon as it is there.  It
-        may answer at once; else it returns who does.
-    @param refused: called to answer what is no valid request.
-    @param max_head: the most bytes of a request's head.
-    @ivar stopping: responses are now the last of their connection.
-    """
-
-    noisy = False
-    log = Logger()
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        clock: Callable[[], float],
-        serve: Callable[[Call], CallReceiver | None],
-        refused: Callable[[Call, Problem], None],
-        max_head: int = MAX_HEAD,
-    ) -> None:
-        self.clock = clock
-        self.serve = serve
-        self.refused = refused
-        self.max_head = max_head
-        self.stopping = False
-        self._reactor = reactor
-        self._connections: set[Connection] = set()
-        self._timer: Any = None
-        self._empty: Deferred[None] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if self.stopping:
-            return None
-        connection = Connection()
-        connection.factory = self
-        return connection
-
-    @property
-    def connections(self) -> int:
-        """How many callers are connected."""
-        return len(self._connections)
-
-    def connectionOpened(self, connection: Connection) -> None:
-        """For connections."""
-        self._connections.add(connection)
-        if self._timer is None:
-            self._timer = self._reactor.callLater(SWEEP, self._sweep)
-
-    def connectionClosed(self, connection: Connection) -> None:
-        """For connections."""
-        self._connections.discard(connection)
-        if not self._connections and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._empty is not None and not self._connections and not self._empty.called:
-            self._empty.callback(None)
-
-    def _sweep(self) -> None:
-        self._timer = self._reactor.callLater(SWEEP, self._sweep)
-        now = self.clock()
-        for connection in list(self._connections):
-            connection.sweep(now)
-
-    def drain(self, grace: float) -> Deferred[None]:
-        """
-        Accept nobody any more, close idle connections now and the others after
-        their response, and cut those that are left after C{grace} seconds.
-
-        @return: fires when there is none.
-        """
-        self.stopping = True
-        empty: Deferred[None] = Deferred()
-        self._empty = empty
-        for connection in list(self._connections):
-            connection.closeIfIdle()
-        if self._connections:
-            cutting = self._reactor.callLater(grace, self.abortAll)
-            empty.addCallback(lambda _: cutting.cancel() if cutting.active() else None)
-        else:
-            empty.callback(None)
-        return empty
-
-    def abortAll(self) -> None:
-        """Cut every connection."""
-        for connection in list(self._connections):
-            connection.abort()

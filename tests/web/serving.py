@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from hoft.web import server
+from hoft.web import server_factory
 from hoft.web.calls import Call
 from hoft.web.problems import Problem
 from hoft.web.requests import Field
-from hoft.web.server import ServerFactory
+from hoft.web.server_factory import ServerFactory
 from tests.web.listening import Listening, Test, exchange
 
 
@@ -61,7 +61,7 @@ class ServerCase(Listening, TestCase):
     timeout = 10
 
     def setUp(self) -> None:
-        self.patch(server, "SWEEP", 0.05)
+        self.patch(server_factory, "SWEEP", 0.05)
         self.served: list[Script] = []
         self.then: Callable[[Call, bytes], None] | None = hello
         self.now = 0.0
