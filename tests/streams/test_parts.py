@@ -8,14 +8,27 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import RecordError
 from hoft.protocols.packets import MAX_RECORD
-from hoft.streams.parts import MAX_DATA, MAX_STREAM, MAX_TEXT, Kind, Part, decode, encode
+from hoft.streams.parts import (
+    MAX_DATA,
+    MAX_SAID,
+    MAX_STREAM,
+    MAX_TEXT,
+    Kind,
+    Part,
+    decode,
+    decode_wish,
+    encode,
+    encode_wish,
+)
 
 EPOCH = 7 << 32 | 99
 
 GOOD = (
     Part(Kind.BEGIN, False, EPOCH, 0, 0),
     Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"tcp://h:1"),
+    Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"t\0" + bytes(MAX_SAID)),
     Part(Kind.ACCEPT, True, EPOCH, 5, MAX_STREAM),
+    Part(Kind.ACCEPT, True, EPOCH, 5, 1, body=b"\0" * MAX_SAID),
     Part(Kind.REFUSE, True, EPOCH, 5, 1, body=b"\xa0"),
     Part(Kind.DATA, False, EPOCH, 0, 1, 0, b"x" * MAX_DATA),
     Part(Kind.DATA, True, EPOCH, 5, 1, (1 << 64) - 1, b"x"),
@@ -53,17 +66,29 @@ class PartTests(SynchronousTestCase):
             encode(Part(Kind.OPEN, False, EPOCH, 0, 1)),
             encode(Part(Kind.OPEN, True, EPOCH, 0, 1, body=b"x")),
             encode(Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"x" * (MAX_TEXT + 1))),
+            encode(Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"\0asked of nobody")),
             encode(Part(Kind.ACCEPT, False, EPOCH, 0, 1)),
+            encode(Part(Kind.ACCEPT, True, EPOCH, 5, 1, body=bytes(MAX_SAID + 1))),
             encode(Part(Kind.REFUSE, False, EPOCH, 0, 1, body=b"x")),
             encode(Part(Kind.DATA, False, EPOCH, 0, 1, 0)),
             encode(Part(Kind.DATA, False, EPOCH, 0, 1, 0, b"x" * (MAX_DATA + 1))),
             encode(Part(Kind.END, False, EPOCH, 0, 1, 5))[:-1],
             encode(Part(Kind.CREDIT, False, EPOCH, 0, 1, 5, b"x")),
             b"\x0a" + encode(GOOD[0])[1:],
-            b"\x08\x02" + encode(GOOD[8])[2:],
+            b"\x08\x02" + encode(GOOD[10])[2:],
         ):
             with self.assertRaises(RecordError, msg=wrong.hex()):
                 decode(wrong)
+
+    def test_a_wish_names_its_target_and_what_is_asked_of_it(self) -> None:
+        for target, asked in (
+            ("tcp://h:1", b""),
+            ("it", b"\0a\0"),
+            ("\u00e9" * (MAX_TEXT // 2), bytes(MAX_SAID)),
+        ):
+            self.assertEqual(decode_wish(encode_wish(target, asked)), (target, asked))
+        for target, asked in (("", b"x"), ("\u00e9" * MAX_TEXT, b""), ("it", bytes(MAX_SAID + 1))):
+            self.assertRaises(ValueError, encode_wish, target, asked)
 
     def test_random_bytes_are_a_part_or_a_record_error(self) -> None:
         chance = Random(1)

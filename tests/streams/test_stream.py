@@ -37,6 +37,16 @@ class OpeningTests(Ends):
         self.assertIn("no nothing for near", str(error))
         self.assertNothingLeft()
 
+    def test_what_is_asked_is_answered_before_there_is_a_stream(self) -> None:
+        there = HalfListener()
+        self.far.services["it"] = lambda: there
+        stream = self.near.streams.open("it", 60.0, b"abc\0")
+        answered = stream.when_accepted()
+        stream.write(b"and this is behind it")
+        self.pump()
+        self.assertEqual(self.successResultOf(answered), b"\0cba")
+        self.assertEqual(bytes(there.received), b"and this is behind it")
+
     def test_a_refusal_may_take_its_time(self) -> None:
         deciding: Deferred[IProtocol] = Deferred()
         self.far.services["it"] = lambda: deciding

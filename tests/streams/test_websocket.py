@@ -250,6 +250,18 @@ class WebSocketTests(CallerNodes):
         yield self.over()
 
     @inlineCallbacks
+    def test_what_does_not_fit_is_refused(self) -> Steps:
+        yield self.refused(431, asking=lambda caller: self.ask(caller, b"Cookie: " + b"x" * 64800))
+        self.script = lambda service: service.transport.write(
+            SWITCH.replace(b"\r\n\r\n", b"\r\nSet-Cookie: " + b"x" * 64600 + b"\r\n\r\n")
+        )
+        caller = yield self.call()
+        self.ask(caller)
+        yield self.heard(caller, b"}\n")
+        self.assertIn(b"error=http_response_header_section_size", self.problem(caller)[0])
+        yield self.over()
+
+    @inlineCallbacks
     def test_an_answer_that_breaks_off_is_cut(self) -> Steps:
         def script(service: Service) -> None:
             service.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nhalf")

@@ -331,6 +331,14 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(decode_request(encode_head(REQUEST)), REQUEST)
         self.assertEqual(decode_response(encode_head(RESPONSE)), RESPONSE)
 
+    def test_a_101_is_a_response_only_where_it_was_asked_for(self) -> None:
+        switching = ResponseHead(101)
+        self.assertEqual(decode_response(encode_head(switching), upgraded=True), switching)
+        self.assertEqual(decode_response(encode_head(RESPONSE), upgraded=True), RESPONSE)
+        self.assertRaises(RecordError, decode_response, encode_head(switching))
+        for status in (100, 102, 199):
+            self.assertRaises(RecordError, decode_response, encode_head(ResponseHead(status)), upgraded=True)
+
     def test_what_is_not_known_is_null(self) -> None:
         request = RequestHead(b"GET", "http", "h", b"*")
         self.assertEqual(decode_request(encode_head(request)), request)

@@ -89,6 +89,23 @@ class OriginTests(PolicyCase):
             self.assertEqual((grant.retry, grant.credentials), (retry, "all"))
         self.assertIs(call(Policy([Rule.parse("http://a/")]), "http://a/").retry, None)
 
+    def test_websocket_is_for_rules_that_say_so(self) -> None:
+        rules = [
+            Rule.parse("http://a/", credentials="all"),
+            Rule.parse("http://a/talk", "beta", websocket=True),
+            Rule.parse("http://a/talk/private", private=True),
+        ]
+        where = Authority("a")
+
+        def ask(target: bytes, peer: str = "beta") -> Grant:
+            return Policy(rules).check(peer, "http", where, target, websocket=True)
+
+        self.assertEqual(ask(b"/talk/private/x"), Grant("http", "a", 80))
+        for target, peer in ((b"/", "beta"), (b"/talks", "beta"), (b"/talk", "gamma")):
+            error = self.assertRaises(Refused, ask, target, peer)
+            self.assertIn("by WebSocket; see 'hoft allow'", error.problem.detail)
+        self.assertEqual(Policy(rules).check("beta", "http", where, b"/talk").credentials, "all")
+
     def test_only_http_and_https_are_rules(self) -> None:
         for url in (
             "ftp://example.com/",

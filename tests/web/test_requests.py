@@ -118,6 +118,16 @@ class AcceptedTests(SynchronousTestCase):
             self.assertEqual(parser.held, 0)
         self.assertTrue(parser.ended)
 
+    def test_a_wish_for_another_protocol_counts_where_connection_names_it(self) -> None:
+        for fields, wished in (
+            (b"Connection: keep-alive, UPGRADE\r\nUpgrade: a/1, WebSocket\r\n", [b"a/1", b"websocket"]),
+            (b"Upgrade: websocket\r\n", []),
+            (b"Connection: close\r\nUpgrade: websocket\r\n", []),
+            (b"Connection: upgrade\r\n", []),
+        ):
+            ((request, _, _),) = parse(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+            self.assertEqual(list(request.upgrade), wished, fields)
+
 
 class RefusedTests(SynchronousTestCase):
     """One line of RFC 9110 or 9112 each."""

@@ -141,6 +141,20 @@ class BadResponseTests(SynchronousTestCase):
     def test_an_unasked_upgrade_is_refused(self) -> None:
         self.refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", error="http_upgrade_failed")
 
+    def test_behind_an_upgrade_that_was_asked_for_all_is_passed_on(self) -> None:
+        switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nContent-Length: 3\r\n\r\n"
+        whole = EARLY + switching + b"HTTP/1.1 200 OK\r\n\r\n"
+        for cut in range(1, len(whole)):
+            parser = ResponseParser(b"GET", upgrade=True)
+            events = parser.receive(whole[:cut]) + parser.receive(whole[cut:])
+            head = events.pop(0)
+            assert isinstance(head, ReceivedHead)
+            self.assertEqual((head.status, head.length, head.fields[0]), (101, None, (b"Upgrade", b"x")))
+            self.assertEqual(
+                b"".join(one for one in events if isinstance(one, bytes)), b"HTTP/1.1 200 OK\r\n\r\n"
+            )
+            self.assertFalse(parser.done or parser.persistent)
+
     def test_interim_responses_without_an_end_are_refused(self) -> None:
         self.refused(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
