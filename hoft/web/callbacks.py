@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from heapq import heappop, heappush
+from itertools import chain, islice
 from random import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +50,9 @@ PARALLEL: Final = 4
 
 LONGEST_REST: Final = 60.0
 """Seconds for which all attempts at an origin rest after several that failed, if it does not ask for more."""
+
+TURN: Final = 100
+"""How many are looked at in one go: there may be a hundred thousand."""
 
 MOST: Final = 1000
 """How many are listed."""
@@ -138,7 +143,9 @@ class Callbacks:
         self.agent = ExactAgent(reactor)
         self._ingress = ingress
         self._chance = chance
-        self._deliveries: dict[bytes, Delivery] = {}
+        self._found: dict[State, dict[bytes, Delivery]] = {state: {} for state in State}
+        """By state, in the order in which they came to it, and exchange."""
+        self._later: deque[Callable[[], None]] = deque()
         self._receivers: dict[tuple[str, str, int], Receiver] = {}
         self._timers: list[tuple[float, int, Delivery]] = []
         self._timer = 0
@@ -149,8 +156,7 @@ class Callbacks:
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, and what there is now, by a stable name each."""
-        states = Counter(delivery.state for delivery in self._deliveries.values())
-        now = {state.value: states[state] for state in (State.WAITING, State.PENDING, State.DEAD)}
+        now = {state.value: len(self._found[state]) for state in (State.WAITING, State.PENDING, State.DEAD)}
         return now | {name: self._counts[name] for name in ("attempts", "failed", "delivered", "given_up")}
 
     # --- begin ------------------------------------------------------------------------
@@ -189,7 +195,8 @@ class Callbacks:
                 continue
             delivery = self._attach(kept, row)
             if delivery.state is State.WAITING and kept.over:
-                delivery.state, delivery.due = State.PENDING, wall
+                delivery.due = wall
+                self._reach(delivery, State.PENDING)
             if delivery.pending:
                 left = min(max(0.0, (delivery.due or wall) - wall), _LONGEST)
                 self._arm(delivery, now + left)
@@ -197,25 +204,30 @@ class Callbacks:
     def _attach(self, kept: Kept, row: Row) -> Delivery:
         values = {name: getattr(row, name) for name in callback_rows.COLUMNS}
         delivery = Delivery(**values, kept=kept, callbacks=self)
-        kept.delivery = self._deliveries[kept.id] = delivery
+        kept.delivery = self._found[delivery.state][kept.id] = delivery
         kept.observers.append(delivery)
         return delivery
 
     def begin(self, delivery: Delivery) -> None:
         """There is something to tell now."""
         keeper = self._ingress.keeper
-        delivery.state, delivery.due = State.PENDING, keeper.wall()
-        delivery.attempts = 0
-        self._changed(delivery)
+        delivery.due, delivery.attempts = keeper.wall(), 0
+        self._reach(delivery, State.PENDING)
         self._queue(delivery)
         self._go(keeper.clock())
+
+    def _reach(self, delivery: Delivery, state: State) -> None:
+        del self._found[delivery.state][delivery.exchange]
+        delivery.state = state
+        self._found[state][delivery.exchange] = delivery
+        self._changed(delivery)
 
     def _changed(self, delivery: Delivery) -> None:
         self._ingress.keeper.also(delivery.kept, callback_rows.write(delivery))
 
     def drop(self, delivery: Delivery) -> None:
         """Nobody wants it any more."""
-        if self._deliveries.pop(delivery.exchange, None) is not None:
+        if self._found[delivery.state].pop(delivery.exchange, None) is not None:
             self._ingress.keeper.also(delivery.kept, callback_rows.forget(delivery.exchange))
 
     # --- time ---------------------------------------------------------------------------
@@ -226,11 +238,18 @@ class Callbacks:
 
     def tick(self, now: float) -> None:
         """Attempt what is due, and give up what takes too long."""
-        while self._timers and self._timers[0][0] <= now:
+        for _ in range(TURN):
+            if not self._timers or self._timers[0][0] > now:
+                break
             self._queue(heappop(self._timers)[2])
+        self._turn()
         for attempt in [attempt for attempt in self._attempts if attempt.due <= now]:
             attempt.expire()
         self._go(now)
+
+    def _turn(self) -> None:
+        for _ in range(min(TURN, len(self._later))):
+            self._later.popleft()()
 
     def _queue(self, delivery: Delivery) -> None:
         """It is due."""
@@ -285,7 +304,7 @@ class Callbacks:
         attempt.start().addBoth(over)
 
     def _is_due(self, delivery: Delivery) -> bool:
-        return delivery.pending and self._deliveries.get(delivery.exchange) is delivery
+        return delivery.pending and delivery.exchange in self._found[State.PENDING]
 
     def _ended(self, delivery: Delivery, destination: Destination, outcome: Outcome) -> None:
         keeper = self._ingress.keeper
@@ -295,8 +314,8 @@ class Callbacks:
             return
         if outcome.delivered:
             self._counts["delivered"] += 1
-            delivery.state, delivery.reason = State.DELIVERED, None
-            self._changed(delivery)
+            delivery.reason = None
+            self._reach(delivery, State.DELIVERED)
         else:
             self._counts["failed"] += 1
             self._failed(delivery, outcome)
@@ -306,9 +325,10 @@ class Callbacks:
         keeper = self._ingress.keeper
         if outcome.gone:
             self._give_up(delivery, f"{outcome.reason}: it wants no more of them")
-            for other in list(self._deliveries.values()):
-                if other.url == delivery.url and other.pending:
-                    self._give_up(other, f"{outcome.reason} to another: it wants no more of them")
+            why = f"{outcome.reason} to another: it wants no more of them"
+            others = [one for one in self._found[State.PENDING].values() if one.url == delivery.url]
+            self._later.extend(partial(self._give_up, other, why) for other in others)
+            self._turn()
         elif delivery.attempts >= len(SCHEDULE):
             self._give_up(delivery, outcome.reason)
         else:
@@ -319,8 +339,10 @@ class Callbacks:
             self._changed(delivery)
 
     def _give_up(self, delivery: Delivery, reason: str) -> None:
+        if not self._is_due(delivery):
+            return
         self._counts["given_up"] += 1
-        delivery.state, delivery.due, delivery.reason = State.DEAD, None, reason
+        delivery.due, delivery.reason = None, reason
         self.log.warn(
             "The callback {id} is given up after {count} attempts: {reason}",
             id=delivery.exchange.hex(),
@@ -329,18 +351,17 @@ class Callbacks:
         )
         # Who looks after it has as long to send it again as anybody has to fetch a result.
         self._ingress.keeper.prolong(delivery.kept)
-        self._changed(delivery)
+        self._reach(delivery, State.DEAD)
 
     # --- for operators ----------------------------------------------------------------------
 
     def listing(self) -> dict[str, Any]:
-        """Those that are to be delivered, and those that never will be, these first; ready for JSON."""
+        """The dead ones, and those that are to be delivered, the oldest of both first; ready for JSON."""
         from hoft.web.delivering import delivery_id
 
-        found = [one for one in self._deliveries.values() if one.state in (State.DEAD, State.PENDING)]
-        found.sort(key=lambda one: (one.state is not State.DEAD, one.due or one.last or 0.0))
+        dead, pending = self._found[State.DEAD], self._found[State.PENDING]
         return {
-            "count": len(found),
+            "count": len(dead) + len(pending),
             "callbacks": [
                 {
                     "id": delivery.exchange.hex(),
@@ -349,7 +370,7 @@ class Callbacks:
                     **delivery.described(),
                     "url": delivery.url.partition("?")[0],
                 }
-                for delivery in found[:MOST]
+                for delivery in islice(chain(dead.values(), pending.values()), MOST)
             ],
         }
 
@@ -361,15 +382,19 @@ class Callbacks:
         @return: how many there are.
         @raise LocalError: the one is not dead.
         """
-        dead = [one for one in self._deliveries.values() if one.state is State.DEAD]
-        chosen = dead if which == "all" else [one for one in dead if one.exchange.hex() == which]
+        dead = self._found[State.DEAD].values()
+        chosen = [one for one in dead if which in ("all", one.exchange.hex())]
         if not chosen and which != "all":
             raise LocalError(f"{which} is no callback that was given up; 'hoft callbacks DIR' lists them")
         for receiver in self._receivers.values():
             receiver.rests = 0.0
-        for delivery in chosen:
-            self.begin(delivery)
+        self._later.extend(partial(self._again, delivery) for delivery in chosen)
+        self._turn()
         return len(chosen)
+
+    def _again(self, delivery: Delivery) -> None:
+        if self._found[State.DEAD].get(delivery.exchange) is delivery:
+            self.begin(delivery)
 
     def stop(self) -> None:
         """Attempts under way are broken off: they are made again after the next start."""

@@ -16,7 +16,7 @@ from twisted.web.client import ResponseDone
 from hoft.config import Callback
 from hoft.interfaces import ILink
 from hoft.testing.clock import HeapClock
-from hoft.web import callback_rows, kept_rows
+from hoft.web import callback_rows, callbacks, kept_rows
 from hoft.web.agent import Content, ExactRequest
 from hoft.web.callback_rows import State
 from hoft.web.callbacks import PARALLEL, SCHEDULE, Callbacks
@@ -241,6 +241,22 @@ class ScheduleTests(ScheduleCase):
         self.assertEqual(self.times, [0, 0, 10])
         [attempts] = {one["attempts"] for one in self.callbacks.listing()["callbacks"]}
         self.assertEqual(attempts, 1, "it begins anew")
+
+    def test_many_that_are_due_at_once_do_not_hold_up_the_node(self) -> None:
+        self.patch(callbacks, "TURN", 3)
+        self.receivers.status = 500
+        for number in range(10):
+            self.end(self.want(number))
+        self.receivers.status = 410
+        self.wait(5.0)
+        self.assertEqual((len(self.times), self.callbacks.counters()["dead"]), (11, 4))
+        self.wait(5.0)
+        self.assertEqual((len(self.times), self.callbacks.counters()["dead"]), (11, 10))
+        self.receivers.status = 200
+        self.assertEqual(self.callbacks.resend("all"), 10)
+        self.assertEqual(len(self.times), 14)
+        self.wait(5.0)
+        self.assertEqual(self.callbacks.counters()["delivered"], 10)
 
     def test_a_dead_one_can_be_sent_again_for_as_long_as_results_are_kept(self) -> None:
         self.receivers.status = 410
