@@ -23,6 +23,11 @@ def packed_by_others(payload: bytes) -> bytes:
     return zstd.compress(payload, 19).ljust(-(-len(payload) // MOST_EXPANSION), b"\0")
 
 
+def _with_window(log: int) -> zstd.ZstdCompressor:
+    """One whose frames need a window of C{1 << log} bytes, and do not say how much is in them."""
+    return zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
+
+
 class Packing(SynchronousTestCase):
     """What is compressed, and what had better not be."""
 
@@ -104,8 +109,10 @@ class Refusing(SynchronousTestCase):
 
     def test_bombs(self) -> None:
         """Gigabytes in a kilobyte, huge windows, frames in frames: refused at once, with little memory."""
-        endless = zstd.ZstdCompressor(19)
-        gigabyte = b"".join(endless.compress(bytes(1 << 20)) for _ in range(1 << 10)) + endless.flush()
+        gigabyte, within_the_window = (
+            b"".join(endless.compress(bytes(1 << 20)) for _ in range(1 << 10)) + endless.flush()
+            for endless in (zstd.ZstdCompressor(19), _with_window(17))
+        )
         window = zstd.compress(
             bytes(1 << 22),
             options={
@@ -116,6 +123,9 @@ class Refusing(SynchronousTestCase):
         bombs = [
             gigabyte[:MAX_RECORD],
             gigabyte[:128],
+            within_the_window,
+            within_the_window[:MAX_RECORD],
+            within_the_window[:128],
             window.ljust(MAX_RECORD, b"\0"),
             # Says that it has 2^63 bytes (RFC 8878, section 3.1.1.1), and so in one segment.
             bytes.fromhex("28b52ffde0 0000000000000080") + bytes(1000),
@@ -132,6 +142,16 @@ class Refusing(SynchronousTestCase):
                 tracemalloc.stop()
             self.assertLess(taken, 0.05)
             self.assertLess(peak, 1 << 20)
+
+    def test_window(self) -> None:
+        """A frame that needs more than 128 KiB beside it, whatever is in it."""
+        for log, refused in ((17, False), (18, True), (27, True)):
+            compressor = _with_window(log)
+            packed = (compressor.compress(TEXT[:4000]) + compressor.flush()).ljust(500, b"\0")
+            if refused:
+                self.assertRefused(packed)
+            else:
+                self.assertEqual(expand(packed, MAX_RECORD), TEXT[:4000])
 
     def test_a_frame_full(self) -> None:
         """As many compressed records as a frame takes: eight times its size, soon."""

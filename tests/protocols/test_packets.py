@@ -482,11 +482,14 @@ class Salvage(SynchronousTestCase):
         self.assertEqual(found, [self.events[0], *bad, End()])
 
     def test_swapped_frames(self) -> None:
-        """Frames are valid in their own place only, control and END too."""
-        pieces = self.pieces
-        found = read(b"".join([pieces[0], pieces[2], pieces[1], *pieces[3:]]))
+        """Frames are valid in their own place only, control and END too, in each suite."""
         bad: list[Event] = [BadFrame(index, PacketReason.FORGED) for index in (1, 2)]
-        self.assertEqual(found, [self.events[0], *bad, *self.events[3:]])
+        for agreed in SUITES.values():
+            made = writer(CONTROL, self.frames, stride=MIN_STRIDE, suite=agreed(NEAR, FAR))
+            pieces = parts(made, self.frames)
+            reader = PacketReader(FAR.accept(NEAR, agreed=agreed))
+            found = reader.feed(b"".join([pieces[0], pieces[2], pieces[1], *pieces[3:]]))
+            self.assertEqual(found, [self.events[0], *bad, *self.events[3:]])
 
     def test_frames_of_another_packet(self) -> None:
         """A frame of a packet of the same two nodes and of the same shape is no frame of this one."""

@@ -15,11 +15,11 @@ from twisted.trial.unittest import SkipTest, TestCase
 from hoft.errors import JournalError, JournalFull, JournalInUse
 from hoft.protocols import statefolder
 from hoft.protocols.journal import GROUP
+from tests.mounting import mount
 
 from .journals import InlineJournal, JournalCase, count, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
-from tests.mounting import mount
 
 
 class FolderTests(JournalCase):

@@ -29,13 +29,15 @@ from hoft.errors import CarrierError, ConfigurationError
 from hoft.interfaces import MAX_PIECE, Verdict
 from hoft.testing.harness import ALICE, BOB, CAROL, CarrierHarness, RecordingReceiver, pattern
 from hoft.transports import directories, folder, writing
+from hoft.transports.delivery import CONCURRENT
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
 from hoft.transports.locations import FolderLocation
-from hoft.transports.reading import MAX_FILE
+from hoft.transports.reading import MAX_FILE, SHORT
+from hoft.transports.turns import IN_A_ROW
+from tests.mounting import mount
 
 Steps = Generator[Any, Any, None]
-from tests.mounting import mount
 
 
 def name(number: int, sender: UUID = ALICE, recipient: UUID = BOB) -> str:
@@ -85,6 +87,39 @@ class FolderTestCase(CarrierHarness, TestCase):
         self.put(name(number), b"good")
         yield self.until(lambda: name(number) in receiver.consumed, "a good packet arrives")
         self.assertEqual(receiver.consumed[name(number)], b"good")
+
+
+class OrderTests(FolderTestCase):
+    """Which file is read first."""
+
+    @inlineCallbacks
+    def test_short(self) -> Steps:
+        """One that is short does not wait behind long ones, but many of them do not hold those up."""
+        _, receiver = yield self.node(BOB)
+        waiting: list[Deferred[Verdict]] = []
+
+        def answer(name: str, offset: int, piece: bytes, settled: bool) -> Deferred[Verdict]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        receiver.answer = answer
+        for number in range(2 * CONCURRENT):
+            self.put(name(number), pattern(SHORT + 1))
+        yield self.until(lambda: len(waiting) == CONCURRENT, "the first are being read")
+        yield self.rest(self.quiet)
+        for number in range(100, 100 + 3 * IN_A_ROW):
+            self.put(name(number), b"short")
+        yield self.until(lambda: len(waiting) == CONCURRENT + 1, "a short one is handed over at once")
+        self.assertEqual(receiver.pieces[-1][2], len(b"short"))
+        yield self.rest(self.quiet)
+        while waiting:
+            waiting.pop(0).callback(Verdict.CONSUMED)
+            yield self.rest(0.01)
+        yield self.until(lambda: not os.listdir(self.inbox()), "all are read")
+        sizes = [size for _, _, size, _ in receiver.pieces]
+        after = sizes[CONCURRENT : CONCURRENT + IN_A_ROW]
+        self.assertEqual(after, [len(b"short")] * IN_A_ROW)
+        self.assertIn(SHORT + 1, sizes[CONCURRENT + IN_A_ROW : -IN_A_ROW])
 
 
 class HostileTests(FolderTestCase):
