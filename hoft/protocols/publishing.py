@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,6 +24,9 @@ from hoft.protocols.replication import PacketPlan, Replication, Settings
 
 CONTROL_FILES = 4
 """Files without records that may lie in the folder, for each peer."""
+
+GATHER = 0.02
+"""Seconds in which files to be removed gather: nobody waits for it, and a thread is woken for each time."""
 
 RETRY_FIRST = 0.5
 RETRY_LONGEST = 60.0
@@ -60,6 +64,8 @@ class Publisher:
         self._settings = settings
         self._retry: float | None = None
         self._control_files: list[str] = []
+        self._to_remove: list[str] = []
+        self._removing: IDelayedCall | None = None
         self._swept = False
         self._closed = False
 
@@ -135,7 +141,16 @@ class Publisher:
             self._log.failure("A packet for {peer} could not be made", failure, peer=self._name)
 
     def remove(self, names: Sequence[str]) -> None:
-        """These files of ours carry nothing any more."""
+        """These files of ours carry nothing any more: they are removed together, soon."""
+        self._to_remove += names
+        if self._to_remove and self._removing is None:
+            self._removing = self._parts.reactor.callLater(GATHER, self._remove)
+
+    def _remove(self) -> None:
+        if self._removing is not None and self._removing.active():
+            self._removing.cancel()
+        self._removing = None
+        names, self._to_remove = self._to_remove, []
         if names:
             self._transport.remove(names)
 
@@ -152,4 +167,5 @@ class Publisher:
     def close(self) -> None:
         """Finish what is being written, and no more."""
         self._closed = True
+        self._remove()
         self._transport.loseConnection()

@@ -33,6 +33,9 @@ CONCURRENT = 4
 MAX_READY = 4000
 """Files that may wait for their turn; further ones are left for a later scan."""
 
+GATHER = 0.02
+"""Seconds in which files to be deleted gather: nobody waits for it, and a thread is woken for each time."""
+
 _VISIT = 0.05
 """Seconds after which a file that is still arriving is looked at again, at the least."""
 
@@ -86,6 +89,7 @@ class Delivery:
         self._alarm: IDelayedCall | None = None
         self._alarm_at = 0.0
         self._condemned: list[InboundFile] = []
+        self._execution: IDelayedCall | None = None
         self._deleting = False
         self._stopped = False
 
@@ -149,6 +153,9 @@ class Delivery:
 
     def stop(self) -> None:
         """Nothing is handed over any more."""
+        if self._execution is not None:
+            self._execution.cancel()
+            self._execute()
         self._stopped = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -331,10 +338,12 @@ class Delivery:
     def _condemn(self, file: InboundFile) -> None:
         file.state = State.DELETING
         self._condemned.append(file)
-        self._execute()
+        if self._execution is None:
+            self._execution = self._reactor.callLater(GATHER, self._execute)
 
     def _execute(self) -> None:
         """Delete what is to be deleted, all that has gathered at once."""
+        self._execution = None
         if self._deleting or self._stopped or not self._condemned:
             return
         batch, self._condemned = self._condemned, []
@@ -359,7 +368,8 @@ class Delivery:
             else:
                 # Where nobody may delete, many lie there for long: look at few of them a second.
                 self._idle(file, max(self._backoff(file, _KEPT), len(self._files) / _KEPT_LOOKS))
-        self._execute()
+        if self._execution is None:
+            self._execute()
         self._fill()
 
     def _drop(self, file: InboundFile) -> None:

@@ -306,6 +306,7 @@ class RollbackTests(LinkTestCase):
         """What waited in the older copy may be long done, and done otherwise since."""
         self.pair.deliver = lost
         self.pair.result(self.near.link.commit([Outgoing(b"again", 1, again=True)]))
+        self.pair.advance(0.1)
         self.pair.deliver = unchanged
         self.pair.result(self.near.router.begin_anew("a test"))
         self.pair.advance(60)
