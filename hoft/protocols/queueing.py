@@ -5,6 +5,8 @@ The head of a file survives best.  So what goes first is a little of what is
 urgent, then what has to go again, then the rest by urgency (RFC 9218), where equals
 take turns: deficit round robin (Shreedhar and Varghese, 1995) between the I{flows}
 that the layer above tells apart, so that a large body holds up no small one.
+Flows with little to send go before those with much (RFC 8290 section 3.1), and where there is
+much, every other packet is theirs alone: a short file is written, read and taken in sooner.
 However much is urgent, each lower urgency gets a sixteenth of every packet.
 """
 
@@ -29,6 +31,15 @@ HEAD_BYTES: Final = 16 << 10
 
 QUANTUM: Final = 64 << 10
 """What a flow may send in its turn, bytes."""
+
+SPARSE: Final = 32 << 10
+"""Bytes, less than one record of a body: a flow of which no more waits goes before those with more."""
+
+APART: Final = 256 << 10
+"""Where more than this waits, bytes, the sparse flows get packets of their own."""
+
+SHORT: Final = 64 << 10
+"""Of about so many bytes."""
 
 SHARE: Final = 16
 """Each urgency below the first gets one part of so many of each packet."""
@@ -93,35 +104,66 @@ class Frames:
 
 
 class _Flow:
-    __slots__ = ("key", "may", "records")
+    __slots__ = ("key", "may", "records", "sparse", "waiting")
 
     def __init__(self, key: int) -> None:
         self.key = key
         self.records: deque[OutgoingRecord] = deque()
         self.may = 0
         """Bytes that it may send before it is the next one's turn."""
+        self.waiting = 0
+        """Bytes, as long as it is sparse."""
+        self.sparse = True
 
 
 class _Level:
     """All that waits of one urgency, for the first time."""
 
-    __slots__ = ("_flows", "owed", "turns")
+    __slots__ = ("_flows", "_sparse", "owed", "turns")
 
     def __init__(self) -> None:
         self.turns: deque[_Flow] = deque()
+        """The flows with much to send."""
         self.owed = 0
         """Bytes it may send though more urgent records wait."""
         self._flows: dict[int, _Flow] = {}
+        self._sparse: deque[_Flow] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._flows)
 
     def add(self, record: OutgoingRecord) -> None:
         flow = self._flows.get(record.flow)
         if flow is None:
             flow = self._flows[record.flow] = _Flow(record.flow)
-            self.turns.append(flow)
+            self._sparse.append(flow)
         flow.records.append(record)
+        if flow.sparse:
+            flow.waiting += record.size
+            if flow.waiting > SPARSE:
+                flow.sparse = False  # until nothing of it waits
+                self.turns.append(flow)
+
+    def next_sparse(self) -> OutgoingRecord | None:
+        """Whose turn it is of those with little to send."""
+        sparse = self._sparse
+        while sparse:
+            flow = sparse[0]
+            records = flow.records
+            if flow.sparse:
+                while records and not records[0].queued:
+                    flow.waiting -= records.popleft().size  # settled meanwhile
+                if records:
+                    return records[0]
+                del self._flows[flow.key]
+            sparse.popleft()
+        return None
 
     def next(self) -> OutgoingRecord | None:
         """Whose turn it is."""
+        record = self.next_sparse()
+        if record is not None:
+            return record
         turns = self.turns
         while turns:
             flow = turns[0]
@@ -143,7 +185,16 @@ class _Level:
         return None
 
     def taken(self) -> None:
-        """What L{next} named is in a packet."""
+        """What L{next} or L{next_sparse} named is in a packet."""
+        if self._sparse:
+            flow = self._sparse[0]
+            record = flow.records.popleft()
+            record.queued = False
+            flow.waiting -= record.size
+            if not flow.records:
+                del self._flows[flow.key]
+                self._sparse.popleft()
+            return
         flow = self.turns[0]
         record = flow.records.popleft()
         record.queued = False
@@ -163,6 +214,8 @@ class SendQueue:
         self._levels = [_Level() for _ in range(URGENCIES)]
         self._again: list[tuple[int, int, OutgoingRecord]] = []
         self._count = 0
+        self._bytes = 0
+        self._was_short = False
 
     def __len__(self) -> int:
         return self._count
@@ -172,6 +225,7 @@ class SendQueue:
         if not record.queued:
             record.queued = True
             self._count += 1
+            self._bytes += record.size
             self._levels[record.urgency].add(record)
 
     def add_again(self, record: OutgoingRecord) -> bool:
@@ -180,6 +234,7 @@ class SendQueue:
             return False
         record.queued = True
         self._count += 1
+        self._bytes += record.size
         heappush(self._again, (record.urgency, record.number, record))
         return True
 
@@ -188,6 +243,7 @@ class SendQueue:
         if record.queued:
             record.queued = False
             self._count -= 1
+            self._bytes -= record.size
 
     def _next_again(self) -> OutgoingRecord | None:
         again = self._again
@@ -198,17 +254,41 @@ class SendQueue:
             heappop(again)
         return None
 
-    def fill(self, frames: Frames, most: int) -> None:
+    @property
+    def overtaking(self) -> bool:
+        """Something waits that is to go before the much that does."""
+        if self._bytes <= APART or not any(level.turns for level in self._levels):
+            return False
+        return any(level.next_sparse() is not None for level in self._levels)
+
+    def fill(self, frames: Frames, most: int, short: bool = False) -> None:
         """
         Take what goes into the next packet.
 
         @param most: the packet's size, which shares are of.
+        @param short: a packet for what is sparse alone costs little, so that every other one may be.
         """
+        if short and not self._was_short and self.overtaking:
+            self.fill_short(frames)
+            return
+        self._was_short = False
         self._fill(frames, most)
+        self._taken(frames)
+
+    def fill_short(self, frames: Frames) -> None:
+        """Take what is L{overtaking}."""
+        self._was_short = True
+        for level in self._levels:
+            while frames.size < SHORT and (record := level.next_sparse()) is not None and frames.add(record):
+                level.taken()
+        self._taken(frames)
+
+    def _taken(self, frames: Frames) -> None:
         self._count -= sum(map(len, frames.frames))
+        self._bytes -= frames.size
 
     def _fill(self, frames: Frames, most: int) -> None:
-        waiting = [level for level in self._levels if level.turns]
+        waiting = [level for level in self._levels if level]
         if waiting:
             self._take_urgent(frames)
         while (record := self._next_again()) is not None and frames.add(record):

@@ -20,13 +20,16 @@ from hoft.protocols.control import Receipt
 from hoft.protocols.flight import Flight, Packet, Sending
 from hoft.protocols.layout import DEFAULT_STRIDE
 from hoft.protocols.pacing import CarrierCost, Limits, Pace
-from hoft.protocols.queueing import Frames, OutgoingRecord, SendQueue
+from hoft.protocols.queueing import SHORT, Frames, OutgoingRecord, SendQueue
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.sizing import PacketSizes
 from hoft.protocols.timing import RoundTrips
 
 IN_FLIGHT_BYTES = 64 << 20
 """Under way at most, or twice what the carrier brings in a round trip, whichever is more."""
+
+OVERTAKING = 4 << 20
+"""Beyond that, for what does not wait behind what is under way in bulk."""
 
 PACKETS_AT_ONCE = 4
 """A packet is small enough that so many may be under way."""
@@ -172,12 +175,10 @@ class Sender:
     def may_send(self) -> bool:
         """Whether there is something to be sent, and room for it among what is under way."""
         flight = self._flight
-        return (
-            len(self._queue) > 0
-            and not self.peer_full
-            and flight.flying_bytes < self.most_bytes()
-            and len(flight.flying) < self.pace.files()
-        )
+        if not len(self._queue) or self.peer_full or len(flight.flying) >= self.pace.files():
+            return False
+        beyond = flight.flying_bytes - self.most_bytes()
+        return beyond < 0 or (beyond < OVERTAKING and self._queue.overtaking)
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""
@@ -197,7 +198,11 @@ class Sender:
         if most is None:
             most = int(min(self.sizes.next(), self.most_bytes() / PACKETS_AT_ONCE))
         frames = Frames(most, stride)
-        self._queue.fill(frames, most)
+        if self._flight.flying_bytes < self.most_bytes():
+            # Where each file costs a wait, further ones are not worth it.
+            self._queue.fill(frames, most, short=not self.cost.cost.wait(SHORT))
+        else:
+            self._queue.fill_short(frames)
         return frames
 
     # --- what becomes of packets

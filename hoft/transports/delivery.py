@@ -28,7 +28,7 @@ from hoft.transports.turns import Turns
 log = Logger()
 
 CONCURRENT = 4
-"""Files under way at once."""
+"""Files under way at once, and one more that is short."""
 
 MAX_READY = 4000
 """Files that may wait for their turn; further ones are left for a later scan."""
@@ -113,7 +113,10 @@ class Delivery:
                 return False
             file = self._files[entry.text] = InboundFile(entry)
             file.closing = closed
+            crowded = self._turns.behind_others(file)
             self._turns.push(file)
+            if crowded:
+                self._measure(file)
             self._fill()
             return True
         if entry.flat == file.entry.flat:
@@ -180,12 +183,26 @@ class Delivery:
         file.state = State.READY
         self._turns.push(file)
 
+    def _measure(self, file: InboundFile) -> None:
+        """It waits behind many: if it is short, it need not."""
+
+        def measured(short: bool) -> None:
+            if short and file.state is State.READY:
+                self._turns.hurry(file)
+                self._fill()
+
+        def unmeasured(failure: Failure) -> None:
+            failure.trap(OSError, CarrierDown, NotAFile, WorkerStopped)  # its turn will tell
+
+        measuring = self._workers(CONCURRENT).call(self._inbox.is_short, file.entry)
+        measuring.addCallback(measured).addErrback(unmeasured)
+
     def _fill(self) -> None:
-        for slot in range(CONCURRENT):
+        for slot in range(CONCURRENT + 1):
             if self._stopped:
                 return
             if slot not in self._slots:
-                file = self._turns.pop()
+                file = self._turns.pop() if slot < CONCURRENT else self._turns.pop_short()
                 if file is None:
                     return
                 file.state = State.ACTIVE

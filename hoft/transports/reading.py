@@ -19,6 +19,9 @@ from hoft.transports.directories import Root, close, open_regular, subfolder
 from hoft.transports.scanning import Condemned, Entry
 from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
 
+SHORT = 1 << 17
+"""A file of no more bytes need not wait for longer ones."""
+
 MAX_FILE = 500_000_000 + (1 << 20)
 """The largest file that is read: the largest packet, and slack for what pads it."""
 
@@ -171,6 +174,21 @@ class Inbox:
             return _look(file, entry.text, offset, prefix, whole, text)
         finally:
             close(file)
+
+    def is_short(self, entry: Entry) -> bool:
+        """
+        Whether there is no more of a file than L{SHORT}, as the file system says.
+
+        @raise CarrierDown: there is no inbox.
+        @raise OSError: not now, or it is gone.
+        """
+        with self._root.opened() as root:
+            if entry.flat:
+                status = os.stat(entry.text, dir_fd=root, follow_symlinks=False)
+            else:
+                with subfolder(root, self._own) as own:
+                    status = os.stat(entry.text, dir_fd=own, follow_symlinks=False)
+        return status.st_size <= SHORT
 
 
 def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool, text: int) -> Look:

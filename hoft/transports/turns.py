@@ -10,11 +10,18 @@ from uuid import UUID
 
 from hoft.transports.reading import InboundFile, State
 
+CROWD = 4
+"""More files of a sender than this, and it is worth knowing which are short."""
+
+IN_A_ROW = 16
+"""So many short files at most before one that has waited longer."""
+
 
 class Turns:
     """
     Who is next: one file of each sender in turn.  Those that are not among our
-    peers share one turn, so that many false names gain nothing.
+    peers share one turn, so that many false names gain nothing.  What is short among a
+    sender's goes first, but for every L{IN_A_ROW}th turn.
 
     @param known: whether a UUID is a peer's.
     """
@@ -22,6 +29,8 @@ class Turns:
     def __init__(self, known: Callable[[UUID], bool]) -> None:
         self._known = known
         self._queues: dict[UUID | None, deque[InboundFile]] = {}
+        self._short: dict[UUID | None, deque[InboundFile]] = {}
+        self._in_a_row = 0
         self.waiting = 0
 
     def sender(self, file: InboundFile) -> UUID | None:
@@ -33,6 +42,14 @@ class Turns:
         """Let it wait, behind its sender's other files."""
         self._queues.setdefault(self.sender(file), deque()).append(file)
         self.waiting += 1
+
+    def behind_others(self, file: InboundFile) -> bool:
+        """Whether many files of its sender wait before this one."""
+        return len(self._queues.get(self.sender(file), ())) > CROWD
+
+    def hurry(self, file: InboundFile) -> None:
+        """It waits, and is short: its turn comes before those of its sender's others."""
+        self._short.setdefault(self.sender(file), deque()).append(file)
 
     def give_up(self, file: InboundFile) -> None:
         """Let it wait before its sender's other files, but behind all other senders."""
@@ -46,13 +63,39 @@ class Turns:
         """The next file; those that went away meanwhile are passed over."""
         while self._queues:
             sender, queue = next(iter(self._queues.items()))
+            short = self._pop_short(sender)
+            if short is not None:
+                if len(self._queues) > 1:
+                    self._queues[sender] = self._queues.pop(sender)
+                return short
             file = queue.popleft()
             self.waiting -= 1
             del self._queues[sender]
             if queue:
                 self._queues[sender] = queue  # at the end: the others come first
+            else:
+                self._short.pop(sender, None)
             if file.state is State.READY:
                 return file
+        return None
+
+    def pop_short(self) -> InboundFile | None:
+        """The next of those that are short, whoever sent it."""
+        for sender in list(self._short):
+            short = self._pop_short(sender)
+            if short is not None:
+                return short
+        return None
+
+    def _pop_short(self, sender: UUID | None) -> InboundFile | None:
+        # It stays where it was in the other queue, where it is passed over.
+        queue = self._short.get(sender)
+        while queue and self._in_a_row < IN_A_ROW:
+            file = queue.popleft()
+            if file.state is State.READY:
+                self._in_a_row += 1
+                return file
+        self._in_a_row = 0
         return None
 
     def others(self, sender: UUID | None) -> bool:

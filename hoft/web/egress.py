@@ -64,6 +64,9 @@ from hoft.web.unread import Unread
 WATCH = 0.1
 """Seconds between looks at services that are to answer in time."""
 
+BEGINNING = 1 << 16
+"""Bytes of each response that wait for no room: what is small does not wait behind what is large."""
+
 REMEMBERED = 10_000
 """How many cancelled exchanges are remembered, for what may still come of them."""
 
@@ -92,7 +95,8 @@ class PeerExchanges:
         self._queue: deque[Exchange] = deque()
         self._watched: set[Exchange] = set()
         self._watching: IDelayedCall | None = None
-        self._heldUp: set[Exchange] = set()
+        self._heldUp: dict[Exchange, None] = {}
+        """Those that wait for room, the first that came first."""
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._discards: list[int] = []
         self._discarding: IDelayedCall | None = None
@@ -162,16 +166,16 @@ class PeerExchanges:
             exchange.silent()
 
     def room(self, exchange: Exchange) -> bool:
-        if self.link.backlog() <= self.limits.backlog:
+        if self.link.backlog() <= self.limits.backlog or exchange.sender.size < BEGINNING:
             return True
-        self._heldUp.add(exchange)
+        self._heldUp[exchange] = None
         return False
 
     def share(self) -> int:
         return self._egress.share()
 
     def ended(self, exchange: Exchange) -> None:
-        self._heldUp.discard(exchange)
+        self._heldUp.pop(exchange, None)
         if self._exchanges.get(exchange.id) is exchange:
             del self._exchanges[exchange.id]
             self._egress.settled()
@@ -281,10 +285,11 @@ class PeerExchanges:
 
     def resume(self) -> None:
         """Some of what was sent has been acknowledged."""
-        if self._heldUp and self.link.backlog() <= self.limits.backlog:
-            heldUp, self._heldUp = self._heldUp, set()
-            for exchange in heldUp:
-                exchange.resume()
+        for exchange in list(self._heldUp):
+            if self.link.backlog() > self.limits.backlog:
+                break
+            del self._heldUp[exchange]
+            exchange.resume()
 
     def rolledBack(self, resent: frozenset[int]) -> None:
         for exchange in list(self._exchanges.values()):

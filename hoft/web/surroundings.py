@@ -45,7 +45,8 @@ class Limits:
         head may have (L{hoft.web.heads.MAX_HEAD}).
     @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
     @ivar parallel: requests of one peer under way to services at once; others queue.
-    @ivar backlog: bytes that wait for a peer above which services are held up.
+    @ivar backlog: bytes that wait for a peer above which services are held up, but for the beginnings of
+        responses.
     @ivar grace: seconds for what is under way when the node stops.
     """
 

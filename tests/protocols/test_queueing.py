@@ -14,6 +14,7 @@ from hoft.protocols.queueing import (
     HEAD_ROOM,
     QUANTUM,
     SHARE,
+    SPARSE,
     URGENT,
     Frames,
     OutgoingRecord,
@@ -37,9 +38,9 @@ class Bench:
             self.queue.add(OutgoingRecord(number, number, size, urgency, flow))
         return numbers
 
-    def take(self, most: int = PACKET) -> list[OutgoingRecord]:
+    def take(self, most: int = PACKET, short: bool = False) -> list[OutgoingRecord]:
         frames = Frames(most)
-        self.queue.fill(frames, most)
+        self.queue.fill(frames, most, short)
         return [record for frame in frames.frames for record in frame]
 
 
@@ -176,6 +177,66 @@ class TurnTests(SynchronousTestCase):
         bench.add(100, size=MAX_RECORD, flow=2)
         taken = Counter(record.flow for record in bench.take())
         self.assertLessEqual(abs(taken[1] - taken[2]), 2 * QUANTUM // MAX_RECORD)
+
+
+class SparseTests(SynchronousTestCase):
+    """Who has little to send, among those with much."""
+
+    def setUp(self) -> None:
+        self.bench = Bench()
+        for flow in range(1, 11):
+            self.bench.add(100, size=MAX_RECORD, flow=flow)
+
+    def test_first(self) -> None:
+        """It goes before them, in the order in which it came."""
+        small = [*self.bench.add(3, flow=20), *self.bench.add(3, flow=21)]
+        self.assertEqual(numbers(self.bench.take())[:6], small)
+
+    def test_alone(self) -> None:
+        """Where short packets cost nothing, in one of its own; they have the next."""
+        small = self.bench.add(3, flow=20)
+        self.assertTrue(self.bench.queue.overtaking)
+        self.assertEqual(numbers(self.bench.take(short=True)), small)
+        self.assertFalse(self.bench.queue.overtaking)
+        self.assertGreater(len(self.bench.take(short=True)), 10)
+
+    def test_that_does_not_end(self) -> None:
+        """However many there are, every other packet is the others'."""
+        sizes = []
+        for flow in range(100, 120):
+            self.bench.add(10, size=3000, flow=flow)
+            sizes.append(max(record.size for record in self.bench.take(short=True)))
+        self.assertEqual(sizes, [3000, MAX_RECORD] * 10)
+
+    def test_together(self) -> None:
+        """Where little waits in all, it goes in one packet."""
+        bench = Bench()
+        bench.add(3, size=MAX_RECORD, flow=1)
+        small = bench.add(flow=2)
+        self.assertEqual(numbers(bench.take(short=True)), [*small, 1, 2, 3])
+
+    def test_urgent_among_them(self) -> None:
+        """First what is urgent."""
+        usual, urgent = self.bench.add(flow=20), self.bench.add(urgency=1, flow=21)
+        self.assertEqual(numbers(self.bench.take(short=True)), urgent + usual)
+
+    def test_more_and_more(self) -> None:
+        """A flow of which more and more waits is one of the others, and keeps its order."""
+        mine = self.bench.add(SPARSE // 1000, flow=20)
+        self.assertTrue(self.bench.queue.overtaking)
+        mine += self.bench.add(100, flow=20)
+        self.assertFalse(self.bench.queue.overtaking)
+        taken: list[OutgoingRecord] = []
+        while len(self.bench.queue):
+            taken += self.bench.take(short=True)
+        self.assertEqual([record.number for record in taken if record.flow == 20], mine)
+
+    def test_settled(self) -> None:
+        """What was taken out overtakes nobody."""
+        record = OutgoingRecord(5000, 5000, 100, 3, flow=20)
+        self.bench.queue.add(record)
+        self.bench.queue.discard(record)
+        self.assertFalse(self.bench.queue.overtaking)
 
 
 class StarvationTests(SynchronousTestCase):

@@ -7,9 +7,9 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.flight import REMEMBERED_PACKETS, SETTLING
-from hoft.protocols.pacing import Limits
+from hoft.protocols.pacing import Cost, Limits
 from hoft.protocols.queueing import HEAD_ROOM, Frames, OutgoingRecord
-from hoft.protocols.sending import IN_FLIGHT_BYTES, INITIAL_LIMIT, PROBE_FILES, Sender
+from hoft.protocols.sending import IN_FLIGHT_BYTES, INITIAL_LIMIT, OVERTAKING, PROBE_FILES, Sender
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
 PACKET = 1000
@@ -127,6 +127,33 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual([bench.send(), bench.send()], [[5], []])
         bench.receipt(2)
         self.assertEqual([bench.send(), bench.send()], [[6], []])
+
+    def test_small_beyond_the_bytes_in_flight(self) -> None:
+        """What is small among much does not wait for room, as long as that is not too much itself."""
+        bench = Bench()
+        size = IN_FLIGHT_BYTES // 4
+        bench.queue(*range(1, 8), size=size)
+        for number in range(1, 5):
+            self.assertEqual(bench.send(), [number])
+        small = 100
+        sent = [0]
+        while sent:
+            small += 1
+            bench.sender.queue(OutgoingRecord(small, small, 10_000, 3, flow=small))
+            sent = bench.send(20_000)
+            self.assertIn(sent, ([small], []))
+        self.assertLess(abs(bench.sender.bytes_in_transit() - IN_FLIGHT_BYTES - OVERTAKING), 20_000)
+
+    def test_where_files_are_dear(self) -> None:
+        """What is small has no file of its own, but goes first in those that are written."""
+        bench = Bench()
+        for dear in (False, True):
+            bench.sender.cost.cost = Cost(per_file=0.5 if dear else 0.0)
+            bench.queue(*range(1, 20), size=60_000)
+            bench.sender.queue(OutgoingRecord(100, 100, 100, 3, flow=5))
+            sent = bench.send(300_000)
+            self.assertEqual((sent[0], len(sent) > 1), (100, dear))
+            bench = Bench()
 
     def test_packets_in_flight(self) -> None:
         """Nor more files than a folder bears."""

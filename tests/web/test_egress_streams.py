@@ -193,6 +193,27 @@ class ResponseTests(EgressCase):
         yield call.done
         self.assertEqual(call.size, size)
 
+    @inlineCallbacks
+    def test_what_is_small_waits_for_no_room(self) -> Test:
+        """Where much waits for the peer, the beginning of each response goes into the log all the same."""
+        yield self.crash()
+        self.limits = Limits(backlog=4 << 20)
+        self.restart()
+        self.serve(30 << 20)
+        self.link.open = False
+        bulk = [self.near.call(self.head()) for _ in range(3)]
+        yield until(lambda: self.link.backlog() > 4 << 20)
+        self.serve(1000)
+        small = self.near.call(self.head())
+        yield until(lambda: self.egress.counters()["performed"] == 4)
+        yield until(lambda: self.egress.counters()["running"] == 3)
+        self.link.heal()
+        yield small.done
+        self.assertEqual(small.size, 1000)
+        for call in bulk:
+            yield call.done
+            self.assertEqual(call.size, 30 << 20)
+
     @staticmethod
     def reached(what: Callable[[], int], value: int) -> Callable[[], bool]:
         return lambda: what() >= value
