@@ -33,6 +33,8 @@ _GAUGES: Final = frozenset(
         "bytes_in_transit_limit",
         "bytes_per_second",
         "bytes_per_second_limit",
+        "cache_bytes",
+        "cache_entries",
         "connections",
         "connections_idle",
         "connections_open",

@@ -109,6 +109,10 @@ class Examples(SynchronousTestCase):
         """An answer that is fetched later."""
         self.follow("docs/how-to-wait.rst")
 
+    def test_cache(self) -> None:
+        """A route with a cache, whose service is stopped."""
+        self.follow("docs/how-to-cache.rst")
+
     def test_callers(self) -> None:
         """Two callers, one with little to spend."""
         self.follow("docs/how-to-callers.rst")
@@ -246,7 +250,9 @@ class ConfigurationReference(SynchronousTestCase):
         keys |= {key for key in of_peers if key.removeprefix("peers.") not in keys}
         keys |= self._keys("callers", f'[callers.a]\ntoken = "sha256:{64 * "0"}"\nzzz = 1\n')
         keys |= self._keys("callbacks", '[callbacks.a]\nurl = "http://a/"\nsecret_file = "a"\nzzz = 1\n')
-        keys |= self._keys("routes", f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\nzzz = 1\n')
+        route = f'{PEERS}[routes.a]\npeer = "far"\nurl = "http://a/"\n'
+        keys |= self._keys("routes", f"{route}zzz = 1\n")
+        keys |= self._keys("routes.cache", f"{route}[routes.a.cache]\nzzz = 1\n")
         keys |= self._keys("allow", 'allow = [{ url = "http://a/", zzz = 1 }]\n')
         secret = 'client_id = "a"\nclient_secret_file = "a"\nrefresh_token_file = "a"\n'
         for kind, rest in (
@@ -270,7 +276,7 @@ class ConfigurationReference(SynchronousTestCase):
                 given = config.parse(f'name = "near"\n{key} = {shown[1]}\n{PEERS}', STORED)
                 self.assertEqual(given, usual, key)
                 tomllib.loads(f"x = {shown[1]}")
-        self.assertEqual(found, 16)
+        self.assertEqual(found, 18)
 
 
 class CommandLineReference(SynchronousTestCase):

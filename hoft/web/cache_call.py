@@ -28,7 +28,6 @@ from hoft.web.problems import (
     internal_error,
     not_stored,
     peer_silent,
-    stopping,
 )
 from hoft.web.reassembly import Taken
 from hoft.web.requests import BadResponse, Field
@@ -36,7 +35,7 @@ from hoft.web.routing import usable
 from hoft.web.streaming import ResponseStream
 from hoft.web.targets import Mount, Service
 from hoft.web.targets import Route as RouteTarget
-from hoft.web.waiting import Outcome
+from hoft.web.waiting import Outcome, stopping
 
 if TYPE_CHECKING:
     from hoft.web.cache import Cache

@@ -55,7 +55,6 @@ from hoft.web.problems import (
     headers_too_large,
     not_implemented,
     outcome_unknown,
-    stopping,
     too_busy,
     too_large,
 )
@@ -68,7 +67,7 @@ from hoft.web.targets import Own, Service, Tunnel, parse_target
 from hoft.web.targets import Route as RouteTarget
 from hoft.web.tunnelling import Tunnelling, Tunnels
 from hoft.web.unread import Unread
-from hoft.web.waiting import Outcome, Waiting
+from hoft.web.waiting import Outcome, Waiting, stopping
 from hoft.web.websocket import is_handshake
 
 MAX_WAITING = 4096

@@ -380,15 +380,10 @@ def outcome_unknown(detail: str) -> Problem:
     return Problem(502, "outcome-unknown", "The outcome is unknown", detail, "connection_terminated")
 
 
-def stopping(peer: str) -> Problem:
-    """This node ends while a call waits for C{peer}."""
-    detail = f"this node is being stopped; the call may have been made through {peer} already"
-    return evolve(outcome_unknown(detail), status=503)
-
-
 def not_stored() -> Problem:
     """C{Cache-Control: only-if-cached}, and it is not (RFC 9111 section 5.2.1.7)."""
-    return Problem(504, "not-stored", "It is not stored here", "and the request says only-if-cached")
+    detail = "there is no response that may be used without asking the service, and the request forbids that"
+    return Problem(504, "not-stored", "It is not stored here", detail, "destination_not_found")
 
 
 def internal_error(detail: str) -> Problem:

@@ -73,6 +73,12 @@ class Outcome(Enum):
     """The caller left before it was done."""
 
 
+def stopping(peer: str) -> Problem:
+    """This node ends while a call waits for C{peer}."""
+    detail = f"this node is being stopped; the call may have been made through {peer} already"
+    return evolve(outcome_unknown(detail), status=503)
+
+
 class Waiting:
     """
     One exchange of the ingress; a L{hoft.web.calls.CallReceiver}.
