@@ -315,6 +315,8 @@ class Upgrading(Connecting):
             raise Refused(bad_response(f"what came from the far node is no response: {error}")) from error
 
     def _responded(self, whole: bool) -> None:
+        if not whole:
+            self._ended.problem = "response-incomplete"
         self._over(0, self._call.written, Outcome.ANSWERED if whole else Outcome.CUT)
 
     def pauseResponse(self) -> None:
