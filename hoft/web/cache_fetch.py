@@ -31,6 +31,7 @@ from hoft.web.exchange import (
     flow_of,
 )
 from hoft.web.heads import RequestHead, ResponseHead, decode_response, encode_head
+from hoft.web.outgoing import repeatable
 from hoft.web.problems import (
     Problem,
     bad_response,
@@ -105,9 +106,9 @@ class Fetch:
         """
         writer = PartWriter(self.id, Side.INGRESS)
         payloads = writer.head(self._head) + writer.end()
-        urgency = self._head.urgency
+        urgency, again = self._head.urgency, repeatable(self._head)
         sent: Deferred[CommitResult[None]] = self.link.commit(
-            [Outgoing(one, REQUESTS, urgency, flow_of(one)) for one in payloads]
+            [Outgoing(one, REQUESTS, urgency, flow_of(one), again=again) for one in payloads]
         )
         sent.addCallbacks(self._committed, self._not_committed)
 

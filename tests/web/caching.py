@@ -36,9 +36,9 @@ class CachingCase(IngressCase):
         self.configure(self.caching)
         self.ahead()
 
-    def configure(self, caching: Caching) -> None:
+    def configure(self, caching: Caching, retry: str = "idempotent") -> None:
         """This is what the route says of its cache from now on."""
-        route = Route("demo", "far", "http://service.example:81/base", cache=caching)
+        route = Route("demo", "far", "http://service.example:81/base", retry=retry, cache=caching)
         self.routing = evolve(self.routing, routes=(route,))
         self.ingress.reconfigure(self.routing)
 

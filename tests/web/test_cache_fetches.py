@@ -392,7 +392,20 @@ class RestartTests(CachingCase):
         self.assertEqual((response.status, response.body), (200, b"again"))
 
     @inlineCallbacks
-    def test_a_peer_that_was_restored(self) -> Test:
+    def test_a_peer_that_was_restored_is_asked_again(self) -> Test:
+        self.near.open = False
+        asked = self.get()
+        yield self.until(lambda: self.ingress.cache.fetches)
+        yield deferLater(reactor, 0.01)
+        self.near.lose_state()
+        self.answers(*FRESH)
+        self.near.heal()
+        response = yield asked
+        self.assertEqual((response.status, response.body), (200, b"content"))
+
+    @inlineCallbacks
+    def test_one_that_must_not_be_asked_again(self) -> Test:
+        self.configure(Caching(), retry="never")
         self.near.open = False
         asked = self.get()
         yield self.until(lambda: self.ingress.cache.fetches)
