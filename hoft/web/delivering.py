@@ -181,7 +181,7 @@ class Attempt:
         kept, to, keeper = self._kept, self._to, self._ingress.keeper
         if kept.problem is None and kept.status is None and self._link is not None:
             # Its head came in several parts, and nobody has put them together yet.
-            whole = _Watched(kept, self._link, self._progress)
+            whole = KeptResponse(kept, self._link, self._progress)
             await whole.read(_nowhere)
             kept.status = None if whole.head is None else whole.head.status
         timestamp = int(keeper.wall())
@@ -196,7 +196,7 @@ class Attempt:
         elif self._link is None:
             return Outcome(reason=f"the response is of {keeper.name(kept)}, which is not trusted any more")
         else:
-            body = _Watched(kept, self._link, self._progress)
+            body = KeptResponse(kept, self._link, self._progress)
             await body.read(signing.update)
             while not signing.complete():
                 await body.read(signing.update)
@@ -253,21 +253,6 @@ class Attempt:
         if not isinstance(error, HoftError):
             self.log.failure("A callback could not be made", failure)
         return Outcome(reason=f"this node could not make it: {error}")
-
-
-class _Watched(KeptResponse):
-    """Tells of each piece that was taken."""
-
-    def __init__(self, kept: Kept, link: ILink, progress: Callable[[], None]) -> None:
-        super().__init__(kept, link)
-        self._progress = progress
-
-    def read(self, write: Callable[[bytes], None]) -> Deferred[None]:
-        def taken(data: bytes) -> None:
-            write(data)
-            self._progress()
-
-        return super().read(taken)
 
 
 def retry_after(fields: Fields, now: float) -> float:

@@ -241,7 +241,7 @@ class Keeper:
 
     def ended(self, kept: Kept, stage: Stage) -> None:
         """It reaches this stage now, which is its last but for being forgotten."""
-        self.prolong(kept)
+        self._begin_ttl(kept)
         if stage is not Stage.DONE:
             self.release(kept)
         link = self.link(kept)
@@ -253,10 +253,13 @@ class Keeper:
 
     def prolong(self, kept: Kept) -> None:
         """It is to be kept from now on for as long as results are."""
+        self._begin_ttl(kept)
+        self.changed(kept)
+
+    def _begin_ttl(self, kept: Kept) -> None:
         seconds = self._ingress.routing.result_ttl
         kept.expires = self.wall() + seconds
         self._arm(kept, self.clock() + seconds)
-        self.changed(kept)
 
     # --- what callers want --------------------------------------------------------------------
 

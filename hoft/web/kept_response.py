@@ -29,7 +29,9 @@ SHARE = 1 << 18
 class _Reading:
     """One reading; a L{hoft.web.streaming.Awaiting}, and its own sink."""
 
-    def __init__(self, kept: Kept, link: ILink, write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, kept: Kept, link: ILink, write: Callable[[bytes], None], taken: Callable[[], None]
+    ) -> None:
         self.id = kept.id
         self.link = link
         self.over = False
@@ -38,6 +40,7 @@ class _Reading:
         self.done: Deferred[_Reading] = Deferred(lambda _: self.stop())
         self._kept = kept
         self._write = write
+        self._tell = taken
         self._taken = 0
         self._paused = False
         self._stream = ResponseStream(self, self._take)
@@ -80,6 +83,7 @@ class _Reading:
         if data:
             self.size += len(data)
             self._write(data)
+            self._tell()
 
     # --- Awaiting -----------------------------------------------------------------------
 
@@ -117,12 +121,16 @@ class KeptResponse:
     @ivar length: bytes of the body, as the last reading found.
     """
 
-    def __init__(self, kept: Kept, link: ILink) -> None:
-        """@param kept: is done, and stays so."""
+    def __init__(self, kept: Kept, link: ILink, taken: Callable[[], None]) -> None:
+        """
+        @param kept: is done, and stays so.
+        @param taken: called after each piece.
+        """
         self.head: ResponseHead | None = None
         self.length: Any = 0
         self._kept = kept
         self._link = link
+        self._tell = taken
         self._reading: _Reading | None = None
 
     def read(self, write: Callable[[bytes], None]) -> Deferred[None]:
@@ -133,7 +141,7 @@ class KeptResponse:
         @return: fires after the last piece; fails with L{PayloadLost<hoft.errors.PayloadLost>} or
             L{RecordError} if there is no such response; may be cancelled.
         """
-        reading = self._reading = _Reading(self._kept, self._link, write)
+        reading = self._reading = _Reading(self._kept, self._link, write, self._tell)
         reading.advance()
         return reading.done.addCallback(self._read)
 
