@@ -89,7 +89,7 @@ class CallbackTests(GatewayCase):
         self.assertEqual((elsewhere.status, elsewhere.kind), (403, "callback-refused"))
         headers = {"Authorization": "Basic canary"}
         for name in ("quick", "slow"):
-            headers["Hoft-Callback"] = f"{hooks.url}hooks/{name}"
+            headers["Hoft-Callback"] = f"{hooks.url}hooks/{name}?canary"
             answer = near.call("POST", f"/svc/order/{name}", b"order", headers=headers)
             self.assertEqual(answer.status, 202, answer)
         wait_until(lambda: hooks.taken and len(service.heads) == 2, "one is sent, one is worked on")
@@ -97,8 +97,9 @@ class CallbackTests(GatewayCase):
         hooks.answering.set()
         near.start()
         near.await_status(lambda now: now["callbacks"]["delivered"] == 2, "both are delivered")
-        self.assertEqual(sorted(path for path, _, _ in hooks.taken), ["/hooks/quick"] * 2 + ["/hooks/slow"])
-        self.assertNotIn("canary", str(hooks.taken))
+        quick, slow = "/hooks/quick?canary", "/hooks/slow?canary"
+        self.assertEqual(sorted(path for path, _, _ in hooks.taken), [quick, quick, slow])
+        self.assertNotIn("Basic", str(hooks.taken))
         ids = {(path, fields["webhook-id"]) for path, fields, _ in hooks.taken}
         self.assertEqual(len(ids), 2, "what is sent again has its id")
         for _, fields, body in hooks.taken:
@@ -116,3 +117,8 @@ class CallbackTests(GatewayCase):
         near.await_status(lambda now: now["callbacks"]["delivered"] == 3, "it is delivered")
         self.assertEqual(self.callbacks(near), (0, {"count": 0, "callbacks": []}))
         self.assertEqual(len(service.heads), 3, "each call was made once")
+        self.assertNotIn("canary", near.log + gateway.far.log)
+        near.stop()
+        for path in near.folder.rglob("*"):
+            if path.is_file() and path.name != "callback-shop.secret":
+                self.assertNotIn(secret.removeprefix("whsec_").encode(), path.read_bytes(), path)
