@@ -16,6 +16,7 @@ from hoft.web.executions import LIFETIME, Rows, State
 from hoft.web.heads import RequestHead, Retry
 from hoft.web.performing import ASK
 from hoft.web.policy import Policy, Rule
+from hoft.web.surroundings import Limits
 from tests.web.services import Call, EgressCase, Received, Service, Test, until, wait
 
 KEY = [(b"Idempotency-Key", b"1")]
@@ -213,6 +214,24 @@ class CrashTests(RestartCase):
             self.assertEqual(call.body, b"fine")
         self.assertEqual({request.body for request in self.service.requests}, set(bodies))
         yield from self.quiet()
+
+
+class TurnTests(RestartCase):
+    limits = Limits(grace=0.1, parallel=1)
+
+    @inlineCallbacks
+    def test_what_waited_for_its_turn_is_performed_once(self) -> Test:
+        first = self.near.call(self.head(b"POST"))
+        yield from self.performed(1)
+        second = self.near.call(self.head(b"POST", b"/second"))
+        yield until(lambda: self.egress.counters()["queued"])
+        yield from self.restarted()
+        yield first.done
+        self.assertEqual(first.status, 502)
+        yield from self.performed(2)
+        self.fine(self.open[-1])
+        yield second.done
+        self.assertEqual((second.status, second.body), (200, b"fine"))
 
 
 class RollbackTests(RestartCase):

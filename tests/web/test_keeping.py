@@ -203,6 +203,32 @@ class RestartTests(KeepingCase):
         self.assertEqual(result.body, b"done")
 
     @inlineCallbacks
+    def test_one_that_was_accepted_and_whose_caller_was_never_told_is_under_way(self) -> Test:
+        """Killed between the commit of the row and the 202: the caller comes again with its key."""
+        commit = self.near.commit
+        silent: Deferred[Any] = Deferred()
+
+        def kill(*arguments: Any, **keywords: Any) -> Deferred[Any]:
+            commit(*arguments, **keywords)
+            return silent
+
+        self.patch(self.near, "commit", kill)
+        asked = self.post(b"order", ASYNC, b"Idempotency-Key: k")
+        yield self.until(lambda: self.ingress.keeper.kept)
+        self.patch(self.near, "commit", commit)
+        self.ingress.factory.abortAll()
+        yield self.assertFailure(asked, Exception)
+        yield self.restart()
+        again = yield self.post(b"order", ASYNC, b"Idempotency-Key: k")
+        self.assertEqual(again.status, 409)
+        self.far.one.answer(body=b"done")
+        where = self.json(again)["status_url"].encode()
+        yield self.reach(where, "done")
+        again = yield self.post(b"order", ASYNC, b"Idempotency-Key: k")
+        self.assertEqual((again.status, again.body), (200, b"done"))
+        self.assertEqual(len(self.far.requests), 1)
+
+    @inlineCallbacks
     def test_a_response_that_was_half_here_is_completed(self) -> Test:
         body = os.urandom(400_000)
         where = yield self.submit()
