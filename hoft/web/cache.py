@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 from twisted.web.http import datetimeToString
@@ -41,14 +41,15 @@ from hoft.web.problems import (
     unknown_route,
 )
 from hoft.web.routing import usable
+from hoft.web.standing import of_fetch, of_waiting
 from hoft.web.targets import Mount, parse_target, parse_url
 from hoft.web.targets import Route as RouteTarget
 
 if TYPE_CHECKING:
     from hoft.web.ingress import Ingress
 
-MAX_FETCHES: Final = 4096
-"""The most that cross at once."""
+MAX_CALLS: Final = 4096
+"""The most that wait, or cross, at once."""
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
@@ -74,6 +75,8 @@ class Cache:
         self.send = ingress.send
         self.consume = ingress.consume
         self.links = links
+        self.calls: set[CachedCall] = set()
+        """Those that wait, or read what is stored."""
         self._joinable: dict[bytes, Fetch] = {}
 
     def load(self, entries: Iterable[Entry]) -> None:
@@ -84,6 +87,14 @@ class Cache:
         """By a stable name each."""
         counted = {f"cache_{name}": self.counts[f"cache_{name}"] for name in _COUNTED}
         return counted | {"cache_entries": len(self.store), "cache_bytes": self.store.size}
+
+    def under_way(self, now: float, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """See L{hoft.web.ingress.Ingress.under_way}."""
+        for call in list(self.calls):
+            yield partial(of_waiting, call, now, ahead)
+        for fetch in list(self.fetches.values()):
+            if not (fetch.waiting or fetch.readers):
+                yield partial(of_fetch, fetch, now, ahead)
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -106,8 +117,8 @@ class Cache:
             call.amend = self.note(f"fwd={reason}", changed)
             return ingress.cross(call, caller, target)
         link = self.links.get(peer) or usable(peer, self.links)
-        if len(self.fetches) >= MAX_FETCHES:
-            raise Refused(too_busy(f"{MAX_FETCHES} calls are under way already"))
+        if len(self.calls) + len(self.fetches) >= MAX_CALLS:
+            raise Refused(too_busy(f"{MAX_CALLS} calls are under way already"))
         scheme = "https" if call.secure else "http"
         host = f"{scheme}://{request.host}"
         who = partition(link.peer.bytes, mount.name, caller, caching.shared, request.fields, host)
@@ -117,6 +128,7 @@ class Cache:
             self, call, id, caller, target, mount, service, link, caching, asked, who, seconds
         )
         ingress.accounts.admit(id, caller, mount.name)
+        self.calls.add(cached)
         try:
             cached.begin()
         except Refused as refused:

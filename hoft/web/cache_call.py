@@ -58,6 +58,9 @@ class CachedCall:
     @ivar spent: records of a response that were handed on.
     """
 
+    requested = True
+    held_up_by = None
+
     def __init__(
         self,
         cache: Cache,
@@ -86,7 +89,6 @@ class CachedCall:
         self.seconds = seconds
         self.begun = cache.clock()
         self.due = self.begun + seconds
-        self.over = False
         self.crosses = False
         self.found: Entry | None = None
         self.fetch: Fetch | None = None
@@ -94,6 +96,7 @@ class CachedCall:
         self.executing: float | None = None
         self.problem: str | None = None
         self.spent = 0
+        self.over = False
         self._cache = cache
         self._ingress = cache.ingress
         self._target = target
@@ -108,6 +111,21 @@ class CachedCall:
     def key(self) -> bytes:
         """Of what is stored for it."""
         return self.partition + self.url
+
+    @property
+    def accepted(self) -> float:
+        """(clock of the ingress) when what it waits for was in the journal; 0: it is not yet."""
+        return self.begun if self.fetch is None else self.fetch.accepted
+
+    @property
+    def first(self) -> int | None:
+        """The id of the first record of the request that crosses, and C{last} that of its last."""
+        return None if self.fetch is None else self.fetch.first
+
+    @property
+    def last(self) -> int:
+        """See C{first}."""
+        return 0 if self.fetch is None else self.fetch.last
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -189,7 +207,7 @@ class CachedCall:
         @param forward: why (RFC 9211 section 2.2).
         """
         self._leave()
-        self.over = True
+        self._done()
         if self.crosses:
             self.id = self._ingress.accounts.renamed(self.id, self._ingress.entropy(16))
         self.call.amend = self._cache.note(f"fwd={forward}")
@@ -203,7 +221,7 @@ class CachedCall:
     def adopted(self, receiver: CallReceiver) -> None:
         """Somebody else answers it, by its id."""
         self._leave()
-        self.over = True
+        self._done()
         self._delegate = receiver
 
     # --- answers --------------------------------------------------------------------------
@@ -399,8 +417,12 @@ class CachedCall:
         if live is not None:
             live.readerLeft(self)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _done(self) -> None:
         self.over = True
+        self._cache.calls.discard(self)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._done()
         self._release()
         self._ingress.accounts.ended(self)
         self._ingress.accounts.told(self, outcome)

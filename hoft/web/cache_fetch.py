@@ -63,6 +63,8 @@ class Fetch:
     @ivar over: nothing more comes of it.
     @ivar lasts: it goes on also when nobody waits.
     @ivar outdated: what comes must not be stored, since something has changed.
+    @ivar first: the id of the request's first record, and C{last} of its last, once they are committed.
+    @ivar begun: (clock of the ingress) when it began; C{accepted}, when they were.
     @ivar until: (clock of the ingress) when it is given up.
     """
 
@@ -89,7 +91,10 @@ class Fetch:
         self._cache = cache
         self._head = head
         self._requested = cache.wall()
-        self._first: int | None = None
+        self.begun = cache.clock()
+        self.accepted = 0.0
+        self.first: int | None = None
+        self.last = 0
         self._parts = Reassembler(Side.EGRESS, 0)
         self._known = False
         """What its response is: nobody waits for that any more."""
@@ -113,7 +118,8 @@ class Fetch:
         sent.addCallbacks(self._committed, self._not_committed)
 
     def _committed(self, result: CommitResult[None]) -> None:
-        self._first = result.sent[0]
+        self.first, self.last = result.sent[0], result.sent[-1]
+        self.accepted = self._cache.clock()
 
     def _not_committed(self, failure: Failure) -> None:
         if failure.check(JournalFull):
@@ -319,7 +325,7 @@ class Fetch:
         waiting = Waiting(
             ingress, self.link, first.call, self.id, self._head, first.mount, first.due, first.caller
         )
-        waiting.takeOver(self._first)
+        waiting.takeOver(self.first)
         records = [one for one in self._parts.drain() if one != record]
         self.over = True
         cache.forget(self)
@@ -356,7 +362,7 @@ class Fetch:
 
         @param resent: records of ours that are sent all the same.
         """
-        if self._first is not None and self._first not in resent:
+        if self.first is not None and self.first not in resent:
             detail = "a node was restored from an older copy while the call was under way"
             self.fail(outcome_unknown(detail), cancel=False)
 

@@ -171,6 +171,7 @@ class Ingress:
         for waiting in list(self._waiting.values()):
             yield partial(of_waiting, waiting, now, ahead)
         yield from self._tunnelling.under_way(now, ahead)
+        yield from self.cache.under_way(now, ahead)
         for kept in list(keeper.kept.values()):
             if not kept.over:
                 yield partial(of_kept, kept, keeper, now)
@@ -183,7 +184,8 @@ class Ingress:
             "malformed_parts",
         )
         counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
-        now = {"waiting": len(self._waiting), "connections": self.factory.connections}
+        waiting = len(self._waiting) + len(self.cache.calls)
+        now = {"waiting": waiting, "connections": self.factory.connections}
         parts = self._tunnelling.counters() | self.keeper.counters() | self.cache.counters()
         return counts | now | parts
 
@@ -324,7 +326,7 @@ class Ingress:
 
     def share(self) -> int:
         """Bytes of its response that each may have in memory."""
-        return share(len(self._waiting))
+        return share(len(self._waiting) + len(self.cache.calls))
 
     def ended(self, waiting: Waiting, outcome: Outcome) -> None:
         """Nothing more will come of it."""

@@ -15,6 +15,8 @@ from hoft.web.kept_rows import Stage as KeptStage
 from hoft.web.surroundings import Limits, Stage
 
 if TYPE_CHECKING:
+    from hoft.web.cache_call import CachedCall
+    from hoft.web.cache_fetch import Fetch
     from hoft.web.calls import Call
     from hoft.web.keeper import Keeper
     from hoft.web.keeping import Kept
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 # --- ingress ------------------------------------------------------------------------------
 
 
-def of_waiting(waiting: Waiting, now: float, ahead: float) -> dict[str, Any]:
+def of_waiting(waiting: Waiting | CachedCall, now: float, ahead: float) -> dict[str, Any]:
     """
     A call whose caller is connected.
 
@@ -57,7 +59,7 @@ def of_waiting(waiting: Waiting, now: float, ahead: float) -> dict[str, Any]:
     }
 
 
-def _waiting_at(waiting: Waiting) -> tuple[str, str]:
+def _waiting_at(waiting: Waiting | CachedCall) -> tuple[str, str]:
     call, link = waiting.call, waiting.link
     if not waiting.requested:
         return "receiving", _WHY_RECEIVING[waiting.held_up_by]
@@ -133,6 +135,33 @@ def of_kept(kept: Kept, keeper: Keeper, now: float) -> dict[str, Any]:
         "status": kept.status,
         "request_bytes": kept.request_size,
         "response_bytes": kept.response_size,
+        "trace": None,
+    }
+
+
+def of_fetch(fetch: Fetch, now: float, ahead: float) -> dict[str, Any]:
+    """A call that goes on for the cache alone, since nobody waits for it."""
+    link, leader = fetch.link, fetch.leader
+    stage, why = _delivered(link, {fetch.first or 0, fetch.last})
+    if fetch.entry is not None:
+        stage, why = "responding", f"{link.name} has not sent the rest of the response{_unwell(link)}"
+    return {
+        "side": "ingress",
+        "id": fetch.id.hex(),
+        "peer": link.name,
+        "caller": leader.caller,
+        "route": leader.mount.name,
+        "method": "GET",
+        "url": redacted(leader.call.request.target),
+        "stage": stage,
+        "why": why,
+        "kept": True,
+        "age": now - fetch.begun,
+        "left": fetch.until - now,
+        "stages": {"accepted": fetch.begun + ahead},
+        "status": None,
+        "request_bytes": 0,
+        "response_bytes": 0 if fetch.entry is None else fetch.entry.size,
         "trace": None,
     }
 

@@ -42,6 +42,9 @@ class CollapsingTests(CachingCase):
     def test_those_at_once_get_the_same_answer(self) -> Test:
         asked = self.callers(8)
         yield self.waiting(8)
+        self.assertEqual(self.ingress.counters()["waiting"], 8)
+        listed = [describe() for describe in self.ingress.under_way(0.0)]
+        self.assertEqual([(one["stage"], one["route"]) for one in listed], [("acked", "demo")] * 8)
         self.far.one.answer(headers=FRESH, body=b"content")
         told = []
         for one in asked:
@@ -49,6 +52,7 @@ class CollapsingTests(CachingCase):
             self.assertEqual((response.status, response.body), (200, b"content"))
             told.append(self.told(response))
         self.assertEqual(self.crossed, 1)
+        self.assertEqual(self.ingress.counters()["waiting"], 0)
         self.assertEqual(sum("collapsed" in one for one in told), 7)
         self.assertEqual(self.ingress.counters()["cache_collapsed"], 7)
 
@@ -332,6 +336,8 @@ class ErrorTests(CachingCase):
             response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.2")
             self.assertEqual(response.status, 504)
         self.assertEqual((self.crossed, self.far.cancels), (1, []))
+        [listed] = [describe() for describe in self.ingress.under_way(0.0)]
+        self.assertEqual((listed["kept"], listed["id"]), (True, self.far.one.exchange.hex()))
         self.far.one.answer(headers=FRESH, body=b"at last")
         yield self.until(lambda: self.ingress.counters()["cache_stored"])
         response = yield self.get()
