@@ -14,7 +14,7 @@ by the next process.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -36,6 +36,7 @@ from hoft.streams.halves import Hold
 from hoft.streams.parts import MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
 from hoft.streams.stream import FAILED, Stage, Stream
 from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
+from hoft.web.unread import Unread
 
 MAX_STREAMS = 1024
 """Streams that either side may have open on a link at once."""
@@ -45,9 +46,6 @@ HOLD = 16 << 20
 
 WINDOWS = 512 << 20
 """Of all streams of a link, what their windows are beyond the first one."""
-
-FETCHED = 16
-"""Records whose payload is not in memory that are read at once to find out what they are."""
 
 ORPHANED = 3600.0
 """Seconds after which DATA is let go of whose OPEN has not come: an earlier process may have had that."""
@@ -132,8 +130,7 @@ class Multiplexer:
         """How often the journal was asked for that and has not answered; L{begin} is the first."""
         self._early: list[Incoming] = []
         """What came meanwhile."""
-        self._unknown: deque[int] = deque()
-        self._finding = False
+        self._unread = Unread(link, self._found, self._not_found)
         self._closed = False
 
     # --- life
@@ -199,6 +196,7 @@ class Multiplexer:
     def close(self) -> None:
         """The link is closed: nobody is told anything any more."""
         self._closed = True
+        self._unread.drop()
         for stream in self._all():
             stream.lose(f"the link to {self.peer} was closed")
         self._committer.close()
@@ -213,8 +211,7 @@ class Multiplexer:
                 stream.lose("the log with the peer began anew")
         self._peer_epoch = 0
         self._past = RangeSet()
-        self.consume(self._unknown)
-        self._unknown.clear()
+        self.consume(self._unread.drop())
 
         def begun(result: CommitResult[int]) -> None:
             self._earlier = result.value or 0
@@ -290,33 +287,22 @@ class Multiplexer:
         if self._asked:
             self._early.extend(records)
             return
+        unread = []
         for record in records:
             if record.id <= self._earlier:
                 self.consume([record.id])
             elif record.payload is None:
-                self._unknown.append(record.id)
+                unread.append(record.id)
             else:
                 self._take(record.id, record.payload)
-        self._find_out()
+        self._unread.add(unread)
 
-    def _find_out(self) -> None:
-        """Read what was handed up without its payload, a few at a time."""
-        if self._finding or not self._unknown or self._closed:
-            return
-        ids = [self._unknown.popleft() for _ in range(min(FETCHED, len(self._unknown)))]
-        self._finding = True
+    def _found(self, records: Sequence[tuple[int, bytes]]) -> None:
+        self.received([Incoming(id, STREAMS, len(payload), payload) for id, payload in records])
 
-        def found(payloads: list[bytes]) -> None:
-            self._finding = False
-            came = zip(ids, payloads, strict=True)
-            self.received([Incoming(id, STREAMS, len(payload), payload) for id, payload in came])
-
-        def gone(failure: Failure) -> None:
-            failure.trap(PayloadLost, LinkClosed)  # they went with their log
-            self._finding = False
-            self._find_out()
-
-        self.link.read(ids).addCallbacks(found, gone).addErrback(self._uncommitted)
+    def _not_found(self, failure: Failure) -> None:
+        if not failure.check(PayloadLost, LinkClosed):  # by which they went with their log
+            self._uncommitted(failure)
 
     def _take(self, record: int, payload: bytes) -> None:
         if self._closed:

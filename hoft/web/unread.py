@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from hoft.errors import LinkClosed
 from hoft.interfaces import ILink
 
 FETCHED = 16
@@ -40,6 +41,12 @@ class Unread:
         self._ids.extend(ids)
         self._next()
 
+    def drop(self) -> list[int]:
+        """Read no more; those that were not read."""
+        ids = list(self._ids)
+        self._ids.clear()
+        return ids
+
     def _next(self) -> None:
         if self._reading or not self._ids:
             return
@@ -54,4 +61,7 @@ class Unread:
 
     def _unreadable(self, failure: Failure) -> None:
         self._reading = False
+        if failure.check(LinkClosed):
+            self._ids.clear()
         self._failed(failure)
+        self._next()
