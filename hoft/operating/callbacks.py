@@ -29,25 +29,31 @@ def callbacks(options: Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
     else:
-        print(*_lines(found["count"], listed), sep="\n")
+        print(*lines(found["count"], listed), sep="\n")
     return _DEAD if any(one["state"] == "dead" for one in listed) else _NONE
 
 
-def _lines(count: int, listed: Sequence[Mapping[str, Any]]) -> list[str]:
+def lines(count: int, listed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """
+    What a person reads.
+
+    @param count: of all there are.
+    @param listed: as L{hoft.web.callbacks.Callbacks.listing} has them.
+    """
     if not listed:
         return ["no callback is pending or dead"]
-    lines = []
+    found = []
     for one in listed:
         caller = f" of {one['caller']}" if one["caller"] is not None else ""
-        lines.append(f"{one['id']}  {one['state']}{caller}  {printable(one['url'])}")
+        found.append(f"{one['id']}  {one['state']}{caller}  {printable(one['url'])}")
         tried = f"{counted(one['attempts'], 'attempt')}"
         if one["last_attempt"] is not None:
             tried += f", the last at {one['last_attempt']}"
         if one["next_attempt"] is not None:
             tried += f", the next at {one['next_attempt']}"
-        lines.append(f"    {tried}")
+        found.append(f"    {tried}")
         if one["reason"] is not None:
-            lines.append(f"    {printable(one['reason'])}")
+            found.append(f"    {printable(one['reason'])}")
     if count > len(listed):
-        lines.append(f"... and {count - len(listed)} more")
-    return lines
+        found.append(f"... and {count - len(listed)} more")
+    return found

@@ -446,6 +446,37 @@ class EndTests(CallbackCase):
         self.assertTrue(json.loads(got.body)["type"].endswith("outcome-unknown"))
 
     @inlineCallbacks
+    def test_a_result_that_is_damaged_is_not_sent(self) -> Test:
+        yield self.refused_once()
+        [kept] = self.ingress.keeper.kept.values()
+        channel, payload = self.near._received[kept.records[1]]
+        self.near._received[kept.records[1]] = channel, payload[:-1] + bytes([payload[-1] ^ 1])
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        yield self.until(lambda: self.row().attempts == 2)
+        self.assertIn("not the one that was sent", str(self.row().reason))
+        self.assertEqual(len(self.receiver.requests), 1)
+
+    @inlineCallbacks
+    def test_a_result_of_a_peer_that_is_not_trusted_any_more_is_not_sent(self) -> Test:
+        yield self.refused_once()
+        link = self.links.pop("far")
+        self.ingress.callbacks.tick(time.monotonic() + 10)
+        self.links["far"] = link
+        yield self.until(lambda: self.ingress.callbacks.counters()["failed"] == 2)
+        [listed] = self.ingress.callbacks.listing()["callbacks"]
+        self.assertIn("not trusted any more", listed["reason"])
+        self.assertEqual(len(self.receiver.requests), 1)
+
+    @inlineCallbacks
+    def refused_once(self) -> Test:
+        """A result of several records whose receiver was not well."""
+        self.far.then = lambda request: request.answer(body=os.urandom(200_000))
+        self.receiver.says(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        yield self.order()
+        yield self.delivered()
+        yield self.until(lambda: self.row().attempts == 1)
+
+    @inlineCallbacks
     def test_a_result_is_not_forgotten_while_its_callback_is_pending(self) -> Test:
         self.ingress.reconfigure(evolve(self.routing, result_ttl=0.1))
         self.far.then = lambda request: request.answer(body=b"done")
