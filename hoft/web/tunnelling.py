@@ -157,6 +157,8 @@ class Tunnelling:
         @raise Refused:
         """
         ingress, request = self.ingress, call.request
+        # Whoever sends frames before there is an answer must not have them read as a request.
+        request.persistent = False
         mount, service, link = ingress.routing.resolve(target, self._links)
         if mount is None or not mount.websocket:
             where = "by a route alone" if mount is None else "by routes that say so"
@@ -164,8 +166,6 @@ class Tunnelling:
         if self._tunnels is None or request.length != 0:
             raise Refused(not_implemented("WebSocket with a body, or where nothing makes connections"))
         websocket.key(request.fields)
-        # Whoever sent frames before there was an answer must not have them read as a request.
-        request.persistent = False
         scheme = "https" if call.secure else "http"
         seconds = deadline(request, ingress.routing.deadline)
         head = crossing(request, service, ingress.pseudonym, call.peer, scheme, seconds, retry=Retry.NEVER)

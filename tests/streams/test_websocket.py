@@ -158,6 +158,7 @@ class WebSocketTests(CallerNodes):
         yield self.heard(caller, b"}\n")
         head, problem = self.problem(caller)
         self.assertTrue(head.startswith(b"HTTP/1.1 %d " % status), head)
+        self.assertEqual(b"\r\nConnection: close" in head, status != 401)
         for word in words:
             self.assertIn(word, problem["detail"])
         self.assertEqual(self.services, [])
@@ -374,6 +375,17 @@ class WebSocketTests(CallerNodes):
         self.ask(full, authorized)
         yield self.heard(full, b"}\n")
         self.assertIn("bytes a day", self.problem(full)[1]["detail"])
+        yield self.configure(
+            self.far, allowed=(Allow(self.url, websocket=True), Allow(f"tcp://{self.where.decode()}"))
+        )
+        tunnel = yield self.call()
+        lines = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\nProxy-%b\r\n\r\n" % (self.where, self.where, authorized)
+        tunnel.transport.write(lines + b"hello")
+        yield self.heard(tunnel, b"HTTP/1.1 200 ")
+        yield self.until(lambda: self.services[-1].received == b"hello")
+        for one in (tunnel, self.services[-1]):
+            one.transport.loseConnection()
+        yield self.over()
         watch = yield self.call(Listener())
         watch.transport.write(
             b"GET /_hoft/metrics HTTP/1.1\r\nHost: near\r\nConnection: close\r\n" + authorized + b"\r\n\r\n"
@@ -389,6 +401,8 @@ class WebSocketTests(CallerNodes):
         self.assertEqual(found["hoft_calls_total", "ci", "chat", "101"], 1)
         self.assertEqual(found["hoft_call_bytes_sum", "ci", "request", "chat"], 1500)
         self.assertEqual(found["hoft_call_bytes_sum", "ci", "response", "chat"], 600)
+        self.assertEqual(found["hoft_calls_total", "ci", "", "200"], 1)
+        self.assertEqual(found["hoft_call_bytes_sum", "ci", "request", ""], 5)
         self.assertEqual(found["hoft_ingress_websockets_total",], 1)
         self.assertEqual(found["hoft_ingress_tunnelled",], 0)
 
