@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from hoft import __version__
 from hoft.channels import Channels
-from hoft.config import COMMAND_LINE, Config, Peer, Traffic
+from hoft.config import Config, Peer, Traffic
+from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
-from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, LinkState
-from hoft.listening import listen
+from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver
+from hoft.listening import listen, shown
 from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
@@ -36,19 +36,18 @@ from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
-from hoft.protocols.pacing import Limits as TransitLimits
 from hoft.protocols.quarantine import Quarantine
-from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import ChecksumSuite, Suite
 from hoft.protocols.statefolder import footprint
 from hoft.protocols.synchronisation import random64
+from hoft.silence import Silence
 from hoft.streams import registry
 from hoft.streams.forwards import TcpForwards
 from hoft.streams.node_streams import NodeStreams
 from hoft.streams.parts import STREAMS
-from hoft.streams.reaching import SCHEME, TcpPolicy
+from hoft.streams.reaching import TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
@@ -56,31 +55,15 @@ from hoft.web import cache_rows, callback_rows, kept_rows, limiting, secret_stor
 from hoft.web.credentials import Credentials
 from hoft.web.egress import Egress
 from hoft.web.exchange import REQUESTS, RESPONSES
-from hoft.web.heads import Retry
 from hoft.web.ingress import Ingress
 from hoft.web.limiting import Meters
 from hoft.web.listing import Listing
-from hoft.web.measuring import Metrics
-from hoft.web.policy import Policy, Rule
 from hoft.web.routing import Routing
 from hoft.web.secret_store import SecretStore
-from hoft.web.surroundings import Limits
 from hoft.worker import Worker
 
 if TYPE_CHECKING:
     from hoft.web.registrations import Registrations
-
-TOGETHER = 20
-"""Links that are opened, or begin to write, in one go."""
-
-GREETING = 0.2
-"""Seconds a peer over which they are first greeted, where there are more than can begin in one go."""
-
-NAMED = 10
-"""Peers that one line of the log names."""
-
-UNHEARD = 30.0
-"""Seconds after which the log says of a peer that nothing was heard of it yet."""
 
 SAVE_USAGE = 5.0
 """Seconds between writes of what callers and routes have used of their day."""
@@ -99,26 +82,6 @@ def makeNode(
         transactions in which it sends and consumes messages.
     """
     return Node(config, reactor, program, schemas)
-
-
-def policy_of(config: Config) -> Policy:
-    """
-    What peers may call by HTTP.
-
-    @raise ConfigurationError: a URL in C{[[allow]]} is none.
-    """
-    return Policy(
-        Rule.parse(
-            allow.url,
-            allow.peer,
-            allow.private,
-            allow.credentials,
-            None if allow.retry is None else Retry(allow.retry),
-            allow.websocket,
-        )
-        for allow in config.allowed
-        if not allow.url.startswith(SCHEME)
-    )
 
 
 _WORKERS = ("journal", "sync", "load", "write", "open", "quarantine")
@@ -168,7 +131,7 @@ class Node(Service):
             read_worker=self._workers["load"],
         )
         clock = time.monotonic
-        self._egress = Egress(reactor, clock, policy_of(config), config.name, _limits(config))
+        self._egress = Egress(reactor, clock, policy_of(config), config.name, limits_of(config))
         self._meters = Meters(time.time, clock)
         self._saved_at = clock()
         tcp_policy = TcpPolicy(config.allowed)
@@ -182,7 +145,7 @@ class Node(Service):
             config.name,
             self.status,
             self._meters,
-            _metrics(config, self.status),
+            metrics_of(config, self.status),
             self.streams,
         )
         self._messages = MessageLinks(program, clock, os.urandom)
@@ -202,8 +165,7 @@ class Node(Service):
         self._listing.log(config.log_calls)
         self._server = LocalServer(reactor, config.state, self._answer)
         self._started_at = clock()
-        self._unheard: dict[str, float] = {}
-        """Peers of which nothing was heard and nothing said yet; since when."""
+        self._silence = Silence(self.links)
         self._identity: Identity
         self._parts: NodeParts
         self._router: LinkRouter
@@ -238,7 +200,7 @@ class Node(Service):
             clock=time.monotonic,
             entropy=os.urandom,
             wall_clock=time.time,
-            settings=_settings(config, Traffic()),
+            settings=settings_of(config, Traffic()),
             compressor=Compressor() if config.compress else None,
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
@@ -278,14 +240,14 @@ class Node(Service):
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
-        await self.forwards.reconfigure(config.tcp, config.deadline, _where(config))
+        await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
         registry.started(self.streams)
         self._announce()
 
     def _announce(self) -> None:
         """One line: who we are, where we listen, whom we know."""
         config = self._config
-        where = ", ".join(_shown(port.getHost()) for port in self._ports.values())
+        where = ", ".join(shown(port.getHost()) for port in self._ports.values())
         self._log.info(
             "{name} takes {where} (peers: {peers}; routes: {routes})",
             name=config.name,
@@ -335,14 +297,14 @@ class Node(Service):
 
     async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
         """A link that is known to the router, but does not write yet."""
-        settings = _settings(self._config, peer.traffic)
+        settings = settings_of(self._config, peer.traffic)
         link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels, settings)
         await link.open()
         await self._egress.attach(link)
         await self._messages.attach(link)
         await self.streams.attach(link)
         self.links[peer.name] = link
-        self._unheard[peer.name] = time.monotonic() + settings.hello_spread
+        self._silence.watch(peer.name, time.monotonic() + settings.hello_spread)
         self._router.add(link)
         return link
 
@@ -381,7 +343,7 @@ class Node(Service):
 
     async def _listen(self, description: str) -> None:
         self._ports[description] = await listen(
-            self._reactor, description, self._ingress.factory, _where(self._config), "listen"
+            self._reactor, description, self._ingress.factory, where_of(self._config), "listen"
         )
 
     def _tick(self) -> None:
@@ -390,7 +352,7 @@ class Node(Service):
         self._egress.tick()
         self._messages.tick()
         self.streams.tick()
-        self._miss_peers()
+        self._silence.look(time.monotonic())
         if time.monotonic() - self._saved_at >= SAVE_USAGE:
             self._save_usage()
 
@@ -401,26 +363,6 @@ class Node(Service):
         if usages:
             saving = self._journal.transact(partial(limiting.save, usages=usages))
             saving.addErrback(lambda failure: self._log.failure("Usage was not kept", failure))
-
-    def _miss_peers(self) -> None:
-        """Say once of each peer that it has been silent from the start."""
-        now = time.monotonic()
-        silent = []
-        while self._unheard:
-            name, since = next(iter(self._unheard.items()))
-            if now - since < UNHEARD:
-                break
-            del self._unheard[name]
-            link = self.links.get(name)
-            if link is not None and link.state is LinkState.UNKNOWN and link.engine.last_heard is None:
-                silent.append(name)
-        if silent:
-            self._log.warn(
-                "Nothing was heard of {peers} for {seconds:.0f} s: does its node run, does each of the two"
-                " trust the other's card, and are files carried both ways?",
-                peers=", ".join(silent[:NAMED]) + " and others" * (len(silent) > NAMED),
-                seconds=UNHEARD,
-            )
 
     # --- while it runs
 
@@ -465,7 +407,7 @@ class Node(Service):
         for description in config.listen:
             if description not in self._ports:
                 await self._listen(description)
-        await self.forwards.reconfigure(config.tcp, config.deadline, _where(config))
+        await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
         for description in [known for known in self._ports if known not in config.listen]:
             await maybeDeferred(self._ports.pop(description).stopListening)
         for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
@@ -485,7 +427,7 @@ class Node(Service):
             assert self._carrier is not None
             link.makeConnection(self._carrier.transport(link.peer))
         self._warn_of_forgeries(config)
-        self._egress.reconfigure(policy, credentials, _limits(config))
+        self._egress.reconfigure(policy, credentials, limits_of(config))
         self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
         self._listing.log(config.log_calls)
@@ -540,60 +482,9 @@ class Node(Service):
         raise LocalError("this node does not know that question: it is of another version")
 
 
-def _metrics(config: Config, status: Callable[[], Mapping[str, Any]]) -> Metrics | None:
-    """
-    @raise ConfigurationError: they are wanted, and the library for them is missing.
-    """
-    if not config.metrics:
-        return None
-    try:
-        from hoft.metrics import Metrics
-    except ImportError:
-        raise ConfigurationError(
-            _where(config), "metrics", "true", "prometheus_client ('pip install hoft[metrics]'), or false"
-        ) from None
-    return Metrics(status)
-
-
 def _counted(carrier: ICarrier) -> dict[str, int | str]:
     """A carrier's counters, and examples of what some of them count."""
     examples = {
         f"{name}_last": f"{example} ({ago:.0f} s ago)" for name, (example, ago) in carrier.examples().items()
     }
     return {**carrier.counters(), **examples}
-
-
-def _shown(address: IAddress) -> str:
-    """Where callers find a port."""
-    match address:
-        case IPv4Address():
-            return f"http://{address.host}:{address.port}"
-        case IPv6Address():
-            return f"http://[{address.host}]:{address.port}"
-        case UNIXAddress(name=bytes() as path):
-            return f"unix:{os.fsdecode(path)}"
-    return str(address)
-
-
-def _where(config: Config) -> str:
-    """What L{ConfigurationError.where} says of it."""
-    return str(config.path or COMMAND_LINE)
-
-
-def _settings(config: Config, traffic: Traffic) -> Settings:
-    limits = TransitLimits(traffic.bytes_per_second, traffic.files_in_transit, traffic.bytes_in_transit)
-    return Settings(
-        packet_size=traffic.largest_file,
-        hello_spread=GREETING * len(config.peers) if len(config.peers) > TOGETHER else 0.0,
-        heartbeat=config.heartbeat,
-        limits=limits,
-        padding=traffic.padding,
-    )
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(
-        request_body=config.max_request_body,
-        response_header=config.max_response_header,
-        spool=config.spool,
-    )

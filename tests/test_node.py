@@ -18,12 +18,13 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from hoft import node, ticking
+from hoft import silence, ticking
 from hoft.config import Config, Peer, parse
+from hoft.configured import policy_of
 from hoft.errors import ConfigurationError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
-from hoft.node import Node, policy_of
+from hoft.node import Node
 from hoft.web.fields import Authority
 from hoft.web.problems import Refused
 
@@ -77,7 +78,7 @@ class LonelyNodeTests(TestCase):
 
     @inlineCallbacks
     def test_a_peer_that_was_never_heard_is_told_of_once(self) -> Generator[Deferred[Any], Any, None]:
-        self.patch(node, "UNHEARD", 0.2)
+        self.patch(silence, "UNHEARD", 0.2)
         lonely = self.make()
         yield lonely.startService()
         yield deferLater(reactor, 0.6, lambda: None)
