@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from hoft.web.ingress import Ingress
 
 MAX_CALLS: Final = 4096
-"""The most that wait, or cross, at once."""
+"""The most that wait at once."""
+
+MAX_UNATTENDED: Final = 1024
+"""The most that cross though nobody waits: beyond it the oldest is given up."""
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
@@ -117,7 +120,7 @@ class Cache:
             call.amend = self.note(f"fwd={reason}", changed)
             return ingress.cross(call, caller, target)
         link = self.links.get(peer) or usable(peer, self.links)
-        if len(self.calls) + len(self.fetches) >= MAX_CALLS:
+        if len(self.calls) >= MAX_CALLS:
             raise Refused(too_busy(f"{MAX_CALLS} calls are under way already"))
         scheme = "https" if call.secure else "http"
         host = f"{scheme}://{request.host}"
@@ -165,10 +168,14 @@ class Cache:
         ingress, found = self.ingress, call.found
         if found is not None and not found.stored.validated:
             found = None
+        if len(self.fetches) >= MAX_CALLS:
+            self._thin_out()
         request = call.call.request
         asking = evolve(request, fields=conditional(request.fields, None if found is None else found.stored))
         scheme = "https" if call.call.secure else "http"
-        caller, seconds, retry = call.call.peer, call.seconds, call.mount.retry
+        # It may go on when its caller has waited long enough.
+        seconds = max(call.seconds, ingress.routing.deadline)
+        caller, retry = call.call.peer, call.mount.retry
         head = crossing(asking, call.service, ingress.pseudonym, caller, scheme, seconds, False, retry)
         until = self.clock() + max(seconds, ingress.routing.async_deadline)
         fetch = Fetch(self, call, exchange, head, key, found, until)
@@ -181,12 +188,19 @@ class Cache:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
         return fetch
 
+    def _thin_out(self) -> None:
+        """Give up the oldest that nobody waits for: there are at least as many as may not wait."""
+        for fetch in list(self.fetches.values()):
+            if not (fetch.waiting or fetch.readers):
+                fetch.expire()
+                return
+
     def forget(self, fetch: Fetch) -> None:
         """Nobody is to join it; it is forgotten if it is over."""
         if self._joinable.get(fetch.key) is fetch:
             del self._joinable[fetch.key]
-        if fetch.over:
-            self.fetches.pop(fetch.id, None)
+        if fetch.over and self.fetches.pop(fetch.id, None) is not None:
+            self.ingress.remember(fetch.id)
 
     # --- fields -----------------------------------------------------------------------------
 
@@ -295,7 +309,8 @@ class Cache:
         return fetch
 
     def tick(self, now: float) -> None:
-        """Give up what has been under way for too long."""
+        """Give up what has been under way for too long, or is too much."""
+        self.store.make_room()
         for fetch in [fetch for fetch in self.fetches.values() if fetch.until <= now]:
             fetch.expire()
 

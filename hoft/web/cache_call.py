@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from attrs import evolve
 from twisted.python.failure import Failure
 
 from hoft.config import Caching
@@ -234,13 +235,19 @@ class CachedCall:
         @param live: it is being stored by this.
         @param aged: the service has not made or confirmed it for this call.
         """
-        if self._headed(entry, how, aged):
+        try:
+            if self._headed(entry, how, aged):
+                return
+        except (RecordError, BadResponse) as error:
+            self._cache.store.drop(entry)
+            self.contradicted(RecordError(str(error)))
             return
         self._leave()
         self._entry, self.live = entry, live
         self._cache.store.take(entry)
         if live is not None:
             live.readers.add(self)
+            self._ingress.keeper.waiters.add(self)
         self._stream = ResponseStream(self, self._take)
         self._stream.advance()
 
@@ -250,9 +257,9 @@ class CachedCall:
 
         @raise RecordError: it is none.
         """
-        if self._headed(entry, how, aged):
-            return
         try:
+            if self._headed(entry, how, aged):
+                return
             self.call.respond(self._head.status, self._head.reason, self._fields, self._head.length)
             self.call.write(body)
             self.finished([])
@@ -312,6 +319,8 @@ class CachedCall:
     def unreadable(self, failure: Failure) -> None:
         """See L{hoft.web.streaming.Awaiting}."""
         if failure.check(PayloadLost):
+            if self._entry is not None:
+                self._entry.records = self._entry.records[:0]
             self._drop()
             if self.call.responding:
                 self.cut()
@@ -372,11 +381,22 @@ class CachedCall:
         """Its caller has waited long enough: what it waited for may be of use to the next."""
         if self.fetch is not None:
             self.fetch.lasts = True
-        self.fail(peer_silent(self.link.name, self.seconds))
+            detail = (
+                f"no answer through {self.link.name} within {self.seconds:g} s; the call goes on, and its"
+            )
+            problem = peer_silent(self.link.name, self.seconds)
+            self.fail(
+                evolve(problem, detail=f"{detail} answer is for whoever asks next, if it may be stored")
+            )
+        elif self.live is None or self.live.over:
+            self._ingress.keeper.waiters.discard(self)
+        else:
+            self.cut()
 
     def stop(self) -> None:
         """The node stops."""
-        self.refuse(stopping(self.link.name))
+        if self._stream is None:
+            self.refuse(stopping(self.link.name))
 
     # --- CallReceiver ---------------------------------------------------------------------
 
@@ -410,6 +430,7 @@ class CachedCall:
 
     def _release(self) -> None:
         """Read no more."""
+        self._ingress.keeper.waiters.discard(self)
         entry, live = self._entry, self.live
         self._entry = self._stream = self.live = None
         if entry is not None:

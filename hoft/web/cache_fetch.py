@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -247,15 +248,20 @@ class Fetch:
             self._cache.store.drop(checked)
         worse = head.status in ERRORS and self.leader.found is not None
         large = head.length is not None and head.length > self._cache.store.largest
-        if worse or large or self.outdated or not storable(self.leader.asked, head, self.leader.caching):
+        if not (worse or large or self.outdated) and storable(self.leader.asked, head, self.leader.caching):
+            self.entry = self._to_be_stored(head)
+        if self.entry is None:
             self._pass_on(record, part)
             return
-        entry = self.entry = self._to_be_stored(head)
         for call in list(self.waiting):
-            self._share(call, entry, body)
+            self._share(call, self.entry, body)
 
-    def _to_be_stored(self, head: ResponseHead) -> Entry:
+    def _to_be_stored(self, head: ResponseHead) -> Entry | None:
         leader, names = self.leader, varying(head.headers)
+        try:
+            encoded = encode_head(self._cache.dated(head))
+        except ValueError:
+            return None  # with a Date it is larger than a head may be
         return Entry(
             exchange=self.id,
             peer=self.link.peer.bytes,
@@ -264,7 +270,7 @@ class Fetch:
             partition=leader.partition,
             vary=b" ".join(names).decode("ascii"),
             variant=variant(names, leader.call.request.fields),
-            encoded=encode_head(self._cache.dated(head)),
+            encoded=encoded,
             requested=self._requested,
             received=self._cache.wall(),
             records=self._parts.in_order,
@@ -293,14 +299,11 @@ class Fetch:
         """304: what is stored is good."""
         cache, calls = self._cache, list(self.waiting)
         self._end()
-        if checked.dropped or not confirms(head, checked.stored):
+        if checked.dropped or not (confirms(head, checked.stored) and self._freshened(head, checked)):
             cache.store.drop(checked)
             for call in calls:
                 call.alone("stale")
             return
-        before = checked.footprint
-        checked.freshen(freshened(checked.head, cache.dated(head)), self._requested, cache.wall())
-        cache.store.changed(checked, before)
         cache.counts["cache_validated"] += 1
         for call in calls:
             leads = call is self.leader
@@ -309,6 +312,15 @@ class Fetch:
                 call.serve(checked, how, aged=not leads)
             else:
                 call.alone("stale")
+
+    def _freshened(self, head: ResponseHead, checked: Entry) -> bool:
+        cache, before = self._cache, checked.footprint
+        try:
+            checked.freshen(freshened(checked.head, cache.dated(head)), self._requested, cache.wall())
+        except ValueError:
+            return False  # both together are larger than a head may be
+        cache.store.changed(checked, before)
+        return True
 
     def _pass_on(self, record: int, part: Part) -> None:
         """It is not stored: one gets it, the others go their own way."""
@@ -322,9 +334,8 @@ class Fetch:
         first.call.amend = cache.note(self._forward)
         ingress = cache.ingress
         first.id = ingress.accounts.renamed(first.id, self.id)
-        waiting = Waiting(
-            ingress, self.link, first.call, self.id, self._head, first.mount, first.due, first.caller
-        )
+        head = evolve(self._head, deadline=first.seconds)
+        waiting = Waiting(ingress, self.link, first.call, self.id, head, first.mount, first.due, first.caller)
         waiting.takeOver(self.first)
         records = [one for one in self._parts.drain() if one != record]
         self.over = True

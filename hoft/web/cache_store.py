@@ -46,7 +46,6 @@ class CacheStore:
         for entry in entries:
             self._ingress.keeper.expect(entry.records)
             self._add(entry)
-        self.make_room()
 
     @property
     def largest(self) -> int:

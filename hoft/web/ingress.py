@@ -185,6 +185,7 @@ class Ingress:
         )
         counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
         waiting = len(self._waiting) + len(self.cache.calls)
+        counts["connections_turned_away"] = self.factory.turned_away
         now = {"waiting": waiting, "connections": self.factory.connections}
         parts = self._tunnelling.counters() | self.keeper.counters() | self.cache.counters()
         return counts | now | parts
@@ -331,7 +332,7 @@ class Ingress:
     def ended(self, waiting: Waiting, outcome: Outcome) -> None:
         """Nothing more will come of it."""
         del self._waiting[waiting.id]
-        self._remember(waiting.id)
+        self.remember(waiting.id)
         self.accounts.ended(waiting)
         self.accounts.told(waiting, outcome)
 
@@ -349,7 +350,8 @@ class Ingress:
         """Somebody else has the exchange from now on."""
         del self._waiting[waiting.id]
 
-    def _remember(self, exchange: bytes) -> None:
+    def remember(self, exchange: bytes) -> None:
+        """It has ended: what still comes of it is no news."""
         self._ended[exchange] = None
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
@@ -458,7 +460,7 @@ class Ingress:
         self._counts["stray_parts"] += 1
         self.consume(link, [record])
         if part.exchange not in self._ended:
-            self._remember(part.exchange)
+            self.remember(part.exchange)
             self.send(link, encode_cancel(part.exchange))
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:

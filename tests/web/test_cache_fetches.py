@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from hoft.config import Caching
 from hoft.interfaces import LinkState
+from hoft.web import cache
 from hoft.web.exchange import WINDOW
 from hoft.web.heads import ResponseHead
 from hoft.web.problems import connection_refused
@@ -240,6 +241,30 @@ class StreamingTests(CachingCase):
         yield self.until(lambda: not self.near.unconsumed())
 
     @inlineCallbacks
+    def test_a_head_that_has_no_room_for_a_date(self) -> Test:
+        fields = [*FRESH, *((b"X-%d" % number, b"x") for number in range(999))]
+        self.far.then = lambda request: request.answer(headers=fields, body=b"content")
+        response = yield self.get()
+        self.assertEqual((response.status, response.body), (200, b"content"))
+        self.assertEqual(self.ingress.counters()["cache_entries"], 0)
+
+    @inlineCallbacks
+    def test_a_caller_whose_deadline_passes_meanwhile_is_cut_off_and_it_is_stored(self) -> Test:
+        caller, writer = yield self.begin(200_000, *FRESH)
+        self.far.send(writer.data(bytes(100_000), flush=True))
+        yield deferToThread(caller.recv, 1000)
+        [call] = self.ingress.cache.calls
+        call.due = 0.0
+        self.ingress.tick()
+        with self.assertRaises(ConnectionResetError):
+            while (yield deferToThread(caller.recv, 1 << 18)):
+                pass
+        self.far.send(writer.data(bytes(100_000)) + writer.end())
+        yield self.until(lambda: self.ingress.counters()["cache_stored"])
+        response = yield self.get()
+        self.assertEqual((len(response.body), self.crossed), (200_000, 1))
+
+    @inlineCallbacks
     def test_a_slow_caller_holds_up_nobody_else(self) -> Test:
         body = os.urandom(8 << 20)
         self.far.then = lambda request: request.answer(headers=FRESH, body=body)
@@ -344,6 +369,16 @@ class ErrorTests(CachingCase):
         self.assertEqual((response.body, self.crossed), (b"at last", 1))
 
     @inlineCallbacks
+    def test_there_is_an_end_to_what_crosses_for_nobody(self) -> Test:
+        self.patch(cache, "MAX_CALLS", 2)
+        for target in (b"a", b"b", b"c"):
+            response = yield self.get(b"/svc/demo/" + target, b"Hoft-Deadline: 0.1")
+            self.assertEqual(response.status, 504)
+        first = next(iter(self.far.requests))
+        yield self.until(lambda: self.far.cancels == [first])
+        self.assertEqual(len(self.ingress.cache.fetches), 2)
+
+    @inlineCallbacks
     def test_stale_while_it_is_asked_about(self) -> Test:
         self.answers((b"Cache-Control", b"max-age=60, stale-while-revalidate=60"), TAG)
         yield self.get()
@@ -387,12 +422,22 @@ class RestartTests(CachingCase):
         yield self.until(lambda: self.far.cancels and not self.near.unconsumed())
 
     @inlineCallbacks
+    def test_less_room_than_before(self) -> Test:
+        self.answers(*FRESH, body=bytes(50_000))
+        for target in (b"a", b"b"):
+            yield self.get(b"/svc/demo/" + target)
+        self.routing = evolve(self.routing, cache=60_000)
+        yield self.restart()
+        self.ingress.tick()
+        yield self.until(lambda: self.near.unconsumed() == 1)
+        self.assertEqual(self.ingress.counters()["cache_entries"], 1)
+
+    @inlineCallbacks
     def test_a_journal_that_has_lost_it(self) -> Test:
         self.answers(*FRESH)
         yield self.get()
         yield self.until(lambda: self.ingress.counters()["cache_stored"])
         self.near.lose_inbox()
-        self.patch(self.ingress, "consume", lambda link, records: None)
         self.answers(*FRESH, body=b"again")
         response = yield self.get()
         self.assertEqual((response.status, response.body), (200, b"again"))
