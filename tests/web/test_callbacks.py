@@ -103,7 +103,15 @@ class DeliveryTests(CallbackCase):
             most = max(most, len(ids))
             return read(ids)
 
+        progress, times = delivering.Attempt._progress, 0
+
+        def progressing(attempt: delivering.Attempt) -> None:
+            nonlocal times
+            times += 1
+            progress(attempt)
+
         self.patch(self.near, "read", counting)
+        self.patch(delivering.Attempt, "_progress", progressing)
         self.receiver.script = lambda service, request: service.answer(b"HTTP/1.1 200 \r\n\r\n")
         yield self.order()
         yield self.delivered()
@@ -112,6 +120,7 @@ class DeliveryTests(CallbackCase):
         self.assertEqual(got.values(b"content-length"), [b"6000000"])
         self.verify(got)
         self.assertLess(most << 16, 1 << 20)
+        self.assertGreater(times, 3 * len(body) >> 16, "each piece gives it more time")
 
     @inlineCallbacks
     def test_a_receiver_that_does_not_read_holds_the_body_up(self) -> Test:
@@ -488,6 +497,8 @@ class EndTests(CallbackCase):
         yield deferLater(reactor, 0.15)
         self.ingress.tick()
         yield self.reach(where, "done")
+        [kept] = self.ingress.keeper.kept.values()
+        self.assertGreater(kept.due, time.monotonic() + 30, "nor is that looked at all the time")
         self.receiver.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.ingress.callbacks.tick(time.monotonic() + 10)
         yield self.until(lambda: self.row().state is State.DELIVERED)

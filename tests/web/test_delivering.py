@@ -258,6 +258,23 @@ class ScheduleTests(ScheduleCase):
         self.wait(5.0)
         self.assertEqual(self.callbacks.counters()["delivered"], 10)
 
+    def test_what_is_forgotten_before_its_turn_comes_is_left_alone(self) -> None:
+        self.patch(callbacks, "TURN", 1)
+        self.receivers.status = 500
+        wanted = [self.want(number) for number in range(5)]
+        for kept in wanted:
+            self.end(kept)
+        self.receivers.status = 410
+        self.wait(5.5)
+        self.ingress.keeper.forget(wanted.pop())
+        self.wait(10.0)
+        self.assertEqual(self.states(), [State.DEAD] * 4)
+        self.receivers.status = 200
+        self.callbacks.resend("all")
+        self.ingress.keeper.forget(wanted.pop())
+        self.wait(10.0)
+        self.assertEqual(self.states(), [State.DELIVERED] * 3)
+
     def test_a_dead_one_can_be_sent_again_for_as_long_as_results_are_kept(self) -> None:
         self.receivers.status = 410
         self.end(self.want())
