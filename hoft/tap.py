@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ from hoft import command_line, config
 from hoft.config import Config
 from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
+
+OPEN_FILES = 16_384
+"""That a node may want to have open: twice L{hoft.web.server_factory.MAX_CONNECTIONS}."""
+
+FEW_FILES = 4_096
+"""With fewer the log says how many callers there can be."""
 
 _SINGLE = ("folder", "inbox", "outbox", "transport", "name", "state", "config")
 _SEVERAL = ("listen", "peer", "allow", "route")
@@ -146,6 +153,7 @@ def makeService(options: Options) -> IService:
         identity = _identity(configuration)
         if not configuration.peers:
             print(identity.card(configuration.name), flush=True)
+        _allow_open_files()
         # What a node consists of stays as long as it runs.  Looked through while it is made, it takes a
         # tenth longer; looked through again and again afterwards, the reactor's thread would stop for that.
         gc.disable()
@@ -160,6 +168,22 @@ def makeService(options: Options) -> IService:
         refuse(str(error))
     gateway.watchHangup()
     return gateway
+
+
+def _allow_open_files() -> None:
+    """What a shell or a supervisor lets a process open by default is less than the callers there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < FEW_FILES:
+        Logger().warn(
+            "This process may open {most} files, so {callers} callers may be connected at once; wanted: a"
+            " hard limit of {wanted}, by LimitNOFILE= of systemd or 'ulimit -Hn'",
+            most=most,
+            callers=most // 2,
+            wanted=OPEN_FILES,
+        )
 
 
 def _identity(configuration: Config) -> Identity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 from twisted.internet import protocol
@@ -20,6 +21,10 @@ SWEEP = 1.0
 """Seconds between looks at all connections."""
 
 
+MAX_CONNECTIONS = 8192
+"""The most callers that are connected, or half of what the process may open if that is less."""
+
+
 @implementer(IProtocolFactory)
 class ServerFactory(protocol.ServerFactory):
     """
@@ -32,6 +37,8 @@ class ServerFactory(protocol.ServerFactory):
     @param refused: called to answer what is no valid request.
     @param max_head: the most bytes of a request's head.
     @ivar stopping: responses are now the last of their connection.
+    @ivar most: so many connections; further ones are closed at once.
+    @ivar turned_away: how many were.
     """
 
     noisy = False
@@ -50,6 +57,8 @@ class ServerFactory(protocol.ServerFactory):
         self.refused = refused
         self.max_head = max_head
         self.stopping = False
+        self.most = min(MAX_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] // 2)
+        self.turned_away = 0
         self._reactor = reactor
         self._connections: set[Connection] = set()
         self._timer: Any = None
@@ -57,6 +66,9 @@ class ServerFactory(protocol.ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self.stopping:
+            return None
+        if len(self._connections) >= self.most:
+            self.turned_away += 1  # files of the journal and of the folder need room, too
             return None
         connection = Connection()
         connection.factory = self

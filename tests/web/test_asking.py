@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
-from hoft.web import ingress
+from hoft.web import ingress, keeper
 from hoft.web.exchange import WINDOW, PartWriter, Side
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
@@ -343,6 +343,31 @@ class LimitTests(KeepingCase):
         self.assertEqual(self.ingress.counters()["kept_pending"], 20)
         self.near.heal()
         yield self.until(lambda: len(self.far.requests) == 20)
+
+    @inlineCallbacks
+    def test_more_callers_than_may_wait_are_told_to_come_again(self) -> Test:
+        self.patch(ingress, "MAX_WAITING", 2)
+        waiting = [self.get(b"/svc/demo/") for _ in range(2)]
+        yield self.until(lambda: len(self.far.requests) == 2)
+        response = yield self.get(b"/svc/demo/")
+        self.assertEqual((response.status, response.fields(b"retry-after")), (503, [b"1"]))
+        self.assertTrue(self.json(response)["type"].endswith("too-busy"))
+        for request in self.far.requests.values():
+            request.answer(body=b"well")
+        for one in waiting:
+            response = yield one
+            self.assertEqual((response.status, response.body), (200, b"well"))
+
+    @inlineCallbacks
+    def test_more_requests_than_are_kept_are_refused_and_those_that_are_go_on(self) -> Test:
+        self.patch(keeper, "MAX_KEPT", 2)
+        where = yield self.submit(b"order")
+        yield self.submit(b"order")
+        response = yield self.post(b"order", ASYNC)
+        self.assertEqual((response.status, response.fields(b"retry-after")), (503, [b"60"]))
+        yield self.until(lambda: len(self.far.requests) == 2)
+        self.far.requests[bytes.fromhex(where.rpartition(b"/")[2].decode())].answer(body=b"made")
+        yield self.reach(where, "done")
 
     @inlineCallbacks
     def test_where_nothing_is_kept_callers_wait(self) -> Test:

@@ -20,6 +20,18 @@ from tests.web.serving import CLOSE, GET, Script, ServerCase, hello
 
 class RequestTests(ServerCase):
     @inlineCallbacks
+    def test_more_callers_than_can_be_connected_are_turned_away_at_once(self) -> Test:
+        self.factory.most = 1
+        self.then = None
+        first = self.ask(CLOSE)
+        yield self.until(lambda: self.served)
+        answer = yield self.ask(GET)
+        self.assertEqual((answer, self.factory.turned_away), (b"", 1))
+        hello(self.served[0].call, b"")
+        answer = yield first
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "))
+
+    @inlineCallbacks
     def test_pipelined_requests_are_answered_in_order(self) -> Test:
         waiting: list[Call] = []
         self.then = lambda call, _: waiting.append(call)
