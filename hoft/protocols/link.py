@@ -162,7 +162,7 @@ class Link:
     def close(self) -> None:
         """Stop at once; what is committed goes on when the link is opened again."""
         self._closed = True
-        self._records.catch_up()
+        self._records.close()
         self._alarm.cancel()
         if self._settling is not None:
             self._settling.cancel()

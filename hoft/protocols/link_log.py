@@ -55,6 +55,7 @@ class LinkLog:
         self._reactor = parts.reactor
         self._waiting: list[tuple[Step, Deferred[Any]]] = []
         self._catching_up: IDelayedCall | None = None
+        self._closed = False
         self._boot = parts.boot
         self._peer = peer
         self._name = name
@@ -88,7 +89,7 @@ class LinkLog:
         @param durable: fire only once it would survive a power cut.
         @return: fires with what L{log_writing.write} tells of it.
         """
-        self.catch_up()
+        self._catch_up()
         return self._journal.transact_together(self._take_steps, step, durable)
 
     def _write_with_next(self, step: Step) -> Deferred[Any]:
@@ -96,13 +97,20 @@ class LinkLog:
         L{write} for what nobody waits for: with whatever is asked for next, which saves a
         transaction and often the rows, or L{ALONE_AFTER} seconds from now.
         """
+        if self._closed:
+            return self.write(step)
         waiting: Deferred[Any] = Deferred()
         self._waiting.append((step, waiting))
         if self._catching_up is None:
-            self._catching_up = self._reactor.callLater(ALONE_AFTER, self.catch_up)
+            self._catching_up = self._reactor.callLater(ALONE_AFTER, self._catch_up)
         return waiting
 
-    def catch_up(self) -> None:
+    def close(self) -> None:
+        """The journal may be closed any time now: leave nothing for later."""
+        self._closed = True
+        self._catch_up()
+
+    def _catch_up(self) -> None:
         """Have the journal take what was left for later."""
         if self._catching_up is None:
             return
@@ -114,7 +122,7 @@ class LinkLog:
             self._journal.transact_together(self._take_steps, step).chainDeferred(waiting)
 
     def _transact(self, operation: Callable[[Transaction], T]) -> Deferred[T]:
-        self.catch_up()
+        self._catch_up()
         return self._journal.transact(operation)
 
     def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:
