@@ -45,7 +45,7 @@ class _Names:
         return [one.name for one in getattr(current, self._part)]
 
 
-def _ids(*, parsed_args: Namespace, prefix: str, **_: object) -> list[str]:
+def call_ids(*, parsed_args: Namespace, prefix: str, **_: object) -> list[str]:
     """The ids of calls that the running node knows of."""
     from hoft.local_socket import ask
     from hoft.operating.places import Place
@@ -67,7 +67,7 @@ def answer_shell(parser: ArgumentParser, commands: Mapping[str, ArgumentParser])
         return
     import argcomplete
 
-    completers = {place: _Names(part) for place, part in _NAMES.items()} | {("requests", "id"): _ids}
+    completers = {place: _Names(part) for place, part in _NAMES.items()} | {("requests", "id"): call_ids}
     for (command, argument), completer in completers.items():
         for action in commands[command]._actions:
             if action.dest == argument:

@@ -11,11 +11,13 @@ import shutil
 import signal
 import socket
 import subprocess
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 from hoft.cli import main
+from hoft.completing import call_ids
 from tests.processes import PATIENCE, command, environment, hoft
 
 from .gateway import GatewayCase
@@ -49,6 +51,14 @@ class StatusTests(GatewayCase):
         # One and the same source.
         self.assertEqual(set(told["node"]), set(near.status()))
         self.assertEqual(set(told["node"]["peers"]["far"]), set(near.status()["peers"]["far"]))
+
+        id = str(near.call("GET", "/svc/none/?token=canary")["Hoft-Request-Id"])
+        code, out, _ = run("requests", near.folder, id[:6])
+        self.assertEqual((code, out.splitlines()[0]), (0, f"{id}  GET /svc/none/?..."))
+        self.assertIn("unknown-route", out)
+        self.assertEqual(run("requests", near.folder, "--json", "--side", "egress")[:1], (0,))
+        self.assertIn("no call whose id begins with", run("requests", near.folder, "f" * 32)[2])
+        self.assertEqual(call_ids(parsed_args=Namespace(folder=near.folder), prefix=id[0]), [id])
 
         away = gateway.folder / "away"
         (gateway.folder / "exchange").rename(away)

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
-from hoft.interfaces import ILink, ITransaction, LinkState, Outgoing
+from hoft.interfaces import Delivery, ILink, ITransaction, LinkState, Outgoing
 from hoft.protocols.link_state import DOWN_AFTER
 from hoft.protocols.pacing import Limits
 from hoft.protocols.packets import Header
@@ -97,6 +97,19 @@ class CommitTests(LinkTestCase):
         self.assertEqual(self.near.link.backlog(), 1000)
         self.pair.advance(1)
         self.assertEqual(self.near.link.backlog(), 1000)
+
+    def test_delivery(self) -> None:
+        """How far a record has come: in our journal, in a file, with the peer."""
+        self.near.link.carrier_down()
+        [id] = self.near.send(b"x")
+        self.assertIs(self.near.link.delivery(id), Delivery.QUEUED)
+        self.pair.deliver = lost
+        self.near.link.carrier_up()
+        self.pair.advance(0.1)
+        self.assertIs(self.near.link.delivery(id), Delivery.SENT)
+        self.pair.deliver = unchanged
+        self.pair.advance(60)
+        self.assertIs(self.near.link.delivery(id), Delivery.ACKNOWLEDGED)
 
     def test_closed(self) -> None:
         """After close nothing is taken."""
