@@ -220,6 +220,7 @@ def list_all(options: Namespace) -> int:
                 one.peer,
                 one.url,
                 "(also WebSocket)" if one.websocket else "",
+                "(cache)" if one.cache is not None else "",
                 _limits(one.allowance),
             )
             for one in current.routes
@@ -376,6 +377,7 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
                 "peer": one.peer,
                 "url": one.url,
                 "websocket": one.websocket,
+                "cache": None if one.cache is None else asdict(one.cache),
                 "limits": _given(one.allowance),
             }
             for one in current.routes

@@ -287,6 +287,8 @@ class NodeTests(Command):
         self.well("route", self.near, "chat", "--peer", "far", "--url", "http://chat.lan", "--websocket")
         self.well("allow", self.near, "http://127.0.0.1:8000")
         self.well("allow", self.near, "http://wiki.lan", "--private", "--websocket")
+        with open(self.near / "hoft.toml", "a") as file:
+            file.write("[routes.stock.cache]\nttl = 60\n")
         near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
         out = self.well("list", self.near)
         for word in (
@@ -300,6 +302,7 @@ class NodeTests(Command):
         self.assertRegex(out, r"http://127\.0\.0\.1:8000\n")
         self.assertRegex(out, r"http://wiki\.lan +\(also private addresses, WebSocket\)\n")
         self.assertRegex(out, r"/svc/chat/ +far +http://chat\.lan +\(also WebSocket\)\n")
+        self.assertRegex(out, r"/svc/stock/ .* \(cache\)\n")
         self.assertEqual(
             json.loads(self.well("list", self.near, "--json")),
             {
@@ -327,6 +330,7 @@ class NodeTests(Command):
                         "peer": "far",
                         "url": "https://stock.example/api",
                         "websocket": False,
+                        "cache": {"ttl": 60.0, "override": False, "shared": False, "stale_if_error": 0.0},
                         "limits": {},
                     },
                     {
@@ -334,6 +338,7 @@ class NodeTests(Command):
                         "peer": "far",
                         "url": "http://chat.lan",
                         "websocket": True,
+                        "cache": None,
                         "limits": {},
                     },
                 ],
