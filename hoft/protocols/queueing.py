@@ -60,6 +60,8 @@ class OutgoingRecord:
     """Records of equal urgency take turns by this."""
     queued: bool = False
     settled: bool = False
+    repeated: bool = False
+    """It is in several packets of which each may still arrive: L{hoft.protocols.repeating}."""
     packets: list[int] = field(factory=list)
     """In which it was sent, the latest last."""
 

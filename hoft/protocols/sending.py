@@ -22,6 +22,7 @@ from hoft.protocols.layout import DEFAULT_STRIDE
 from hoft.protocols.pacing import CarrierCost, Limits, Pace
 from hoft.protocols.queueing import SHORT, Frames, OutgoingRecord, SendQueue
 from hoft.protocols.ranges import RangeSet
+from hoft.protocols.repeating import Repetition
 from hoft.protocols.sizing import PacketSizes
 from hoft.protocols.timing import RoundTrips
 
@@ -89,6 +90,7 @@ class Sender:
         self._flight = Flight(round_trips)
         self._arrived_bytes = 0
         self._probes: list[int] = []
+        self._repetition = Repetition()
         self._acked = RangeSet()
         self._limit = INITIAL_LIMIT
         self._heard_at = float("-inf")
@@ -98,7 +100,7 @@ class Sender:
         self._resumed_at = float("-inf")
         self._given_up = False
         self.peer_full = False
-        self.retransmitted = {"lost": 0, "cut": 0, "probe": 0}
+        self.retransmitted = {"lost": 0, "cut": 0, "probe": 0, "early": 0}
         self.lost_packets = 0
         self.spurious_packets = 0
         self.spurious_bytes = 0
@@ -203,6 +205,8 @@ class Sender:
             self._queue.fill(frames, most, short=not self.cost.cost.wait(SHORT))
         else:
             self._queue.fill_short(frames)
+        if self._repetition.lossy:
+            self.retransmitted["early"] += self._repetition.add_to(frames)
         return frames
 
     # --- what becomes of packets
@@ -230,6 +234,8 @@ class Sender:
         if not left:
             return
         self.sizes.sent(size)
+        if self._repetition.lossy:
+            self._repetition.sent(frames, size)
         flight.take_off(Packet(number, now, size, frames, left, probe))
         if probe:
             self._probes.append(number)
@@ -269,8 +275,10 @@ class Sender:
             record
             for frame in frames
             for record in packet.frames[frame]
-            # What has gone in a later packet since is that packet's affair.
-            if not record.settled and record.packets[-1] == packet.number and self._queue.add_again(record)
+            # What has gone in a later packet since, for good reason, is that packet's affair.
+            if not record.settled
+            and (record.packets[-1] == packet.number or record.repeated)
+            and self._queue.add_again(record)
         ]
 
     # --- what the peer says
@@ -399,6 +407,7 @@ class Sender:
             trips.rate(speed, busy=not sending.alone)
         absent = sum(min(end, sending.frames) - start + 1 for start, end in missing)
         part = 1 - max(min(absent / sending.frames, 1.0), 0.0) if missing else 1.0
+        self._repetition.judged(not missing)
         if not sending.lost:
             self.sizes.arrived(sending.size, part, self.cost.cost)
         elif part:
@@ -420,6 +429,7 @@ class Sender:
             sending = self._flight.sendings.get(packet.number)
             if sending is not None:
                 sending.lost = True
+                self._repetition.judged(False)
                 sending.again = sum(record.size for record in again)
                 self.sizes.arrived(packet.size, 0.0, self.cost.cost)
             if again:

@@ -164,7 +164,7 @@ class HearTests(SynchronousTestCase):
         far.receive(again)
         settle(near, far, step=0.02)
         self.assertEqual(sorted(far.disk.delivered), [*range(1, 11)])
-        self.assertEqual(near.engine.sender.retransmitted, {"lost": 0, "cut": 3, "probe": 0})
+        self.assertEqual(near.engine.sender.retransmitted, {"lost": 0, "cut": 3, "probe": 0, "early": 0})
 
     def test_a_probe_is_answered(self) -> None:
         """In silence the oldest goes again, asking; whatever was lost, the answer moves it on."""

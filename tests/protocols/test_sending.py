@@ -243,7 +243,7 @@ class ReceiptTests(SynchronousTestCase):
         bench.send()
         bench.receipt(1, (2, 2), (4, 4))
         self.assertEqual(bench.send(), [3, 4, 7, 8])
-        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 4, "probe": 0})
+        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 4, "probe": 0, "early": 0})
         self.assertEqual(bench.sender.cut_packets, 1)
 
     def test_once_for_each_packet(self) -> None:
@@ -516,7 +516,7 @@ class ProbeTests(SynchronousTestCase):
         self.assertAlmostEqual(waits[0], bench.trips.timeout())
         self.assertEqual(waits, sorted(waits))
         self.assertEqual(waits[-1], bench.trips.probe_after(19))
-        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 0, "probe": 200})
+        self.assertEqual(bench.sender.retransmitted, {"lost": 0, "cut": 0, "probe": 200, "early": 0})
 
     def test_an_answer_ends_it(self) -> None:
         """The wait begins anew, at the timeout."""
