@@ -202,7 +202,9 @@ class Fetch:
             # From now on it comes no faster than who reads it, and what they have is let go of.
             self._passing = True
             self._cache.forget(self)
-        if parts.complete:
+        if self._passing and not self.readers:
+            self._end(cancel=not parts.complete)
+        elif parts.complete:
             self._complete(entry)
         elif self._passing:
             self.passed()
@@ -248,7 +250,7 @@ class Fetch:
             self._cache.store.drop(checked)
         worse = head.status in ERRORS and self.leader.found is not None
         large = head.length is not None and head.length > self._cache.store.largest
-        if not (worse or large or self.outdated) and storable(self.leader.asked, head, self.leader.caching):
+        if not (worse or large) and storable(self.leader.asked, head, self.leader.caching):
             self.entry = self._to_be_stored(head)
         if self.entry is None:
             self._pass_on(record, part)
@@ -353,9 +355,8 @@ class Fetch:
         self.over = True
         self._cache.forget(self)
         if self._passing:
-            if not self.readers:
-                self._cache.consume(self.link, entry.records[self._let_go :].tolist())
-        elif self.outdated:
+            return  # who reads it lets go of it
+        if self.outdated:
             self._cache.store.discard(entry)
         else:
             self._cache.counts["cache_stored"] += 1
