@@ -110,11 +110,11 @@ class Asking:
             "state": kept.stage.value,
             "method": kept.method.decode("ascii"),
             "url": kept.url,
-            "stages": {stage.value: _time(at) for stage, at in kept.stages.items()},
+            "stages": {stage.value: shown_time(at) for stage, at in kept.stages.items()},
             "request_bytes": kept.request_size,
             "response_bytes": kept.response_size,
             "response_status": kept.status,
-            "expires": _time(kept.expires),
+            "expires": shown_time(kept.expires),
             "status_url": url,
             "result_url": url + "/result",
             "events_url": url + "/events",
@@ -160,5 +160,6 @@ class Asking:
         self._ingress.respond(call, status, [*kind, *fields], encoded)
 
 
-def _time(at: float) -> str:
+def shown_time(at: float) -> str:
+    """As callers read it (RFC 3339), with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from functools import partial
 from heapq import heappop, heappush
 from itertools import chain, islice
@@ -29,6 +28,7 @@ from hoft.errors import LocalError
 from hoft.interfaces import ITransaction
 from hoft.web import callback_rows
 from hoft.web.agent import ExactAgent
+from hoft.web.asking import shown_time
 from hoft.web.callback_rows import Row, State
 from hoft.web.keeping import Kept
 from hoft.web.kept_rows import Stage
@@ -91,8 +91,8 @@ class Delivery(Row):
             "url": self.url,
             "state": self.state.value,
             "attempts": self.attempts,
-            "last_attempt": _time(self.last),
-            "next_attempt": _time(self.due),
+            "last_attempt": _shown(self.last),
+            "next_attempt": _shown(self.due),
             "reason": self.reason,
         }
 
@@ -408,7 +408,5 @@ _LONGEST: Final = (1 + JITTER) * max(SCHEDULE)
 """Seconds that anything may still have to wait: a clock that was set back must not make it last for ever."""
 
 
-def _time(at: float | None) -> str | None:
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _shown(at: float | None) -> str | None:
+    return None if at is None else shown_time(at)
