@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beside import beside
 from benchmarks.bulk import bulk
 from benchmarks.calls import latency, throughput
 from benchmarks.processes import ROOT, BenchmarkFailed, run
@@ -107,10 +108,12 @@ def measure(name: str, folder: Path, quick: bool) -> tuple[str, list[Row], dict[
             return "One caller", *latency(stage, quick)
         if name == "throughput":
             return "Many callers", *throughput(stage, quick)
+        if name == "beside":
+            return "A small call beside large bodies", *beside(stage, quick)
         return "Large bodies", *bulk(stage, quick, folder)
 
 
-PARTS = ("latency", "throughput", "bulk", "codec", "journal")
+PARTS = ("latency", "throughput", "beside", "bulk", "codec", "journal")
 
 
 def main() -> None:

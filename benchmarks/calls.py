@@ -24,7 +24,7 @@ def latency(stage: Stage, quick: bool) -> tuple[list[Row], dict[str, Any]]:
     arguments = ["latency", *ways.values(), "--rounds", str(rounds), "--calls", str(calls)]
     answer = json.loads(run("benchmarks.load", *arguments))["round_trips"]
     raw = {way: answer[url] for way, url in ways.items()}
-    quantiles = {way: _quantiles(taken) for way, taken in raw.items()}
+    quantiles = {way: quantiles(taken) for way, taken in raw.items()}
     rows = []
     for way in WAYS:
         beyond = quantiles[way]["median"] - quantiles["direct"]["median"]
@@ -39,7 +39,8 @@ def latency(stage: Stage, quick: bool) -> tuple[list[Row], dict[str, Any]]:
     return rows, {"quantiles": quantiles, "round_trips": raw}
 
 
-def _quantiles(taken: list[float]) -> dict[str, float]:
+def quantiles(taken: list[float]) -> dict[str, float]:
+    """By the names of L{QUANTILES}."""
     ordered = sorted(taken)
     return {name: ordered[int(part * len(ordered))] for name, part in QUANTILES.items()}
 

@@ -1,5 +1,5 @@
 """
-The load generator: C{python -m benchmarks.load latency|throughput|download|upload ...}.
+The load generator: C{python -m benchmarks.load latency|throughput|download|upload|flood ...}.
 
 A process of its own that prints one JSON object.  Sockets and an event loop of
 its own make, some 20 us a call, so that what is measured is not this.  Every
@@ -192,11 +192,47 @@ def upload(url: str, size: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun, "sent": sent, "cpu_seconds": time.process_time()}
 
 
+def flood(direction: str, url: str, bodies: int, size: int) -> dict[str, Any]:
+    """So many large bodies at a time, again and again until this process is ended; nothing is checked."""
+    selector = selectors.DefaultSelector()
+    buffer = bytearray(PIECE)
+
+    def begin() -> None:
+        connection, path, rest = connect(url)
+        up = direction == "upload"
+        if up:
+            connection.sendall(b"PUT %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n" % (path, rest, size))
+        else:
+            connection.sendall(b"GET %b/%d HTTP/1.1\r\n%b\r\n" % (path, size, rest))
+        connection.setblocking(False)
+        selector.register(connection, selectors.EVENT_WRITE if up else selectors.EVENT_READ, [size])
+
+    for _ in range(bodies):
+        begin()
+    while True:
+        for key, events in selector.select():
+            connection, left = key.fileobj, key.data
+            assert isinstance(connection, socket.socket)
+            if events & selectors.EVENT_WRITE:
+                left[0] -= connection.send(piece(size - left[0], min(PIECE, left[0])))
+                if not left[0]:
+                    left[0] = 1  # the head of the answer ends it
+                    selector.modify(connection, selectors.EVENT_READ, left)
+                continue
+            got = connection.recv_into(buffer)
+            left[0] -= got
+            if not got or left[0] <= 0:
+                selector.unregister(connection)
+                connection.close()
+                begin()
+
+
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "latency": latency,
     "throughput": throughput,
     "download": download,
     "upload": upload,
+    "flood": flood,
 }
 
 
@@ -217,6 +253,11 @@ def main() -> None:
         command = commands.add_parser(name, help="one large body")
         command.add_argument("url", metavar="URL")
         command.add_argument("--size", type=int, default=512 << 20)
+    command = commands.add_parser("flood", help="large bodies without end")
+    command.add_argument("direction", choices=("download", "upload"))
+    command.add_argument("url", metavar="URL")
+    command.add_argument("--bodies", type=int, default=10, help="at a time")
+    command.add_argument("--size", type=int, default=512 << 20)
     options = vars(parser.parse_args())
     gc.disable()
     print(json.dumps(COMMANDS[options.pop("command")](**options)))

@@ -81,6 +81,12 @@ class Processes:
                     raise BenchmarkFailed(f"nothing listens on port {port}") from None
                 time.sleep(0.05)
 
+    def end(self, name: str) -> None:
+        """End one of them."""
+        process = self.running.pop(name)
+        process.popen.kill()
+        process.popen.wait()
+
     def stop(self) -> None:
         """End all of them."""
         for process in self.running.values():
