@@ -360,6 +360,32 @@ class ArmourTests(VirtualFolderTestCase):
             self.assertLess(len(receiver.consumed[name(1)]), 1000)
 
 
+class LockedTests(VirtualFolderTestCase):
+    """A file that cannot be read for a while: a scanner holds it, or the network does not answer."""
+
+    def test_goes_on(self) -> None:
+        """It is tried again, ever less often, and read on from where that ended."""
+        content = pattern(3 * MAX_PIECE)
+        _, receiver = self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) == len(content)
+        tries: list[float] = []
+
+        def locked(call: str) -> int | None:
+            if call != "pread" or not receiver.pieces or len(tries) >= 8:
+                return None
+            tries.append(self.clock.seconds())
+            return errno.EBUSY
+
+        self.files.fault = locked
+        self.files.put(BOB, name(1), content)
+        self.until(lambda: name(1) in receiver.consumed, 60, "it arrives")
+        self.assertEqual(receiver.consumed[name(1)], content)
+        self.assertEqual([offset for _, offset, _, _ in receiver.pieces].count(0), 1)
+        waits = [after - before for before, after in pairwise(tries)]
+        self.assertEqual(waits, sorted(waits))
+        self.assertGreater(waits[-1], 8 * waits[0])
+
+
 class WriteOnlyTests(VirtualFolderTestCase):
     """Outboxes where nothing can be listed, renamed or deleted."""
 
