@@ -221,6 +221,7 @@ def list_all(options: Namespace) -> int:
                 one.url,
                 "(also WebSocket)" if one.websocket else "",
                 "(cache)" if one.cache is not None else "",
+                "" if one.retry == config.RETRIES[0] else f"(retry: {one.retry})",
                 _limits(one.allowance),
             )
             for one in current.routes
@@ -347,7 +348,9 @@ def _limits(allowance: config.Allowance) -> str:
 def _also(one: config.Allow) -> str:
     also = ["private addresses"] if one.private else []
     also += ["WebSocket"] if one.websocket else []
-    return f"(also {', '.join(also)})" if also else ""
+    said = [f"also {', '.join(also)}"] if also else []
+    said += [f"retry: {one.retry}"] if one.retry is not None else []
+    return f"({'; '.join(said)})" if said else ""
 
 
 def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
@@ -377,6 +380,7 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
                 "peer": one.peer,
                 "url": one.url,
                 "websocket": one.websocket,
+                "retry": one.retry,
                 "cache": None if one.cache is None else asdict(one.cache),
                 "limits": _given(one.allowance),
             }
@@ -391,7 +395,13 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
             for one in current.callbacks
         ],
         "allowed": [
-            {"url": one.url, "peer": one.peer, "private": one.private, "websocket": one.websocket}
+            {
+                "url": one.url,
+                "peer": one.peer,
+                "private": one.private,
+                "websocket": one.websocket,
+                "retry": one.retry,
+            }
             for one in current.allowed
         ],
         "forwards": [{"match": one.match, "peer": one.peer} for one in current.forwards],

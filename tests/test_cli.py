@@ -289,6 +289,7 @@ class NodeTests(Command):
         self.well("allow", self.near, "http://wiki.lan", "--private", "--websocket")
         with open(self.near / "hoft.toml", "a") as file:
             file.write("[routes.stock.cache]\nttl = 60\n")
+            file.write("[[allow]]\nurl = 'http://a'\nretry = 'never'\n")
         near, far = (Card.parse(self.well("card", node)) for node in (self.near, self.far))
         out = self.well("list", self.near)
         for word in (
@@ -303,6 +304,7 @@ class NodeTests(Command):
         self.assertRegex(out, r"http://wiki\.lan +\(also private addresses, WebSocket\)\n")
         self.assertRegex(out, r"/svc/chat/ +far +http://chat\.lan +\(also WebSocket\)\n")
         self.assertRegex(out, r"/svc/stock/ .* \(cache\)\n")
+        self.assertRegex(out, r"http://a +\(retry: never\)\n")
         self.assertEqual(
             json.loads(self.well("list", self.near, "--json")),
             {
@@ -330,6 +332,7 @@ class NodeTests(Command):
                         "peer": "far",
                         "url": "https://stock.example/api",
                         "websocket": False,
+                        "retry": "idempotent",
                         "cache": {"ttl": 60.0, "override": False, "shared": False, "stale_if_error": 0.0},
                         "limits": {},
                     },
@@ -338,6 +341,7 @@ class NodeTests(Command):
                         "peer": "far",
                         "url": "http://chat.lan",
                         "websocket": True,
+                        "retry": "idempotent",
                         "cache": None,
                         "limits": {},
                     },
@@ -345,8 +349,12 @@ class NodeTests(Command):
                 "callers": [],
                 "callbacks": [],
                 "allowed": [
-                    {"url": "http://127.0.0.1:8000", "peer": None, "private": False, "websocket": False},
-                    {"url": "http://wiki.lan", "peer": None, "private": True, "websocket": True},
+                    {"url": url, "peer": None, "private": inside, "websocket": inside, "retry": retry}
+                    for url, inside, retry in (
+                        ("http://127.0.0.1:8000", False, None),
+                        ("http://wiki.lan", True, None),
+                        ("http://a", False, "never"),
+                    )
                 ],
                 "forwards": [],
                 "tcp": [],
