@@ -161,7 +161,7 @@ class Cache:
         @raise Refused: it cannot cross.
         """
         key = call.key + collapsing(call.call.request.fields)
-        if key not in self._joinable and call.link.state not in (LinkState.DOWN, LinkState.STOPPED):
+        if key not in self._joinable:
             self._fetch(call, key, self.ingress.entropy(16)).lasts = True
 
     def _fetch(self, call: CachedCall, key: bytes, exchange: bytes) -> Fetch:

@@ -1,6 +1,5 @@
 """
-Calls at a route with a cache that have to cross: once for all who may have the answer, and what
-becomes of them when there is none.
+Calls at a route with a cache that have to cross: once for all who may have the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from hoft.web.exchange import WINDOW
 from hoft.web.heads import ResponseHead
 from hoft.web.problems import connection_refused
 from tests.web.caching import FRESH, CachingCase
-from tests.web.callers import Response
+from tests.web.callers import Received, Response
 from tests.web.listening import Test
 
 TAG = b"ETag", b'"1"'
@@ -146,6 +145,19 @@ class CollapsingTests(CachingCase):
         self.leave(caller)
         yield self.until(lambda: self.far.cancels == [self.far.one.exchange])
         self.assertFalse(self.ingress.cache.fetches)
+
+
+class LeftoverTests(CachingCase):
+    @inlineCallbacks
+    def test_what_comes_twice_is_no_reason_to_cancel(self) -> Test:
+        def twice(request: Received) -> None:
+            request.answer(headers=FRESH)
+            request.answer(headers=FRESH)
+
+        self.far.then = twice
+        yield self.get()
+        yield self.until(lambda: self.near.unconsumed() == 1 and self.ingress.counters()["cache_stored"])
+        self.assertEqual(self.far.cancels, [])
 
 
 class StreamingTests(CachingCase):
@@ -282,7 +294,8 @@ class StreamingTests(CachingCase):
         self.assertEqual((len(response.body), self.crossed), (200_000, 1))
 
     @inlineCallbacks
-    def test_a_slow_caller_holds_up_nobody_else_and_gets_all_of_what_is_purged_meanwhile(self) -> Test:
+    def test_a_slow_caller_holds_up_nobody_else_and_gets_all_of_it(self) -> Test:
+        """Although it is purged, its deadline passes, and the node stops."""
         body = os.urandom(8 << 20)
         self.far.then = lambda request: request.answer(headers=FRESH, body=body)
         slow = self.connect()
@@ -291,9 +304,14 @@ class StreamingTests(CachingCase):
         response = yield self.get()
         self.assertTrue(response.body == body)
         self.assertEqual(self.ingress.cache.purge(None), 1)
+        [call] = self.ingress.cache.calls
+        call.due = 0.0
+        restarting = self.restart()
+        self.ingress.tick()
         got = bytearray()
         while data := (yield deferToThread(slow.recv, 1 << 20)):
             got += data
         self.assertTrue(Response.parse(bytes(got)).body == body)
         self.assertEqual(self.crossed, 1)
+        yield restarting
         yield self.until(lambda: not self.near.unconsumed())
