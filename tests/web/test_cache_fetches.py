@@ -306,6 +306,7 @@ class StreamingTests(CachingCase):
         [call] = self.ingress.cache.calls
         call.due = 0.0
         restarting = self.restart()
+        yield self.until(lambda: self.ingress.factory.stopping)
         self.ingress.tick()
         got = bytearray()
         while data := (yield deferToThread(slow.recv, 1 << 20)):
