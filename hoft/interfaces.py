@@ -232,10 +232,10 @@ class Outgoing:
     Seconds after the commit: if it has not begun to be sent by then, it never is, and
     the receiver is told (L{IExpiryReceiver}).  One that an earlier process may have sent stays.
     """
-    compress: bool = False
+    compress_from: int | None = None
     """
-    It may be sent compressed, if that pays: its length on the way then tells something of
-    its content.  So not where one party's secrets stand beside what another may choose.
+    What is in it from this byte on may be sent compressed, if that pays: its length on the way then
+    tells something of that.  So not where one party's secrets stand beside what another may choose.
     """
     again: bool = False
     """

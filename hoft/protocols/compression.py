@@ -8,6 +8,7 @@ is normative.
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -35,6 +36,7 @@ cost its reader: pieces of 1 MiB are opened at once.
 """
 
 _LEVEL: Final = 1
+_START: Final = struct.Struct(">H")
 _WINDOW: Final[Mapping[int, int]] = {zstd.DecompressionParameter.window_log_max: 17}
 """128 KiB: more than a payload has; the sender could ask for gigabytes."""
 
@@ -45,23 +47,40 @@ class Compressor:
     def __init__(self) -> None:
         self._zstd = zstd.ZstdCompressor(_LEVEL)
 
-    def pack(self, payload: bytes) -> bytes | None:
+    def pack(self, payload: bytes, start: int = 0) -> bytes | None:
         """
-        @return: the payload compressed; C{None} if it had better stay as it is.
+        @param start: what is before this byte of the payload stays as it is.
+        @return: what is to be sent instead; C{None} if the payload had better stay as it is.
         """
-        size = len(payload)
+        rest = payload[start:] if start else payload
+        size = len(rest)
         if size < LEAST:
             return None
         # Whatever is compressed or encrypted already shows it at its beginning.
-        if size > PROBE and len(self._compress(payload[:PROBE])) * GAIN > PROBE:
+        if size > PROBE and len(self._compress(rest[:PROBE])) * GAIN > PROBE:
             return None
-        packed = self._compress(payload)
+        packed = self._compress(rest)
         if len(packed) * GAIN > size:
             return None
-        return packed.ljust(-(-size // MOST_EXPANSION), b"\0")
+        packed = packed.ljust(-(-size // MOST_EXPANSION), b"\0")
+        return _START.pack(start) + payload[:start] + packed if start else packed
 
     def _compress(self, data: bytes) -> bytes:
         return self._zstd.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
+
+
+def expand_from(packed: bytes, most: int) -> bytes:
+    """
+    What L{Compressor.pack} was given with a C{start}.
+
+    @param most: see L{expand}.
+    @raise PacketError: (C{MALFORMED}) see L{expand}; or so much is not there.
+    """
+    begins = _START.size + int.from_bytes(packed[: _START.size], "big")
+    if begins > len(packed):
+        raise PacketError(PacketReason.MALFORMED, f"{begins} bytes are not to be expanded, of {len(packed)}")
+    before = packed[_START.size : begins]
+    return before + expand(packed[begins:], most - len(before))
 
 
 def expand(packed: bytes, most: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 from hoft.errors import PacketError, PacketReason
-from hoft.protocols.compression import expand
+from hoft.protocols.compression import expand, expand_from
 from hoft.protocols.sealing import FRAME_OVERHEAD, SEALED_KEY_SIZES
 
 MAGIC: Final = b"hoft"
@@ -30,6 +30,9 @@ RECORD_HEAD: Final = _RECORD.size
 
 COMPRESSED: Final = 1
 """Flag of a record: its payload is what L{hoft.protocols.compression} makes of the real one."""
+
+PARTLY_COMPRESSED: Final = 2
+"""The same of one whose beginning stays as it is."""
 
 MIN_STRIDE: Final = 4 << 10
 DEFAULT_STRIDE: Final = 64 << 10
@@ -60,7 +63,7 @@ class Record:
     """Who it is for: 0 is void, 1 messages of programs, 2 HTTP; up to 255."""
     payload: bytes = field(repr=False)
     flags: int = 0
-    """L{COMPRESSED} or nothing; nothing in records that were read, whose payloads are expanded."""
+    """What was done to it; nothing in records that were read, whose payloads are expanded."""
 
 
 def encode_records(records: Sequence[Record], size: int) -> bytes:
@@ -97,10 +100,12 @@ def decode_records(plaintext: bytes) -> tuple[Record, ...]:
         if number == 0:
             break
         at += RECORD_HEAD
-        if flags > COMPRESSED or length > size - at:
+        if flags > PARTLY_COMPRESSED or length > size - at:
             raise PacketError(PacketReason.MALFORMED, f"record {number}: flags {flags}, length {length}")
         payload = plaintext[at : at + length]
-        records.append(Record(number, channel, expand(payload, MAX_RECORD) if flags else payload))
+        if flags:
+            payload = (expand if flags == COMPRESSED else expand_from)(payload, MAX_RECORD)
+        records.append(Record(number, channel, payload))
         at += length
     if not records or not plaintext.endswith(_ZEROS[: size - at]):
         raise PacketError(PacketReason.MALFORMED, "not records followed by zeros")

@@ -21,7 +21,7 @@ from attrs import frozen
 from hoft.interfaces import Incoming, ITransaction, Outgoing
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Transaction
-from hoft.protocols.layout import COMPRESSED
+from hoft.protocols.layout import COMPRESSED, PARTLY_COMPRESSED
 from hoft.protocols.log import AGAIN, Held, Queued, decode_received, encode_received, ids_of, word
 from hoft.protocols.segments import IN_SEGMENT, Location
 
@@ -196,10 +196,12 @@ class _Writer:
                 number = self._number
                 self._number += 1
             payload, channel = record.payload, record.channel
-            if record.compress and step.compressor is not None:
-                packed = step.compressor.pack(payload)
+            start = record.compress_from
+            if start is not None and step.compressor is not None:
+                packed = step.compressor.pack(payload, start)
                 if packed is not None:
-                    payload, channel = packed, channel | COMPRESSED << 8
+                    flag = PARTLY_COMPRESSED if start else COMPRESSED
+                    payload, channel = packed, channel | flag << 8
             if record.again:
                 channel |= AGAIN
             location = self._transaction.store(payload)

@@ -63,6 +63,9 @@ _LENGTH = Struct(">I")
 MAX_BODY: Final = MAX_RECORD - _PART.size
 """The most body bytes that one part carries."""
 
+WORTHWHILE: Final = 4096
+"""Bytes of a body that crosses with its head: below this, time is worth more than length."""
+
 MAX_NUMBER: Final = (1 << 32) - 1
 """The highest part number."""
 
@@ -288,16 +291,23 @@ class PartWriter:
             self._held.clear()
         return payloads
 
-    def compressible(self, payload: bytes) -> bool:
+    def compress_from(self, payload: bytes) -> int | None:
         """
-        Whether a payload that this gave out is worth an attempt.  None with fields in it
-        ever is: secrets are in them, beside what callers choose, and lengths would tell.
+        From where on a payload that this gave out is worth an attempt to compress it, or C{None}.
+        Never where fields are: secrets are in them, beside what callers choose, and lengths would tell.
         """
-        if payload[0] != Kind.DATA:
-            return False
+        start = 0
+        if payload[0] == Kind.MESSAGE:
+            if len(payload) < WORTHWHILE:
+                return None
+            start = _PART.size + _LENGTH.size + _LENGTH.unpack_from(payload, _PART.size)[0]
+            if len(payload) - start < WORTHWHILE:
+                return None
+        elif payload[0] != Kind.DATA:
+            return None
         if self._shrinks is None:
             self._shrinks = compressible(self._fields)
-        return self._shrinks
+        return start if self._shrinks else None
 
     @property
     def held(self) -> int:

@@ -431,9 +431,10 @@ class Exchange:
 
     def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
         urgency = 3 if self.head is None else self.head.urgency
-        compressible = self.sender.compressible
+        compress_from = self.sender.compress_from
         send = [
-            Outgoing(part, RESPONSES, urgency, flow_of(part), compress=compressible(part)) for part in parts
+            Outgoing(part, RESPONSES, urgency, flow_of(part), compress_from=compress_from(part))
+            for part in parts
         ]
         if not last:
             also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)

@@ -144,9 +144,9 @@ class ResponseSender(Protocol):
         """How much more of the body the receiver takes, as L{hoft.web.exchange.data_cost}."""
         return self._granted - self._writer.spent
 
-    def compressible(self, part: bytes) -> bool:
-        """See L{PartWriter.compressible}."""
-        return self._writer.compressible(part)
+    def compress_from(self, part: bytes) -> int | None:
+        """See L{PartWriter.compress_from}."""
+        return self._writer.compress_from(part)
 
     # --- From the service ---------------------------------------------------------
 

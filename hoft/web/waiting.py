@@ -194,14 +194,14 @@ class Waiting:
 
     def _queue(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
-            compress = self._writer.compressible(payload)
+            compress_from = self._writer.compress_from(payload)
             self._pending.append(
                 Outgoing(
                     payload,
                     REQUESTS,
                     self.head.urgency,
                     flow_of(payload),
-                    compress=compress,
+                    compress_from=compress_from,
                     again=self.again,
                 )
             )

@@ -18,8 +18,8 @@ class CompressedLinkTests(SynchronousTestCase):
         self.pair.start()
         self.pair.crossed.clear()
 
-    def send(self, *payloads: bytes, compress: bool = True) -> list[int]:
-        records = [Outgoing(payload, 1, compress=compress) for payload in payloads]
+    def send(self, *payloads: bytes, compress_from: int | None = 0) -> list[int]:
+        records = [Outgoing(payload, 1, compress_from=compress_from) for payload in payloads]
         return list(self.pair.result(self.near.link.commit(records)).sent)
 
     def crossed(self) -> int:
@@ -36,9 +36,24 @@ class CompressedLinkTests(SynchronousTestCase):
         self.assertEqual(self.near.rows("outbox"), 0)
         self.assertEqual(self.near.link.backlog(), 0)
         self.pair.crossed.clear()
-        self.send(*texts, compress=False)
+        self.send(*texts, compress_from=None)
         self.pair.advance(5)
         self.assertGreater(self.crossed(), sum(map(len, texts)))
+
+    def test_with_something_before(self) -> None:
+        """That crosses as it is, the rest smaller, and both arrive as they were; also from the journal."""
+        payload = NOISE[:500] + TEXT[:20_000]
+        self.send(payload, compress_from=500)
+        self.pair.advance(5)
+        self.assertLess(self.crossed(), 10_000)
+        self.pair.deliver = lost
+        self.send(payload, compress_from=500)
+        self.pair.advance(1)
+        self.near.crash()
+        self.pair.deliver = lambda *file: ((0.0, file[3]),)
+        self.near.start()
+        self.pair.advance(30)
+        self.assertEqual(self.far.program.payloads, [payload, payload])
 
     def test_from_the_journal(self) -> None:
         """What is sent by a later process, or again, is read as what it is."""

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import PacketError, PacketReason
-from hoft.protocols.compression import GAIN, LEAST, MOST_EXPANSION, PROBE, Compressor, expand, zstd
+from hoft.protocols.compression import (
+    GAIN,
+    LEAST,
+    MOST_EXPANSION,
+    PROBE,
+    Compressor,
+    expand,
+    expand_from,
+    zstd,
+)
 from hoft.protocols.layout import COMPRESSED, MAX_RECORD, Record, decode_records, encode_records
 
 TEXT = b"".join(b'{"number": %d, "name": "item %d", "stock": true},\n' % (at, at * at) for at in range(2000))
@@ -41,6 +50,19 @@ class Packing(SynchronousTestCase):
             assert packed is not None
             self.assertLess(len(packed), size / 2)
             self.assertEqual(expand(packed, MAX_RECORD), TEXT[:size])
+
+    def test_from_somewhere(self) -> None:
+        """What is before stays as it is, and says nothing of the rest nor the rest of it."""
+        for start in (1, 16, 5000, MAX_RECORD - LEAST):
+            payload = NOISE[:start] + TEXT[: MAX_RECORD - start]
+            packed = self.compressor.pack(payload, start)
+            assert packed is not None
+            self.assertLess(len(packed), start + (MAX_RECORD - start) / 2)
+            self.assertEqual(packed[2 : 2 + start], NOISE[:start])
+            self.assertEqual(packed[2 + start :], self.compressor.pack(TEXT[: MAX_RECORD - start]))
+            self.assertEqual(expand_from(packed, MAX_RECORD), payload)
+        self.assertIdentical(self.compressor.pack(TEXT[:MAX_RECORD], MAX_RECORD - LEAST + 1), None)
+        self.assertIdentical(self.compressor.pack(TEXT[:5000] + NOISE[:5000], 5000), None)
 
     def test_alone(self) -> None:
         """It does not depend on what was compressed before."""
@@ -92,6 +114,26 @@ class Refusing(SynchronousTestCase):
             self.assertRefused(packed + more)
         for other in (b"", bytes(1000), TEXT[:2000], NOISE[:2000]):
             self.assertRefused(other)
+
+    def test_beginnings(self) -> None:
+        """More that stays as it is than there is, or than leaves room for the rest; and all of the above."""
+        packed = packed_by_others(TEXT[:3000])
+        begun = b"\x00\x03abc" + packed
+        self.assertEqual(expand_from(begun, MAX_RECORD), b"abc" + TEXT[:3000])
+        full = packed_by_others(TEXT[: MAX_RECORD - 3])
+        self.assertEqual(len(expand_from(b"\x00\x03abc" + full, MAX_RECORD)), MAX_RECORD)
+        for wrong in (
+            b"",
+            b"\x00",
+            b"\x00\x03ab",
+            b"\xff\xff" + NOISE[:60_000],
+            begun[:-40],
+            begun + b"x",
+            b"\x00\x04abcd" + full,
+            b"\xff\xe2" + NOISE[:MAX_RECORD] + packed,
+        ):
+            error = self.assertRaises(PacketError, expand_from, wrong, MAX_RECORD)
+            self.assertEqual(error.reason, PacketReason.MALFORMED)
 
     def test_too_short(self) -> None:
         """Many that are hardly anything would cost more than they bring."""

@@ -301,7 +301,7 @@ class RollbackTests(LinkTestCase):
                         [(0.0, data)] if recipient == self.far.uuid else ()
                     )
                 sent: Deferred[Any] = self.near.link.commit(
-                    [Outgoing(b"for good", 1), Outgoing(b"again", 1, compress=True, again=True)]
+                    [Outgoing(b"for good", 1), Outgoing(b"again", 1, compress_from=0, again=True)]
                 )
                 [_, kept] = self.pair.result(sent).sent
                 self.pair.advance(1)

@@ -159,8 +159,8 @@ def armoured(data: bytes) -> None:
     """A file of text, read in two goes; and any bytes as such a file."""
     cut = data[-1] % (len(data) + 1) if data else 0
     if armour.begins(data):
-        first, used = armour.take_off(data[:cut], first=True, last=False)
-        rest, end = armour.take_off(data[used:], first=not used, last=True)
+        _, used = armour.take_off(data[:cut], first=True, last=False)
+        _, end = armour.take_off(data[used:], first=not used, last=True)
         assert used + end == len(data)
         most = 600
         some = armour.portion(data, most)

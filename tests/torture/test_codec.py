@@ -11,12 +11,13 @@ import gc
 import os
 import random
 import time
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.cbor import CborError, decode_strict, encode
 from hoft.errors import PacketError, PacketReason
-from hoft.protocols.compression import MOST_EXPANSION, Compressor, expand
+from hoft.protocols.compression import MOST_EXPANSION, Compressor, expand, expand_from
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
 from hoft.protocols.packets import (
@@ -202,19 +203,26 @@ class Fuzz(SynchronousTestCase):
         mutation = Mutation(6)
         chance = mutation.random
         payloads = [
-            b"hoft" * 256,
+            b"hoft" * 500,
             bytes(3000),
             bytes(at & 3 for at in chance.randbytes(2000)),
             b"text, " * 9000,
         ]
-        packed = [one for one in map(Compressor().pack, payloads) if one is not None]
-        self.assertEqual(len(packed), len(payloads))
+        for start, expander in ((0, expand), (700, expand_from)):
+            packed = [one for one in (Compressor().pack(payload, start) for payload in payloads) if one]
+            self.assertEqual(len(packed), len(payloads))
+            self.expanded(mutation, packed, expander)
+
+    def expanded(
+        self, mutation: Mutation, packed: list[bytes], expander: Callable[[bytes, int], bytes]
+    ) -> None:
+        chance = mutation.random
         passed = 0
-        for _ in range(ROUNDS // 10):
+        for _ in range(ROUNDS // 20):
             damaged = mutation.damage(chance.choice(packed), packed)
             before = time.thread_time()
             try:
-                payload = expand(damaged, MAX_RECORD)
+                payload = expander(damaged, MAX_RECORD)
             except PacketError as error:
                 self.timed(before)
                 self.assertEqual(error.reason, PacketReason.MALFORMED)

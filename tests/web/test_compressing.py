@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.web.compressing import compressible
-from hoft.web.exchange import MAX_BODY, Kind, PartWriter, Side, decode_part
+from hoft.web.exchange import MAX_BODY, WORTHWHILE, Kind, PartWriter, Side, decode_part
 from hoft.web.heads import ResponseHead
 
 
@@ -45,24 +45,33 @@ class Fields(SynchronousTestCase):
 class Parts(SynchronousTestCase):
     """Heads stand beside secrets: they, and what has one in it, are never marked."""
 
-    def marked(self, kind: bytes, size: int) -> dict[Kind, bool]:
+    def marked(self, kind: bytes, size: int) -> dict[Kind, int | None]:
         writer = PartWriter(bytes(16), Side.EGRESS)
         payloads = writer.head(ResponseHead(200, b"OK", ((b"Content-Type", kind),), size))
         payloads += writer.data(b"a" * size)
         payloads += writer.end([(b"Trailer-Field", b"value")] if size > MAX_BODY else [])
-        return {decode_part(payload, Side.EGRESS).kind: writer.compressible(payload) for payload in payloads}
+        return {decode_part(payload, Side.EGRESS).kind: writer.compress_from(payload) for payload in payloads}
 
     def test_text(self) -> None:
         """The body's own parts, and nothing else."""
         self.assertEqual(
             self.marked(b"text/plain", 3 * MAX_BODY),
-            {Kind.HEAD: False, Kind.DATA: True, Kind.TRAILERS: False, Kind.END: False},
+            {Kind.HEAD: None, Kind.DATA: 0, Kind.TRAILERS: None, Kind.END: None},
         )
 
-    def test_small(self) -> None:
-        """A message in one part has its head in it."""
-        self.assertEqual(self.marked(b"text/plain", 2000), {Kind.MESSAGE: False})
+    def test_together(self) -> None:
+        """Of a message in one part exactly the body, if that is long enough."""
+        for size in (WORTHWHILE, 30_000):
+            writer = PartWriter(bytes(16), Side.EGRESS)
+            writer.head(ResponseHead(200, b"OK", ((b"Content-Type", b"text/plain"),), size))
+            [payload] = [*writer.data(b"a" * size), *writer.end()]
+            start = writer.compress_from(payload)
+            assert start is not None
+            self.assertEqual(payload[start:], b"a" * size)
+        for size in (0, 2000, WORTHWHILE - 1):
+            self.assertEqual(self.marked(b"text/plain", size), {Kind.MESSAGE: None})
+        self.assertEqual(self.marked(b"image/png", 30_000), {Kind.MESSAGE: None})
 
     def test_other_types(self) -> None:
         """Nothing of a picture."""
-        self.assertNotIn(True, self.marked(b"image/png", 3 * MAX_BODY).values())
+        self.assertEqual({*self.marked(b"image/png", 3 * MAX_BODY).values()}, {None})
