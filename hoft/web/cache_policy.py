@@ -291,9 +291,11 @@ def judge(stored: Stored, asked: Asked, caching: Caching, now: float) -> Use:
 def shareable(stored: Stored, asked: Asked, caching: Caching) -> bool:
     """
     May it answer a request that waited while it was on its way for another?  It may have become
-    stale on that way: one of the request's own would be as old.
+    stale on that way: one of the request's own would be as old.  Where nobody says how long it is
+    fresh, that is long enough for this.
     """
-    as_made = evolve(stored, initial_age=stored.initial_age - stored.delay)
+    said = inf if stored.said is None else stored.said
+    as_made = evolve(stored, said=said, initial_age=stored.initial_age - stored.delay)
     return judge(as_made, asked, caching, stored.received) in (Use.FRESH, Use.STALE)
 
 

@@ -366,6 +366,9 @@ class UsingTests(SynchronousTestCase):
         late = stored("Cache-Control: max-age=60", delay=100.0)
         self.assertIs(judge(late, asked(), PLAIN, NOW), Use.CHECK)
         self.assertTrue(shareable(late, asked(), PLAIN))
+        self.assertTrue(shareable(stored('ETag: "1"'), asked(), PLAIN), "nobody says how long it is fresh")
+        self.assertFalse(shareable(stored('ETag: "1"'), asked("Cookie: a=b"), PLAIN))
+        self.assertFalse(shareable(stored("Cache-Control: no-cache"), asked(), PLAIN))
         for line in ("max-age=0", "no-cache, max-age=60", "max-age=60"):
             old = stored(f"Cache-Control: {line}", "Age: 60", delay=100.0)
             self.assertFalse(shareable(old, asked(), PLAIN), line)
