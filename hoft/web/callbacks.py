@@ -299,7 +299,7 @@ class Callbacks:
                 receiver.learn(result, keeper.clock())
                 self._ended(delivery, destination, result)
             elif not result.check(CancelledError):
-                self.log.failure("A callback could not be delivered", result)
+                self.log.failure("Call {id}: its callback could not be delivered", result, id=kept.id.hex())
 
         attempt.start().addBoth(over)
 
@@ -344,7 +344,7 @@ class Callbacks:
         self._counts["given_up"] += 1
         delivery.due, delivery.reason = None, reason
         self.log.warn(
-            "The callback {id} is given up after {count} attempts: {reason}",
+            "Call {id}: its callback is given up after {count} attempts: {reason}",
             id=delivery.exchange.hex(),
             count=delivery.attempts,
             reason=reason,

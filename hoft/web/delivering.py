@@ -29,6 +29,7 @@ from hoft.web.heads import Fields
 from hoft.web.keeping import Kept
 from hoft.web.kept_response import KeptResponse
 from hoft.web.origins import Origin
+from hoft.web.problems import REQUEST_ID
 from hoft.web.registrations import Destination
 from hoft.web.responses import ServiceError
 from hoft.web.signing import Signing
@@ -99,7 +100,7 @@ def callback_fields(kept: Kept, response: FieldList) -> FieldList:
     @param response: those of the response, as its caller would get them.
     """
     fields = [
-        (b"Hoft-Request", kept.id.hex().encode("ascii")),
+        (REQUEST_ID, kept.id.hex().encode("ascii")),
         (b"Hoft-State", kept.stage.value.encode("ascii")),
         (b"Hoft-Status", b"%d" % status_of(kept)),
     ]
@@ -251,7 +252,7 @@ class Attempt:
             self._kept.lost(self._ingress.keeper)
             return Outcome(reason="the response was lost from the journal")
         if not isinstance(error, HoftError):
-            self.log.failure("A callback could not be made", failure)
+            self.log.failure("Call {id}: its callback could not be made", failure, id=self._kept.id.hex())
         return Outcome(reason=f"this node could not make it: {error}")
 
 

@@ -56,7 +56,7 @@ class DeliveryTests(CallbackCase):
         self.verify(got)
         id = where.rpartition(b"/")[2]
         self.assertEqual(got.values(b"webhook-id"), [id + b"_201"], "the status is signed, too")
-        self.assertEqual(got.values(b"hoft-request"), [id])
+        self.assertEqual(got.values(b"hoft-request-id"), [id])
         self.assertEqual(got.values(b"hoft-status"), [b"201"])
         self.assertEqual(got.values(b"hoft-state"), [b"done"])
         self.assertEqual(got.values(b"host"), [b"127.0.0.1:%d" % self.hooks])
