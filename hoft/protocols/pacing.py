@@ -10,9 +10,14 @@ files travel side by side some arrive together, and nothing is held back.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 from attrs import frozen
+
+from hoft.protocols.control import Receipt
+from hoft.protocols.flight import Sending
 
 FLOOR: Final = 0.02
 """Seconds a file: what costs less is not worth a wait."""
@@ -96,6 +101,34 @@ class CarrierCost:
         self.receipts = 0
         self._spacings: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._new = 0
+
+    def told(
+        self, receipts: Sequence[Receipt], sendings: Mapping[int, Sending], now: float, lowest: float | None
+    ) -> None:
+        """
+        The peer has said together when it read these packets of ours.
+
+        @param sendings: the last packets, by number.
+        @param lowest: the shortest round trip, seconds.
+        """
+        before: tuple[Receipt, Sending] | None = None
+        for receipt in sorted(receipts, key=attrgetter("number")):
+            sending = sendings.get(receipt.number)
+            if sending is None:
+                continue
+            # What was between two others has taken its time too, whether or not it came.
+            if before is not None and not sending.spaced and before[0].number + 1 == receipt.number:
+                sending.spaced = True
+                earlier, first = before
+                if not receipt.missing:  # else it was known only once it had settled
+                    self.spaced(
+                        sending.at - first.at,
+                        (earlier.hold - receipt.hold) / 1000,
+                        now - earlier.hold / 1000 - first.at,
+                        sending.size,
+                        lowest,
+                    )
+            before = None if receipt.missing else (receipt, sending)
 
     def spaced(
         self, sent: float, arrived: float, round_trip: float, length: int, lowest: float | None = None

@@ -54,10 +54,6 @@ class Acknowledged:
     """Names of our files that carry nothing unacknowledged any more."""
 
 
-def _number(receipt: Receipt) -> int:
-    return receipt.number
-
-
 class Sender:
     """
     The unacknowledged records of one link.
@@ -331,34 +327,12 @@ class Sender:
 
     def receipts(self, receipts: Sequence[Receipt], now: float) -> None:
         """The peer has read these packets of ours; what is said again counts once."""
-        before: tuple[Receipt, Sending] | None = None
         cost = self.cost.cost
-        for receipt in sorted(receipts, key=_number):
-            sending = self._flight.sendings.get(receipt.number)
-            if sending is None:
-                continue
-            # What was between two others has taken its time too, whether or not it came.
-            if before is not None and not sending.spaced and before[0].number + 1 == receipt.number:
-                self._spaced(*before, receipt, sending, now)
-            before = None if receipt.missing else (receipt, sending)
+        self.cost.told(receipts, self._flight.sendings, now, self._round_trips.lowest)
         for receipt in receipts:
             self.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
         if self.cost.cost is not cost:
             self.pace.judged(cost, len(self._flight.flying), self._round_trips.lowest, now)
-
-    def _spaced(
-        self, receipt: Receipt, sending: Sending, next_receipt: Receipt, next: Sending, now: float
-    ) -> None:
-        next.spaced = True
-        if next_receipt.missing:
-            return  # it was known only once it had settled
-        self.cost.spaced(
-            next.at - sending.at,
-            (receipt.hold - next_receipt.hold) / 1000,
-            now - receipt.hold / 1000 - sending.at,
-            next.size,
-            self._round_trips.lowest,
-        )
 
     def receipt(self, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float) -> None:
         """
