@@ -235,6 +235,9 @@ class CachedCall:
         @param live: it is being stored by this.
         @param aged: the service has not made or confirmed it for this call.
         """
+        if entry.dropped:
+            self.alone("miss")
+            return
         try:
             if self._headed(entry, how, aged):
                 return

@@ -6,7 +6,8 @@ its response.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from hoft.web.cache import Cache
 
 
+AT_ONCE: Final = 64
+"""Calls that are answered in one turn of the reactor."""
+
+
 class Fetch:
     """
     Its response is known by its head: what may be stored is taken in as fast as it comes, and read
@@ -84,7 +89,7 @@ class Fetch:
         self.key = key
         self.checked = checked
         self.leader = leader
-        self.waiting: list[CachedCall] = []
+        self.waiting: dict[CachedCall, None] = {}
         self.readers: set[CachedCall] = set()
         self.entry: Entry | None = None
         self.lasts = self.outdated = False
@@ -138,21 +143,33 @@ class Fetch:
         """It may wait for this; if its response is coming already, it gets that, or goes its own way."""
         if self.entry is None:
             call.fetch = self
-            self.waiting.append(call)
+            self.waiting[call] = None
         else:
             self._share(call, self.entry)
 
     def left(self, call: CachedCall) -> None:
         """One does not wait any more."""
-        self.waiting.remove(call)
+        self.waiting.pop(call, None)
         if not (self._known or self.waiting or self.lasts):
             self._end(cancel=True)
 
     def late(self) -> None:
         """The peer is: who may have something stale gets that, and this goes on."""
-        for call in [call for call in self.waiting if call.usable_stale]:
-            self.lasts = True
-            call.serve_stale()
+        better = [call for call in self.waiting if call.usable_stale]
+        self.lasts = self.lasts or bool(better)
+        self._in_turns(better, CachedCall.serve_stale)
+
+    def _in_turns(self, calls: Sequence[CachedCall], answer: Callable[[CachedCall], None]) -> None:
+        """Answer those of these who wait still: there may be thousands."""
+        for call in calls[:AT_ONCE]:
+            if call.fetch is self:
+                try:
+                    answer(call)
+                except RecordError as error:
+                    self.outdated = True
+                    call.contradicted(error)
+        if len(calls) > AT_ONCE:
+            self._cache.ingress.later(0, self._in_turns, calls[AT_ONCE:], answer)
 
     def readerLeft(self, call: CachedCall) -> None:
         """One does not read any more."""
@@ -244,8 +261,10 @@ class Fetch:
             self._confirmed(head, checked)
             return
         if head.status in ERRORS:
-            for call in [call for call in self.waiting if call.usable_stale]:
-                call.serve_stale(head.status)
+            better = [call for call in self.waiting if call.usable_stale]
+            for call in better:
+                del self.waiting[call]
+            self._in_turns(better, lambda call: call.serve_stale(head.status))
         elif checked is not None:
             self._cache.store.drop(checked)
         worse = head.status in ERRORS and self.leader.found is not None
@@ -255,8 +274,8 @@ class Fetch:
         if self.entry is None:
             self._pass_on(record, part)
             return
-        for call in list(self.waiting):
-            self._share(call, self.entry, body)
+        entry = self.entry
+        self._in_turns(list(self.waiting), lambda call: self._share(call, entry, body))
 
     def _to_be_stored(self, head: ResponseHead) -> Entry | None:
         leader, names = self.leader, varying(head.headers)
@@ -303,17 +322,19 @@ class Fetch:
         self._end()
         if checked.dropped or not (confirms(head, checked.stored) and self._freshened(head, checked)):
             cache.store.drop(checked)
-            for call in calls:
-                call.alone("stale")
+            self._in_turns(calls, lambda call: call.alone("stale"))
             return
         cache.counts["cache_validated"] += 1
-        for call in calls:
-            leads = call is self.leader
-            if leads or shareable(checked.stored, call.asked, call.caching):
-                how = "fwd=stale; fwd-status=304" + ("" if leads else "; collapsed")
-                call.serve(checked, how, aged=not leads)
-            else:
-                call.alone("stale")
+        self._in_turns(calls, lambda call: self._share_again(call, checked))
+
+    def _share_again(self, call: CachedCall, checked: Entry) -> None:
+        """Answer one with what was confirmed, if it may have that."""
+        leads = call is self.leader
+        if leads or shareable(checked.stored, call.asked, call.caching):
+            how = "fwd=stale; fwd-status=304" + ("" if leads else "; collapsed")
+            call.serve(checked, how, aged=not leads)
+        else:
+            call.alone("stale")
 
     def _freshened(self, head: ResponseHead, checked: Entry) -> bool:
         cache, before = self._cache, checked.footprint
@@ -346,9 +367,7 @@ class Fetch:
         ingress.adopt(waiting, records)
         waiting.received(record, part)
         waiting.advance()
-        for call in calls:
-            if call is not first:
-                call.alone("miss")
+        self._in_turns(calls, lambda call: call.alone("miss"))
 
     def _complete(self, entry: Entry) -> None:
         entry.records = array("q", self._parts.drain())
@@ -391,8 +410,7 @@ class Fetch:
         self._known = True
         calls, readers = list(self.waiting), list(self.readers)
         self._end(cancel, but)
-        for call in calls:
-            call.fail(problem)
+        self._in_turns(calls, lambda call: call.fail(problem))
         for reader in readers:
             reader.cut()
 
@@ -404,5 +422,7 @@ class Fetch:
         self._cache.forget(self)
         if cancel:
             self._cache.send(self.link, encode_cancel(self.id))
+        if self.entry is not None:
+            self.entry.dropped = True
         # Who reads it is cut off in this turn.
         self._cache.consume(self.link, [one for one in self._parts.drain()[self._let_go :] if one != but])

@@ -140,6 +140,7 @@ class Ingress:
         self.consume = batches.consume
         self.also = batches.also
         self.commit_failed = batches.failed
+        self.later = reactor.callLater
         self._unread: dict[ILink, Unread] = {}
         self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
