@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -94,6 +95,22 @@ class ProcessTests(SynchronousTestCase):
         Identity.generate(os.urandom).save(self.folder / "identity")
         (self.folder / "identity").chmod(0o640)
         self.refused("others may read this key", "--config", path)
+
+    def test_where_it_may_open_few_files_the_log_says_how_many_callers_there_can_be(self) -> None:
+        program = (
+            "import resource, sys\n"
+            "from hoft.tap import _allow_open_files\n"
+            "from twisted.logger import globalLogBeginner, textFileLogObserver\n"
+            "globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 1000))\n"
+            "_allow_open_files()\n"
+            "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+        ).stdout
+        self.assertRegex(said, r"may open 1000 files, so 500 callers may be connected at once")
+        self.assertIn("(1000, 1000)", said)
 
     def test_a_node_told_by_options_only_makes_its_key_once_and_prints_its_card_while_it_has_no_peers(
         self,
