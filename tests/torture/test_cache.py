@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .gateway import GatewayCase, Node, settle
-from .services import CountingServer, content
+from tests.integration.gateway import GatewayCase, Node, settle
+from tests.integration.services import CountingServer, content
 
 
 class CacheTests(GatewayCase):
