@@ -3,7 +3,7 @@ Syntax of the addresses that a configuration names: endpoints, URLs, host patter
 
 Each check returns the text as it was given, or raises a L{ConfigurationError}
 that names C{where} and C{key}.  What the addresses mean is for others to say:
-L{hoft.web.policy} normalises and matches them.
+L{hoft.web.client.policy} normalises and matches them.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ LOGGED = ("problems", "all", "none")
 """Calls that the log can tell of: L{hoft.web.history.Logged}."""
 
 RETRIES = ("idempotent", "never", "always")
-"""When a call is made again whose outcome a crash has left unknown: L{hoft.web.heads.Retry}."""
+"""When a call is made again whose outcome a crash has left unknown: L{hoft.web.http.heads.Retry}."""
 
 CREDENTIAL_KINDS = ("headers", "client_credentials", "refresh_token", "login")
 
@@ -98,7 +98,7 @@ class Caller:
 
 @frozen
 class Caching:
-    """Ingress: what is kept of the responses to GET by one route (L{hoft.web.cache_policy})."""
+    """Ingress: what is kept of the responses to GET by one route (L{hoft.web.ingress.caching.policy})."""
 
     ttl: float | None = None
     """Seconds for which a response is fresh whose service does not say; C{None}: it is not."""

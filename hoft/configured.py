@@ -12,10 +12,10 @@ from hoft.errors import ConfigurationError
 from hoft.protocols.pacing import Limits as TransitLimits
 from hoft.protocols.replication import Settings
 from hoft.streams.reaching import SCHEME
-from hoft.web.heads import Retry
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.egress.surroundings import Limits
+from hoft.web.http.heads import Retry
 from hoft.web.measuring import Metrics
-from hoft.web.policy import Policy, Rule
-from hoft.web.surroundings import Limits
 
 TOGETHER = 20
 """Links that are opened, or begin to write, in one go."""

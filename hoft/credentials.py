@@ -14,14 +14,14 @@ from treq.cookies import IndexableCookieJar
 from hoft.config import Credential
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import read_private
-from hoft.web import login
-from hoft.web.agent import ExactAgent
-from hoft.web.credentials import Credentials, Headers
-from hoft.web.fields import check_fields
-from hoft.web.problems import Refused
+from hoft.web.client.agent import ExactAgent
+from hoft.web.egress import login
+from hoft.web.egress.credentials import Credentials, Headers
+from hoft.web.http.fields import check_fields
+from hoft.web.http.problems import Refused
 
 if TYPE_CHECKING:
-    from hoft.web.oauth import Store
+    from hoft.web.egress.oauth import Store
 
 
 def secrets_of(credentials: Sequence[Credential]) -> Mapping[Path, str]:
@@ -64,7 +64,7 @@ def _one(
     if one.kind == "login":
         return login.Login(one.name, login.Settings(one.url, secret), agent, clock)
     try:
-        from hoft.web import oauth
+        from hoft.web.egress import oauth
     except ImportError:
         raise ConfigurationError(
             f"credentials.{one.name}",

@@ -51,19 +51,22 @@ from hoft.streams.reaching import TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
-from hoft.web import cache_rows, callback_rows, kept_rows, limiting, secret_store
-from hoft.web.credentials import Credentials
-from hoft.web.egress import Egress
-from hoft.web.exchange import REQUESTS, RESPONSES
-from hoft.web.ingress import Ingress
-from hoft.web.limiting import Meters
+from hoft.web.crossing.exchange import REQUESTS, RESPONSES
+from hoft.web.egress import secret_store
+from hoft.web.egress.credentials import Credentials
+from hoft.web.egress.egress import Egress
+from hoft.web.egress.secret_store import SecretStore
+from hoft.web.ingress import kept_rows, limiting
+from hoft.web.ingress.caching import rows as cache_rows
+from hoft.web.ingress.callbacks import rows as callback_rows
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.limiting import Meters
+from hoft.web.ingress.routing import Routing
 from hoft.web.listing import Listing
-from hoft.web.routing import Routing
-from hoft.web.secret_store import SecretStore
 from hoft.worker import Worker
 
 if TYPE_CHECKING:
-    from hoft.web.registrations import Registrations
+    from hoft.web.ingress.callbacks.registrations import Registrations
 
 SAVE_USAGE = 5.0
 """Seconds between writes of what callers and routes have used of their day."""
@@ -328,7 +331,7 @@ class Node(Service):
         if not config.callbacks:
             return None
         # Imported here: most nodes have none, and start sooner.
-        from hoft.web.registrations import Registrations
+        from hoft.web.ingress.callbacks.registrations import Registrations
 
         return await self._workers["open"].call(Registrations.read, config.callbacks)
 

@@ -22,8 +22,8 @@ from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import check_name
 from hoft.running import ask_to_reload
 from hoft.tables import check_reference
-from hoft.web.registrations import read_keys
-from hoft.web.signing import Key, SigningKey, new_key
+from hoft.web.ingress.callbacks.registrations import read_keys
+from hoft.web.ingress.callbacks.signing import Key, SigningKey, new_key
 
 
 def callback(options: Namespace) -> int:

@@ -33,7 +33,7 @@ from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
 
 OPEN_FILES = 16_384
-"""That a node may want to have open: twice L{hoft.web.server_factory.MAX_CONNECTIONS}."""
+"""That a node may want to have open: twice L{hoft.web.ingress.server_factory.MAX_CONNECTIONS}."""
 
 FEW_FILES = 4_096
 """With fewer the log says how many callers there can be."""

@@ -25,8 +25,8 @@ from hoft.errors import ConfigurationError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
 from hoft.node import Node
-from hoft.web.fields import Authority
-from hoft.web.problems import Refused
+from hoft.web.http.fields import Authority
+from hoft.web.http.problems import Refused
 
 CONFIGURATION = """
 name = "near"

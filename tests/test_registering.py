@@ -7,8 +7,8 @@ import stat
 
 from hoft import config
 from hoft.config import Callback
-from hoft.web.registrations import read_keys
-from hoft.web.signing import parse_key
+from hoft.web.ingress.callbacks.registrations import read_keys
+from hoft.web.ingress.callbacks.signing import parse_key
 
 from .test_cli import Command
 

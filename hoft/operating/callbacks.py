@@ -38,7 +38,7 @@ def lines(count: int, listed: Sequence[Mapping[str, Any]]) -> list[str]:
     What a person reads.
 
     @param count: of all there are.
-    @param listed: as L{hoft.web.callbacks.Callbacks.listing} has them.
+    @param listed: as L{hoft.web.ingress.callbacks.callbacks.Callbacks.listing} has them.
     """
     if not listed:
         return ["no callback is pending or dead"]

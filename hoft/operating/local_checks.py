@@ -18,7 +18,7 @@ from hoft.operating.screen import LOW
 from hoft.operating.wording import size
 from hoft.protocols.statefolder import footprint, refuse_network_file_system
 from hoft.suites import suites_of
-from hoft.web.policy import Grant, Rule
+from hoft.web.client.policy import Grant, Rule
 
 
 def state(folder: Path) -> Iterator[Finding]:

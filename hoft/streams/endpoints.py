@@ -30,7 +30,7 @@ from hoft.streams.failures import StreamRefused
 from hoft.streams.reaching import parse_tcp, tcp_target
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
-from hoft.web.problems import Refused, not_allowed
+from hoft.web.http.problems import Refused, not_allowed
 
 TIMEOUT = 60.0
 """Seconds in which a stream must be accepted: two crossings, and what the far side does between them."""

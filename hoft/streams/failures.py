@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectError, ConnectionLost
 
 from hoft.errors import HoftError
-from hoft.web.problems import Problem
+from hoft.web.http.problems import Problem
 
 
 class StreamRefused(HoftError, ConnectError):

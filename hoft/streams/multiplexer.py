@@ -35,8 +35,8 @@ from hoft.streams.failures import StreamRefused
 from hoft.streams.halves import Hold
 from hoft.streams.parts import MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
 from hoft.streams.stream import FAILED, Stage, Stream
-from hoft.web.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
-from hoft.web.unread import Unread
+from hoft.web.crossing.unread import Unread
+from hoft.web.http.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
 
 MAX_STREAMS = 1024
 """Streams that either side may have open on a link at once."""

@@ -25,10 +25,10 @@ from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
 from hoft.streams.websockets import Calling, WebSocketServices
-from hoft.web import websocket
-from hoft.web.problems import Refused, headers_too_large, not_allowed, peer_silent, peer_unavailable
-from hoft.web.targets import Tunnel
-from hoft.web.tunnelling import Behind, Joined, Over
+from hoft.web.http import websocket
+from hoft.web.http.problems import Refused, headers_too_large, not_allowed, peer_silent, peer_unavailable
+from hoft.web.http.targets import Tunnel
+from hoft.web.ingress.tunnelling import Behind, Joined, Over
 
 GRACE = 1.0
 """Seconds that peers get to hear that the node stops."""
@@ -150,11 +150,11 @@ class NodeStreams:
         raise StreamRefused(peer_unavailable(peer, "this node does not trust it, or not any more"))
 
     def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
-        """See L{hoft.web.tunnelling.Tunnels.connect}."""
+        """See L{hoft.web.ingress.tunnelling.Tunnels.connect}."""
         return self._reach(peer, tcp_target(to.host, to.port), within)
 
     def upgrade(self, peer: str, exchange: bytes, request: bytes, within: float) -> Deferred[Behind]:
-        """See L{hoft.web.tunnelling.Tunnels.upgrade}."""
+        """See L{hoft.web.ingress.tunnelling.Tunnels.upgrade}."""
         asked = exchange + request
         if len(asked) > MAX_SAID:
             return fail(Refused(headers_too_large(f"a handshake has at most {MAX_SAID} bytes")))

@@ -16,11 +16,11 @@ from hoft.config import Allow
 from hoft.errors import ConfigurationError
 from hoft.streams.multiplexer import Accepted
 from hoft.streams.splicing import Splice
-from hoft.web.fields import authority
-from hoft.web.origins import Connector, Origin
-from hoft.web.policy import Grant, normal_host
-from hoft.web.problems import Refused, malformed_request, not_allowed
-from hoft.web.responses import ServiceError
+from hoft.web.client.origins import Connector, Origin
+from hoft.web.client.policy import Grant, normal_host
+from hoft.web.http.fields import authority
+from hoft.web.http.problems import Refused, malformed_request, not_allowed
+from hoft.web.http.responses import ServiceError
 
 SCHEME = "tcp://"
 """What the target of a stream to a TCP port begins with."""
@@ -80,7 +80,7 @@ class TcpPolicy:
 
 
 class _Dialled(Splice):
-    """A connection to a target; see L{hoft.web.origins.Connection}."""
+    """A connection to a target; see L{hoft.web.client.origins.Connection}."""
 
     def __init__(self, address: str) -> None:
         super().__init__()

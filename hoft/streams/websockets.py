@@ -1,7 +1,7 @@
 """
 WebSocket at the far node: a stream whose OPEN holds the request of the handshake is
 connected to the service that this is for, once that has answered it; see
-L{hoft.web.websocket}.
+L{hoft.web.http.websocket}.
 
 A service that answers with anything but 101 has its response brought back as what the
 stream carries, and hears nothing of what the caller sends.
@@ -26,15 +26,16 @@ from hoft.streams.multiplexer import Accepted
 from hoft.streams.parts import MAX_SAID
 from hoft.streams.reaching import refused
 from hoft.streams.splicing import Splice
-from hoft.web.agent import ExactAgent, ExactRequest
-from hoft.web.credentials import Credentials, send_with
-from hoft.web.fields import Authority, FieldList
-from hoft.web.heads import RequestHead, decode_request, encode_head
+from hoft.web.client.agent import ExactAgent, ExactRequest
+from hoft.web.client.origins import Origin, explain
+from hoft.web.client.policy import Policy
+from hoft.web.egress.credentials import Credentials, send_with
+from hoft.web.egress.outgoing import check_request_line, outgoing_fields
+from hoft.web.egress.responding import response_head
 from hoft.web.history import Ended, History
-from hoft.web.origins import Origin, explain
-from hoft.web.outgoing import check_request_line, outgoing_fields
-from hoft.web.policy import Policy
-from hoft.web.problems import (
+from hoft.web.http.fields import Authority, FieldList
+from hoft.web.http.heads import RequestHead, decode_request, encode_head
+from hoft.web.http.problems import (
     Problem,
     Refused,
     bad_response,
@@ -43,16 +44,15 @@ from hoft.web.problems import (
     not_allowed,
     response_incomplete,
 )
-from hoft.web.responding import response_head
-from hoft.web.responses import Event, ReceivedHead, ResponseParser, ServiceError
-from hoft.web.websocket import SWITCHING, key, mismatch, with_upgrade
+from hoft.web.http.responses import Event, ReceivedHead, ResponseParser, ServiceError
+from hoft.web.http.websocket import SWITCHING, key, mismatch, with_upgrade
 
 ID = 16
 """Bytes of an exchange's id."""
 
 
 class Calling(Protocol):
-    """What is in force for calls of peers: L{hoft.web.egress.Egress}."""
+    """What is in force for calls of peers: L{hoft.web.egress.egress.Egress}."""
 
     policy: Policy
     pseudonym: str
@@ -199,7 +199,7 @@ class Handshake(Splice):
     """
     The connection to a service, from the request of the handshake on.
 
-    @ivar ready: see L{hoft.web.origins.Connection}.
+    @ivar ready: see L{hoft.web.client.origins.Connection}.
     @ivar head: what the service has answered.
     @ivar switched: it speaks WebSocket now.
     @ivar near: the protocol for the stream.

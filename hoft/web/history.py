@@ -21,7 +21,8 @@ from typing import Any
 from attrs import define
 from twisted.logger import Logger
 
-from hoft.web.heads import Fields
+from hoft.interfaces import ILink, LinkState
+from hoft.web.http.heads import Fields
 
 REMEMBERED = 1000
 """How many calls that have ended are remembered on each side."""
@@ -172,3 +173,8 @@ def trace_of(fields: Fields) -> str | None:
     found = [value for name, value in fields if name.lower() == b"traceparent"]
     match = _TRACE.fullmatch(found[0]) if len(found) == 1 else None
     return None if match is None else match[1].decode("ascii")
+
+
+def unwell(link: ILink) -> str:
+    """What to add to what waits for a link; nothing while that is up."""
+    return "" if link.state is LinkState.UP else f"; {link.name} is {link.state.value}: see 'hoft status'"

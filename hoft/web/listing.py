@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
 from hoft.errors import LocalError
-from hoft.web.egress import Egress
+from hoft.web.egress.egress import Egress
 from hoft.web.history import Logged
-from hoft.web.ingress import Ingress
+from hoft.web.ingress.ingress import Ingress
 
 MOST = 1000
 """The most calls of each kind that one answer has."""

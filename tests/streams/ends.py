@@ -21,7 +21,7 @@ from hoft.streams.multiplexer import Accepted, Multiplexer
 from hoft.streams.parts import Part, decode
 from hoft.streams.stream import Stream
 from hoft.testing.clock import HeapClock
-from hoft.web.problems import Refused, not_found
+from hoft.web.http.problems import Refused, not_found
 from tests.web.loopback import LoopbackLink, pair
 
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from hoft.config import Allow
 from hoft.errors import ConfigurationError
 from hoft.streams.reaching import TcpPolicy, TcpTargets, parse_tcp, tcp_target
-from hoft.web.problems import Refused
+from hoft.web.http.problems import Refused
 
 
 @implementer(IHostnameResolver)

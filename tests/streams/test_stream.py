@@ -15,7 +15,7 @@ from hoft.streams.multiplexer import IDLE
 from hoft.streams.parts import Kind
 from hoft.streams.surroundings import StreamAddress
 from hoft.testing.harness import pattern
-from hoft.web.problems import Refused, not_allowed
+from hoft.web.http.problems import Refused, not_allowed
 from tests.streams.ends import Ends, HalfListener, Listener
 
 

@@ -18,7 +18,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from hoft.config import Allow, Allowance, Caller, Credential, Route
 from hoft.testing.harness import pattern
 from hoft.tokens import hash_token
-from hoft.web.agent import ExactAgent
+from hoft.web.client.agent import ExactAgent
 from tests.streams.ends import HalfListener, Listener
 from tests.streams.nodes import CallerNodes, Results, Steps
 from tests.web.services import REACTOR

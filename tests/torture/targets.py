@@ -20,8 +20,9 @@ from hoft.protocols.packets import PacketReader, Record
 from hoft.streams import parts as stream_parts
 from hoft.transports import armour
 from hoft.transports.filenames import FileName
-from hoft.web import exchange, heads
-from hoft.web.problems import Problem
+from hoft.web.crossing import exchange
+from hoft.web.http import heads
+from hoft.web.http.problems import Problem
 from tests.protocols.samples import FAR, NEAR, grouped, parts, writer
 
 EXCHANGE = bytes(range(16))

@@ -13,9 +13,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 
 from hoft.config import Caching, Route
-from hoft.web import cache_rows, kept_rows
-from hoft.web.heads import Fields
-from hoft.web.ingress import Ingress
+from hoft.web.http.heads import Fields
+from hoft.web.ingress import kept_rows
+from hoft.web.ingress.caching import rows as cache_rows
+from hoft.web.ingress.ingress import Ingress
 from tests.web.callers import IngressCase, Received, Response
 from tests.web.listening import Test
 from tests.web.loopback import Transaction

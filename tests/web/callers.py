@@ -21,8 +21,7 @@ from zope.interface import implementer
 
 from hoft.config import Route
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
-from hoft.web import cache_rows, kept_rows
-from hoft.web.exchange import (
+from hoft.web.crossing.exchange import (
     RESPONSES,
     Kind,
     PartWriter,
@@ -35,12 +34,14 @@ from hoft.web.exchange import (
     encode_abort,
     encode_credit,
 )
-from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_request
-from hoft.web.ingress import Ingress
+from hoft.web.crossing.reassembly import Reassembler
+from hoft.web.http.heads import Fields, RequestHead, ResponseHead, decode_request
+from hoft.web.http.problems import Problem
+from hoft.web.ingress import kept_rows
+from hoft.web.ingress.caching import rows as cache_rows
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.routing import Routing
 from hoft.web.measuring import Metrics
-from hoft.web.problems import Problem
-from hoft.web.reassembly import Reassembler
-from hoft.web.routing import Routing
 from tests.web.listening import Listening, Test, exchange
 from tests.web.loopback import LoopbackLink, pair
 

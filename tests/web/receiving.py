@@ -18,9 +18,9 @@ from nacl.signing import VerifyKey
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from hoft.config import Callback
-from hoft.web import callback_rows
-from hoft.web.registrations import Registrations
-from hoft.web.signing import Key, SigningKey, SymmetricKey
+from hoft.web.ingress.callbacks import rows as callback_rows
+from hoft.web.ingress.callbacks.registrations import Registrations
+from hoft.web.ingress.callbacks.signing import Key, SigningKey, SymmetricKey
 from tests.web.callers import Response
 from tests.web.listening import Test
 from tests.web.loopback import Transaction

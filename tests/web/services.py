@@ -20,10 +20,9 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from hoft.interfaces import ILink, Incoming, IRecordReceiver, Outgoing
-from hoft.web import kept_rows
-from hoft.web.agent import ExactAgent
-from hoft.web.egress import Egress
-from hoft.web.exchange import (
+from hoft.web.client.agent import ExactAgent
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.crossing.exchange import (
     NUMBERED,
     REQUESTS,
     WINDOW,
@@ -40,11 +39,12 @@ from hoft.web.exchange import (
     encode_cancel,
     encode_credit,
 )
-from hoft.web.heads import Fields, RequestHead, ResponseHead, decode_response
-from hoft.web.policy import Policy, Rule
-from hoft.web.problems import Problem
-from hoft.web.reassembly import Reassembler
-from hoft.web.surroundings import Limits
+from hoft.web.crossing.reassembly import Reassembler
+from hoft.web.egress.egress import Egress
+from hoft.web.egress.surroundings import Limits
+from hoft.web.http.heads import Fields, RequestHead, ResponseHead, decode_response
+from hoft.web.http.problems import Problem
+from hoft.web.ingress import kept_rows
 from tests.web.loopback import LoopbackLink, pair
 
 REACTOR: Any = reactor

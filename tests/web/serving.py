@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from hoft.web import server_factory
-from hoft.web.calls import Call
-from hoft.web.problems import Problem
-from hoft.web.requests import Field
-from hoft.web.server_factory import ServerFactory
+from hoft.web.http.problems import Problem
+from hoft.web.http.requests import Field
+from hoft.web.ingress import server_factory
+from hoft.web.ingress.calls import Call
+from hoft.web.ingress.server_factory import ServerFactory
 from tests.web.listening import Listening, Test, exchange
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from hoft.web.history import Logged
-from hoft.web.problems import connection_refused, outcome_unknown
+from hoft.web.http.problems import connection_refused, outcome_unknown
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
 

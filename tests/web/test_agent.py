@@ -27,11 +27,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IPolicyForHTTPS
 from zope.interface import implementer
 
-from hoft.web.agent import ExactAgent, ExactRequest
-from hoft.web.connection import ExactResponse
-from hoft.web.origins import Origin
-from hoft.web.reading import LARGE_READ
-from hoft.web.responses import ServiceError
+from hoft.web.client.agent import ExactAgent, ExactRequest
+from hoft.web.client.connection import ExactResponse
+from hoft.web.client.origins import Origin
+from hoft.web.crossing.reading import LARGE_READ
+from hoft.web.http.responses import ServiceError
 from tests.web.services import REACTOR, Names, NamingReactor, RawService, Received, Service, Test, until, wait
 
 

@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
-from hoft.web import ingress, keeper
-from hoft.web.exchange import WINDOW, PartWriter, Side
+from hoft.web.crossing.exchange import WINDOW, PartWriter, Side
+from hoft.web.ingress import ingress, keeper
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
 

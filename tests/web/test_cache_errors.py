@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 
 from hoft.config import Caching
 from hoft.interfaces import LinkState
-from hoft.web import cache
-from hoft.web.heads import ResponseHead
-from hoft.web.problems import connection_refused
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import connection_refused
+from hoft.web.ingress.caching import cache
 from tests.web.caching import FRESH, CachingCase
 from tests.web.listening import Test
 

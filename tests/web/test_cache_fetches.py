@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
 from hoft.config import Caching
-from hoft.web import cache_fetch
-from hoft.web.cache_rows import Entry
-from hoft.web.exchange import WINDOW
-from hoft.web.heads import ResponseHead
-from hoft.web.problems import connection_refused
+from hoft.web.crossing.exchange import WINDOW
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import connection_refused
+from hoft.web.ingress.caching import fetch as cache_fetch
+from hoft.web.ingress.caching.rows import Entry
 from tests.web.caching import FRESH, CachingCase
 from tests.web.callers import Response
 from tests.web.listening import Test

@@ -10,9 +10,12 @@ from math import inf
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Caching
-from hoft.web.cache_fields import age, directives, http_date, seconds, tags
-from hoft.web.cache_keys import MAX_VARY, partition, referred, url_of, variant, varying
-from hoft.web.cache_policy import (
+from hoft.web.http.heads import Fields, ResponseHead
+from hoft.web.http.preferences import wish
+from hoft.web.http.targets import Mount, parse_url
+from hoft.web.ingress.caching.fields import age, directives, http_date, seconds, tags
+from hoft.web.ingress.caching.keys import MAX_VARY, partition, referred, url_of, variant, varying
+from hoft.web.ingress.caching.policy import (
     Asked,
     Stored,
     Use,
@@ -26,9 +29,6 @@ from hoft.web.cache_policy import (
     unchanged,
     usable_on_error,
 )
-from hoft.web.heads import Fields, ResponseHead
-from hoft.web.preferences import wish
-from hoft.web.targets import Mount, parse_url
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:00:00 GMT"

@@ -13,9 +13,9 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 
 from hoft.config import Caching, Route
-from hoft.web import cache_rows
-from hoft.web.ingress import Ingress
-from hoft.web.routing import Routing
+from hoft.web.ingress.caching import rows as cache_rows
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.routing import Routing
 from tests.web.callers import Callers
 from tests.web.listening import Test
 from tests.web.services import EgressCase, Received, Service

@@ -19,12 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.config import Caller
 from hoft.errors import LocalError
 from hoft.tokens import hash_token
-from hoft.web import callbacks, delivering
-from hoft.web.agent import ExactAgent
-from hoft.web.callback_rows import State
-from hoft.web.heads import ResponseHead
-from hoft.web.kept_response import KeptResponse
-from hoft.web.problems import connection_refused
+from hoft.web.client.agent import ExactAgent
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import connection_refused
+from hoft.web.ingress.callbacks import callbacks, delivering
+from hoft.web.ingress.callbacks.rows import State
+from hoft.web.ingress.kept_response import KeptResponse
 from tests.web.listening import Test
 from tests.web.receiving import CallbackCase, verified
 from tests.web.services import Names, NamingReactor, Received, Service

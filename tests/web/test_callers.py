@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Allowance, Caller
 from hoft.tokens import hash_token, make_token
-from hoft.web.callers import Callers, Unauthenticated
+from hoft.web.ingress.callers import Callers, Unauthenticated
 from tests.web.callers import IngressCase, Received
 from tests.web.listening import Test
 

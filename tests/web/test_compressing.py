@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.compressing import compressible
-from hoft.web.exchange import MAX_BODY, WORTHWHILE, Kind, PartWriter, Side, decode_part
-from hoft.web.heads import ResponseHead
+from hoft.web.crossing.compressing import compressible
+from hoft.web.crossing.exchange import MAX_BODY, WORTHWHILE, Kind, PartWriter, Side, decode_part
+from hoft.web.http.heads import ResponseHead
 
 
 class Fields(SynchronousTestCase):

@@ -20,11 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.config import Credential
 from hoft.credentials import credentials_of, secrets_of
 from hoft.errors import IdentityError
-from hoft.web import login, oauth
-from hoft.web.agent import ExactAgent
-from hoft.web.credentials import PAUSE, Credentials, Headers
-from hoft.web.policy import Policy, Rule
-from hoft.web.secret_store import SCHEMA, SecretStore
+from hoft.web.client.agent import ExactAgent
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.egress import login, oauth
+from hoft.web.egress.credentials import PAUSE, Credentials, Headers
+from hoft.web.egress.secret_store import SCHEMA, SecretStore
 from tests.protocols.journals import InlineJournal
 from tests.web.services import REACTOR, EgressCase, RawService, Received, Service, Test
 

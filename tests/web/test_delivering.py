@@ -16,21 +16,23 @@ from twisted.web.client import ResponseDone
 from hoft.config import Callback
 from hoft.interfaces import ILink
 from hoft.testing.clock import HeapClock
-from hoft.web import callback_rows, callbacks, kept_rows
-from hoft.web.agent import Content, ExactRequest
-from hoft.web.callback_rows import State
-from hoft.web.callbacks import PARALLEL, SCHEDULE, Callbacks
-from hoft.web.connection import ExactResponse
-from hoft.web.delivering import retry_after
-from hoft.web.ingress import Ingress
-from hoft.web.keeping import Kept
-from hoft.web.kept_rows import Stage
-from hoft.web.problems import connection_refused, peer_silent
-from hoft.web.registrations import Registrations
-from hoft.web.responses import ReceivedHead, ServiceError
-from hoft.web.routing import Routing
-from hoft.web.signing import SymmetricKey
-from hoft.web.submitting import both
+from hoft.web.client.agent import Content, ExactRequest
+from hoft.web.client.connection import ExactResponse
+from hoft.web.http.problems import connection_refused, peer_silent
+from hoft.web.http.responses import ReceivedHead, ServiceError
+from hoft.web.ingress import kept_rows
+from hoft.web.ingress.callbacks import callbacks
+from hoft.web.ingress.callbacks import rows as callback_rows
+from hoft.web.ingress.callbacks.callbacks import PARALLEL, SCHEDULE, Callbacks
+from hoft.web.ingress.callbacks.delivering import retry_after
+from hoft.web.ingress.callbacks.registrations import Registrations
+from hoft.web.ingress.callbacks.rows import State
+from hoft.web.ingress.callbacks.signing import SymmetricKey
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.keeping import Kept
+from hoft.web.ingress.kept_rows import Stage
+from hoft.web.ingress.routing import Routing
+from hoft.web.ingress.submitting import both
 from tests.web.loopback import Transaction, pair
 
 WALL = 1_700_000_000.0

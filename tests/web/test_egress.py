@@ -15,10 +15,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from hoft.errors import LinkClosed
-from hoft.web import responding
-from hoft.web.exchange import Kind, Part, Side, encode_part
-from hoft.web.policy import Policy, Rule
-from hoft.web.surroundings import Limits
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.crossing.exchange import Kind, Part, Side, encode_part
+from hoft.web.egress import responding
+from hoft.web.egress.surroundings import Limits
 from tests.web.services import REACTOR, Call, EgressCase, RawService, Received, Service, Test, until, wait
 
 

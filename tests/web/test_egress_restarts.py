@@ -11,12 +11,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from hoft.web.exchange import WINDOW
-from hoft.web.executions import LIFETIME, Rows, State
-from hoft.web.heads import RequestHead, Retry
-from hoft.web.performing import ASK
-from hoft.web.policy import Policy, Rule
-from hoft.web.surroundings import Limits
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.crossing.exchange import WINDOW
+from hoft.web.egress.executions import LIFETIME, Rows, State
+from hoft.web.egress.performing import ASK
+from hoft.web.egress.surroundings import Limits
+from hoft.web.http.heads import RequestHead, Retry
 from tests.web.services import Call, EgressCase, Received, Service, Test, until, wait
 
 KEY = [(b"Idempotency-Key", b"1")]

@@ -11,12 +11,12 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.protocol import Factory, Protocol
 
-from hoft.web import memory
-from hoft.web.exchange import MAX_BODY, WINDOW
-from hoft.web.memory import LEAST, MOST
-from hoft.web.policy import Policy, Rule
-from hoft.web.reading import LARGE_READ
-from hoft.web.surroundings import Limits
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.crossing import memory
+from hoft.web.crossing.exchange import MAX_BODY, WINDOW
+from hoft.web.crossing.memory import LEAST, MOST
+from hoft.web.crossing.reading import LARGE_READ
+from hoft.web.egress.surroundings import Limits
 from tests.web.services import REACTOR, EgressCase, Received, Service, Test, until, wait
 
 PIECE = bytes(range(256)) * 256

@@ -13,8 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft import cbor
 from hoft.errors import RecordError
 from hoft.protocols.packets import MAX_RECORD
-from hoft.web import problems
-from hoft.web.exchange import (
+from hoft.web.crossing.exchange import (
     MAX_BODY,
     MAX_EARLY,
     MIN_COST,
@@ -37,7 +36,8 @@ from hoft.web.exchange import (
     encode_part,
     flow_of,
 )
-from hoft.web.heads import (
+from hoft.web.http import problems
+from hoft.web.http.heads import (
     MAX_FIELDS,
     MAX_HEAD,
     MAX_STAGES,

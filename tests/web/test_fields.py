@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.fields import (
+from hoft.web.http.fields import (
     Body,
     Framing,
     authority,
@@ -29,8 +29,8 @@ from hoft.web.fields import (
     with_via,
     without,
 )
-from hoft.web.heads import Fields
-from hoft.web.problems import Refused, bad_response
+from hoft.web.http.heads import Fields
+from hoft.web.http.problems import Refused, bad_response
 
 
 class FieldsCase(SynchronousTestCase):

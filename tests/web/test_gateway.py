@@ -21,9 +21,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from hoft.config import Route
-from hoft.web.ingress import Ingress
-from hoft.web.policy import Policy, Rule
-from hoft.web.routing import Routing
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.routing import Routing
 from tests.web.callers import Callers
 from tests.web.services import REACTOR, EgressCase, Test, until, wait
 

@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from hoft.config import Allowance, Caller, Route
 from hoft.tokens import hash_token
-from hoft.web.executions import State
-from hoft.web.policy import Policy, Rule
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.egress.executions import State
 from tests.web.callers import Response
 from tests.web.services import Received, Test, until
 from tests.web.test_gateway import GatewayCase

@@ -14,8 +14,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
-from hoft.web.policy import Policy, Rule
-from hoft.web.surroundings import Limits
+from hoft.web.client.policy import Policy, Rule
+from hoft.web.egress.surroundings import Limits
 from tests.web.callers import Response
 from tests.web.services import REACTOR, Received, Service, Test, until, wait
 from tests.web.test_http import CHUNKED, EMPTY, HttpCase

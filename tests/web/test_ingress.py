@@ -13,8 +13,8 @@ from twisted.internet.defer import inlineCallbacks
 
 from hoft.config import Forward, Route
 from hoft.interfaces import LinkState
-from hoft.web.heads import RequestHead, Retry
-from hoft.web.routing import Routing
+from hoft.web.http.heads import RequestHead, Retry
+from hoft.web.ingress.routing import Routing
 from tests.web.callers import IngressCase, Received
 from tests.web.listening import Test
 

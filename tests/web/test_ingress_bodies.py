@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from hoft.interfaces import Outgoing
 from hoft.protocols.packets import MAX_RECORD
-from hoft.web.exchange import RESPONSES, WINDOW, Kind, PartWriter, Side, decode_part
-from hoft.web.heads import ResponseHead
+from hoft.web.crossing.exchange import RESPONSES, WINDOW, Kind, PartWriter, Side, decode_part
+from hoft.web.http.heads import ResponseHead
 from tests.web.callers import IngressCase, Response
 from tests.web.listening import Test
 

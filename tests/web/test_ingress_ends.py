@@ -17,10 +17,10 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from hoft.interfaces import LinkState
-from hoft.web import ingress
-from hoft.web.exchange import Kind, Part, PartWriter, Side, decode_part, encode_credit, encode_part
-from hoft.web.heads import ResponseHead
-from hoft.web.problems import connection_refused, response_incomplete
+from hoft.web.crossing.exchange import Kind, Part, PartWriter, Side, decode_part, encode_credit, encode_part
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import connection_refused, response_incomplete
+from hoft.web.ingress import ingress
 from tests.web.callers import IngressCase, Received, Response
 from tests.web.listening import Test
 from tests.web.loopback import pair

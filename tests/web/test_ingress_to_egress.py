@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from hoft.config import Route
-from hoft.web.ingress import Ingress
-from hoft.web.routing import Routing
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.routing import Routing
 from tests.web.callers import Callers
 from tests.web.listening import Test
 from tests.web.services import EgressCase, Received, Service

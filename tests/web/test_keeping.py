@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 
 from hoft.interfaces import LinkState
-from hoft.web import kept_rows
-from hoft.web.exchange import Kind, decode_part
-from hoft.web.heads import ResponseHead
-from hoft.web.ingress import Ingress
-from hoft.web.problems import connection_refused
+from hoft.web.crossing.exchange import Kind, decode_part
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import connection_refused
+from hoft.web.ingress import kept_rows
+from hoft.web.ingress.ingress import Ingress
 from tests.web.callers import IngressCase, Response
 from tests.web.listening import Test
 from tests.web.loopback import Transaction

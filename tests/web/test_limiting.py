@@ -7,9 +7,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Allowance
-from hoft.web import limiting
-from hoft.web.limiting import DAY, Meters, Usage
-from hoft.web.problems import Problem, Refused
+from hoft.web.http.problems import Problem, Refused
+from hoft.web.ingress import limiting
+from hoft.web.ingress.limiting import DAY, Meters, Usage
 from tests.protocols.journals import InlineJournal
 
 

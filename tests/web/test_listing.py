@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import LocalError
-from hoft.web.egress import Egress
+from hoft.web.client.policy import Policy
+from hoft.web.egress.egress import Egress
 from hoft.web.history import Logged
-from hoft.web.ingress import Ingress
+from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.routing import Routing
 from hoft.web.listing import MOST, Listing
-from hoft.web.policy import Policy
-from hoft.web.routing import Routing
 from tests.web.test_history import CALL
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.memory import LEAST, MOST, TOTAL, share
+from hoft.web.crossing.memory import LEAST, MOST, TOTAL, share
 
 
 class ShareTests(SynchronousTestCase):

@@ -7,11 +7,11 @@ from ipaddress import ip_address
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import ConfigurationError
-from hoft.web.fields import Authority, authority
-from hoft.web.heads import Retry
-from hoft.web.policy import Grant, Policy, Rule, choose_peer, is_global, normal_host, path_segments
-from hoft.web.problems import Refused
-from hoft.web.targets import Service, parse_target
+from hoft.web.client.policy import Grant, Policy, Rule, choose_peer, is_global, normal_host, path_segments
+from hoft.web.http.fields import Authority, authority
+from hoft.web.http.heads import Retry
+from hoft.web.http.problems import Refused
+from hoft.web.http.targets import Service, parse_target
 
 
 def call(policy: Policy, url: str, peer: str = "beta") -> Grant:

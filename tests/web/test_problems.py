@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import cbor
 from hoft.errors import LocalError, RecordError
-from hoft.web import problems
-from hoft.web.problems import MAX_DETAIL, Problem, Refused
+from hoft.web.http import problems
+from hoft.web.http.problems import MAX_DETAIL, Problem, Refused
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference-problems.rst"
 

@@ -9,7 +9,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import RecordError
-from hoft.web.exchange import (
+from hoft.web.crossing.exchange import (
     MAX_BODY,
     MAX_EARLY,
     MIN_COST,
@@ -23,8 +23,8 @@ from hoft.web.exchange import (
     decode_part,
     encode_credit,
 )
-from hoft.web.heads import MAX_HEAD, RequestHead
-from hoft.web.reassembly import Reassembler, Taken
+from hoft.web.crossing.reassembly import Reassembler, Taken
+from hoft.web.http.heads import MAX_HEAD, RequestHead
 
 ID = bytes(16)
 HEAD = RequestHead(b"POST", "http", "h", b"/", [(b"X", b"y" * 150_000)])

@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Callback
 from hoft.errors import IdentityError
-from hoft.web.problems import Refused
-from hoft.web.registrations import Registrations, read_keys
-from hoft.web.signing import SymmetricKey
+from hoft.web.http.problems import Refused
+from hoft.web.ingress.callbacks.registrations import Registrations, read_keys
+from hoft.web.ingress.callbacks.signing import SymmetricKey
 
 
 def registrations(*callbacks: Callback) -> Registrations:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.responses import Event, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
+from hoft.web.http.responses import Event, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
 
 
 def parse(

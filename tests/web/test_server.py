@@ -12,8 +12,8 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from hoft.web import server
-from hoft.web.calls import Call
+from hoft.web.ingress import server
+from hoft.web.ingress.calls import Call
 from tests.web.listening import Test
 from tests.web.serving import CLOSE, GET, Script, ServerCase, hello
 

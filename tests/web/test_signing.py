@@ -11,7 +11,15 @@ from random import Random
 from nacl.signing import SigningKey as WholeKey
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.signing import BadKey, Key, Signing, SigningKey, SymmetricKey, new_key, parse_key
+from hoft.web.ingress.callbacks.signing import (
+    BadKey,
+    Key,
+    Signing,
+    SigningKey,
+    SymmetricKey,
+    new_key,
+    parse_key,
+)
 
 
 def sign(keys: Sequence[Key], content: bytes, step: int = 7) -> bytes:

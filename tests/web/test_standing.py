@@ -11,10 +11,10 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from hoft.defaults import STAGES
 from hoft.interfaces import LinkState
-from hoft.web.exchange import encode_executing
-from hoft.web.executions import State
+from hoft.web.crossing.exchange import encode_executing
+from hoft.web.egress.executions import State
+from hoft.web.egress.surroundings import Limits
 from hoft.web.history import Logged
-from hoft.web.surroundings import Limits
 from tests.web.callers import IngressCase
 from tests.web.services import EgressCase, Service, Test, until
 from tests.web.test_keeping import ASYNC, KeepingCase

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.fields import Authority
-from hoft.web.problems import Refused
-from hoft.web.targets import Mount, Own, Route, Service, Tunnel, parse_target, parse_url, remove_dot_segments
+from hoft.web.http.fields import Authority
+from hoft.web.http.problems import Refused
+from hoft.web.http.targets import (
+    Mount,
+    Own,
+    Route,
+    Service,
+    Tunnel,
+    parse_target,
+    parse_url,
+    remove_dot_segments,
+)
 
 
 class ParseTests(SynchronousTestCase):

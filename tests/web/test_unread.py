@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.errors import LinkClosed, PayloadLost
 from hoft.interfaces import Outgoing
 from hoft.testing.clock import HeapClock
-from hoft.web.unread import FETCHED, Unread
+from hoft.web.crossing.unread import FETCHED, Unread
 from tests.web.loopback import pair
 
 

@@ -1,0 +1,1 @@
+"""Calls to services: where they may go, and the connections."""

@@ -1,0 +1,1 @@
+"""What crosses a link: messages as parts, cut and put together."""

@@ -1,0 +1,1 @@
+"""Where services are: requests of peers are performed."""

@@ -1,0 +1,140 @@
+"""
+A request while it arrives at the egress, part by part.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from hoft.interfaces import ILink
+from hoft.web.crossing.exchange import WINDOW, Kind, Part, Side, decode_message, decode_part, decode_trailers
+from hoft.web.crossing.reassembly import Reassembler
+from hoft.web.http.fields import trailers
+from hoft.web.http.heads import Fields, RequestHead, decode_request
+from hoft.web.http.problems import Refused, quota_exceeded, too_large
+
+if TYPE_CHECKING:
+    from hoft.web.egress.surroundings import Surroundings
+
+HOLD = 1 << 17
+"""Bytes of a request's body that are kept in memory while the rest of it is awaited."""
+
+
+class Gathering:
+    """
+    What has come of one request.
+
+    @ivar parts: the parts, in order; those of the head, or the MESSAGE, are taken by L{readHead}.
+    @ivar records: ids of all their records, to be consumed together when nothing can
+        need them any more.
+    @ivar body: all of it, once the head of a request was read that came as one MESSAGE.
+    @ivar trailers: those of the request that may be forwarded.
+    """
+
+    def __init__(self, link: ILink) -> None:
+        self.parts = Reassembler(Side.INGRESS, HOLD)
+        self.records = array("q")
+        self.body: bytes | None = None
+        self.trailers: Fields = ()
+        self._link = link
+        self._credited = WINDOW
+        self._headAsked = False
+
+    @property
+    def complete(self) -> bool:
+        """All of it is here."""
+        return self.parts.complete
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body, up to the first missing part."""
+        return self.parts.received
+
+    def size(self, head: RequestHead) -> int:
+        """What it takes of the journal, or will: counted as credit is."""
+        return max(head.length or 0, self.parts.accepted)
+
+    def add(self, record: int, part: Part) -> bool:
+        """
+        @return: C{False} if this part has come before; then its record is not ours.
+        @raise RecordError: it contradicts the others.
+        """
+        fresh = True
+        try:
+            fresh = self.parts.add(record, part)
+            if part.kind is Kind.TRAILERS:
+                self.trailers = trailers(decode_trailers(part))
+        finally:
+            if fresh:
+                self.records.append(record)
+        return fresh
+
+    def readHead(self) -> RequestHead | Deferred[RequestHead] | None:
+        """
+        Once, when the head is complete; a Deferred only where parts of it are no longer in memory.
+
+        @raise RecordError: it is none.
+        """
+        if self._headAsked or not self.parts.head_complete:
+            return None
+        self._headAsked = True
+        return self._more(b"")
+
+    def _more(self, before: bytes) -> RequestHead | Deferred[RequestHead]:
+        [next] = self.parts.take(0)
+        if next.part is not None:
+            return self._grown(before, next.part)
+        reading = self._link.read([next.record])
+        return reading.addCallback(lambda payloads: self._grown(before, decode_part(payloads[0])))
+
+    def _grown(self, before: bytes, part: Part) -> RequestHead | Deferred[RequestHead]:
+        if part.kind is Kind.MESSAGE:
+            head, self.body = decode_message(part)
+        else:
+            head = before + part.body
+        return self._more(head) if part.more else decode_request(head)
+
+    def grant(self, always: bool) -> int | None:
+        """
+        How much the peer may send in total, if it is time to tell it.
+
+        @param always: tell it now.
+        """
+        total = self.parts.accepted + WINDOW
+        if always or total - self._credited >= WINDOW // 2:
+            self._credited = total
+            return total
+        return None
+
+
+class Reservation:
+    """What a request takes of the quota of its peer, or will need."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._taken = 0
+
+    def take(self, head: RequestHead, request: Gathering) -> None:
+        """
+        Take what it needs beyond what it has.
+
+        @raise Refused: it is too much.
+        """
+        limits = self._around.limits
+        size = max(head.length or 0, request.received)
+        if size > limits.request_body:
+            raise Refused(too_large(f"the far node takes bodies of at most {limits.request_body} bytes"))
+        more = request.size(head) - self._taken
+        if more > 0:
+            self._taken += more
+            self._around.spooled += more
+            if self._around.spooled > limits.spool:
+                raise Refused(quota_exceeded("the far node has no room for the request's body", 60))
+
+    def give_back(self) -> None:
+        """It needs nothing any more."""
+        self._around.spooled -= self._taken
+        self._taken = 0

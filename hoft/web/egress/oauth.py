@@ -1,0 +1,189 @@
+"""
+OAuth 2.0 access tokens for services: got, kept, and renewed before they end (RFC 6749).
+
+Needs oauthlib, which the extra C{oauth} brings.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from attrs import asdict, evolve, field, frozen
+from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from hoft.errors import HoftError
+from hoft.web.egress.credentials import CredentialsFailed, Fetching
+from hoft.web.egress.fetching import post_form
+from hoft.web.http.fields import FieldList
+from hoft.web.http.requests import Field
+
+MARGIN: Final = 60.0
+"""Seconds before its end at which a token is renewed; a tenth of its life, if that is shorter."""
+
+
+@frozen
+class Token:
+    """
+    @ivar renew: (wall clock) when it should be renewed, in seconds since 1970; C{None} if
+        nothing was said of its end.
+    """
+
+    access: str = field(repr=False)
+    renew: float | None = None
+    refresh: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], now: float) -> Token:
+        """
+        From what a token endpoint answered.
+
+        @raise CredentialsFailed: it is not a bearer token (RFC 6750).
+        """
+        access, kind = answer.get("access_token"), str(answer.get("token_type", "bearer"))
+        if kind.lower() != "bearer" or not isinstance(access, str) or not _fits(access):
+            raise CredentialsFailed(
+                f"the token endpoint gave a token of type {kind[:40]!r}, not a bearer token"
+            )
+        life = answer.get("expires_in")
+        refresh = answer.get("refresh_token")
+        if not isinstance(life, int | float) or life <= 0:
+            return cls(access, refresh=refresh)
+        return cls(access, now + life - min(MARGIN, life / 10), refresh)
+
+
+def _fits(token: str) -> bool:
+    return bool(token) and all("!" <= character <= "~" for character in token)
+
+
+class Store(Protocol):
+    """Where tokens outlive the process."""
+
+    def load(self, name: str) -> Deferred[bytes | None]:
+        """What was kept under this name."""
+
+    def keep(self, name: str, secret: bytes) -> Deferred[None]:
+        """Keep it in the place of what was there."""
+
+
+@frozen
+class Settings:
+    """
+    @ivar refresh_token: what the grant C{refresh_token} begins with; C{None} for C{client_credentials}.
+    @ivar post: the client's id and secret go into the body, rather than into Authorization.
+    """
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scope: str | None = None
+    refresh_token: str | None = field(default=None, repr=False)
+    post: bool = False
+
+
+class OAuth:
+    """Bearer tokens (L{hoft.web.egress.credentials.Credentials})."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        client: HTTPClient,
+        store: Store,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """@param clock: monotonic seconds."""
+        self._name = name
+        self._settings = settings
+        self._client = client
+        self._store = store
+        self._wall = wall
+        self._token: Token | None = None
+        self._loaded = False
+        self.fetching = Fetching(name, clock, lambda: Deferred.fromCoroutine(self._fetch()))
+
+    def fields(self, url: str) -> Deferred[Sequence[Field]]:
+        """See L{Credentials<hoft.web.egress.credentials.Credentials.fields>}."""
+        token = self._token
+        if token is not None and (token.renew is None or self._wall() < token.renew):
+            return succeed(_bearer(token))
+        return self.fetching.get().addCallback(_bearer)
+
+    def rejected(self, url: str, status: int, response: Sequence[Field], used: Sequence[Field]) -> bool:
+        """A token may be revoked before its end: then there is another."""
+        if status != 401:
+            return False
+        if self._token is not None and _bearer(self._token) == used:
+            self._token = evolve(self._token, renew=0)
+        return True
+
+    def own(self, response: FieldList) -> FieldList:
+        """Nothing in it is ours."""
+        return response
+
+    async def _fetch(self) -> Token:
+        if not self._loaded:
+            self._token = self._token or await self._kept()
+            self._loaded = True
+            if self._token is not None and self._token.renew is not None and self._wall() < self._token.renew:
+                return self._token
+        settings = self._settings
+        kept = None if self._token is None else self._token.refresh
+        if settings.refresh_token is None:
+            token = await self._ask(None)
+        else:
+            try:
+                token = await self._ask(kept or settings.refresh_token)
+            except CredentialsFailed:
+                if kept in (None, settings.refresh_token):
+                    raise
+                # What is configured may be newer than what was kept.
+                token = await self._ask(settings.refresh_token)
+            if token.refresh is None:
+                token = evolve(token, refresh=kept or settings.refresh_token)
+        self._token = token
+        try:
+            await self._store.keep(self._name, json.dumps(asdict(token)).encode())
+        except HoftError as error:
+            self.log.warn("The token of {name} was not kept: {error}", name=self._name, error=error)
+        return token
+
+    async def _kept(self) -> Token | None:
+        kept = await self._store.load(self._name)
+        return None if kept is None else Token(**json.loads(kept))
+
+    async def _ask(self, refresh_token: str | None) -> Token:
+        settings = self._settings
+        client = BackendApplicationClient(settings.client_id)
+        extra = {"client_secret": settings.client_secret} if settings.post else {}
+        if refresh_token is None:
+            body = client.prepare_request_body(scope=settings.scope, include_client_id=settings.post, **extra)
+        else:
+            if settings.post:
+                extra["client_id"] = settings.client_id
+            body = client.prepare_refresh_body(refresh_token=refresh_token, scope=settings.scope, **extra)
+        auth = None if settings.post else (settings.client_id, settings.client_secret)
+        answer = await post_form(self._client, settings.token_url, body, auth)
+        try:
+            token = client.parse_request_body_response(answer.text())
+        except OAuth2Error as error:
+            raise CredentialsFailed(
+                f"the token endpoint answered {answer.status}: {error.error or 'nothing that is a token'}"
+            ) from None
+        except ValueError:
+            raise CredentialsFailed(
+                f"the token endpoint answered {answer.status} and nothing that is a token"
+            ) from None
+        return Token.of(token, self._wall())
+
+
+def _bearer(token: Token) -> Sequence[Field]:
+    return [(b"Authorization", b"Bearer " + token.access.encode("ascii"))]

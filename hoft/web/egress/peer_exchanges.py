@@ -1,0 +1,294 @@
+"""
+The exchanges that one peer has with our egress: those that run, wait for their turn, or
+come in part.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import JournalFull, LinkClosed, RecordError
+from hoft.interfaces import Arrival, CommitResult, ILink, Incoming
+from hoft.web.client.policy import Policy
+from hoft.web.crossing.exchange import NUMBERED, Kind, Part, Side, decode_part, whole_of
+from hoft.web.crossing.unread import Unread
+from hoft.web.egress.credentials import Credentials
+from hoft.web.egress.executions import LIFETIME, Rows, State
+from hoft.web.egress.performing import Exchange
+from hoft.web.egress.standing import ended_exchange, of_exchange
+from hoft.web.egress.surroundings import Limits, Stage
+
+if TYPE_CHECKING:
+    from hoft.web.egress.egress import Egress
+
+WATCH = 0.1
+"""Seconds between looks at services that are to answer in time."""
+
+BEGINNING = 1 << 16
+"""Bytes of each response that wait for no room: what is small does not wait behind what is large."""
+
+REMEMBERED = 10_000
+"""How many cancelled exchanges are remembered, for what may still come of them."""
+
+
+class PeerExchanges:
+    """
+    The exchanges of one peer; the L{hoft.web.egress.surroundings.Surroundings} of each.
+
+    @ivar running: how many services are at work for it.
+    @ivar spooled: bytes of its quota that are taken.
+    """
+
+    log = Logger()
+
+    def __init__(self, egress: Egress, link: ILink) -> None:
+        self.link = link
+        self.rows = Rows(link.peer.bytes)
+        self.pseudonym = egress.pseudonym
+        self.agent = egress.agent
+        self.reactor = egress.reactor
+        self.clock = egress.clock
+        self.running = 0
+        self.spooled = 0
+        self._egress = egress
+        self._exchanges: dict[bytes, Exchange] = {}
+        self._queue: deque[Exchange] = deque()
+        self._watched: set[Exchange] = set()
+        self._watching: IDelayedCall | None = None
+        self._heldUp: dict[Exchange, None] = {}
+        """Those that wait for room, the first that came first."""
+        self._cancelled: OrderedDict[bytes, None] = OrderedDict()
+        self._discards: list[int] = []
+        self._discarding: IDelayedCall | None = None
+        self._early: list[Incoming] | None = []
+        """What came before the table was read."""
+        self._unread = Unread(link, self._take, self._uncommitted)
+
+    @property
+    def policy(self) -> Policy:
+        return self._egress.policy
+
+    @property
+    def limits(self) -> Limits:
+        return self._egress.limits
+
+    @property
+    def credentials(self) -> Mapping[str, Credentials]:
+        return self._egress.credentials
+
+    @property
+    def queued(self) -> int:
+        """How many complete requests wait for their turn."""
+        return len(self._queue)
+
+    @property
+    def quiet(self) -> bool:
+        """There is nothing that a tick could do."""
+        return not self._exchanges and not self._discards
+
+    @property
+    def busy(self) -> bool:
+        """A service is at work, or a response not committed as a whole."""
+        return any(exchange.stage is Stage.RUNNING for exchange in self._exchanges.values())
+
+    # --- Surroundings ---------------------------------------------------------------
+
+    def enqueue(self, exchange: Exchange) -> None:
+        self._queue.append(exchange)
+        self._next()
+
+    def withdraw(self, exchange: Exchange) -> None:
+        if exchange in self._queue:
+            self._queue.remove(exchange)
+
+    def released(self, exchange: Exchange) -> None:
+        self.running -= 1
+        self._next()
+        self._egress.settled()
+
+    def watch(self, exchange: Exchange) -> None:
+        self._watched.add(exchange)
+        if self._watching is None:
+            self._watching = self.reactor.callLater(WATCH, self._watch)
+
+    def unwatch(self, exchange: Exchange) -> None:
+        self._watched.discard(exchange)
+
+    def _watch(self) -> None:
+        self._watching = None
+        self.lookAtDeadlines(self.clock())
+        if self._watched:
+            self._watching = self.reactor.callLater(WATCH, self._watch)
+
+    def lookAtDeadlines(self, now: float) -> None:
+        """Wait no longer for services that did not answer in time."""
+        for exchange in [exchange for exchange in self._watched if exchange.due <= now]:
+            exchange.silent()
+
+    def room(self, exchange: Exchange) -> bool:
+        if self.link.backlog() <= self.limits.backlog or exchange.sender.size < BEGINNING:
+            return True
+        self._heldUp[exchange] = None
+        return False
+
+    def share(self) -> int:
+        return self._egress.share()
+
+    def ended(self, exchange: Exchange) -> None:
+        self._heldUp.pop(exchange, None)
+        if self._exchanges.get(exchange.id) is exchange:
+            del self._exchanges[exchange.id]
+            self._egress.settled()
+
+    def discard(self, records: Sequence[int]) -> None:
+        self._discards.extend(records)
+        if self._discarding is None:
+            self._discarding = self.reactor.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        if self._discarding is not None and self._discarding.active():
+            self._discarding.cancel()
+        self._discarding = None
+        discards, self._discards = self._discards, []
+        if discards:
+            self.link.commit((), discards).addErrback(self._uncommitted)
+
+    def account(self, exchange: Exchange) -> None:
+        head = exchange.head
+        ended = ended_exchange(exchange, self.link, self.clock())
+        self._egress.history.add(ended, () if head is None else head.headers)
+
+    def under_way(self, now: float, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """What L{of_exchange} says of each, the oldest first."""
+        for exchange in list(self._exchanges.values()):
+            yield partial(of_exchange, exchange, self.link, self.limits, now, ahead)
+
+    def count(self, what: str) -> None:
+        self._egress.counts[what] += 1
+
+    def _next(self) -> None:
+        while self._queue and self.running < self.limits.parallel and not self._egress.stopping:
+            self.running += 1
+            self._queue.popleft().start()
+
+    def _uncommitted(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed, JournalFull):
+            self.log.failure("The journal did not take a commit", failure)
+
+    # --- After a start ------------------------------------------------------------------
+
+    def recover(self) -> Deferred[None]:
+        """Read what an earlier process left; records that come meanwhile wait for it."""
+        reading: Deferred[CommitResult[dict[bytes, State]]] = self.link.commit((), (), self.rows.unfinished())
+        return reading.addCallbacks(self._recovered, self._uncommitted)
+
+    def _recovered(self, result: CommitResult[dict[bytes, State]]) -> None:
+        for id, state in (result.value or {}).items():
+            exchange = self._exchanges[id] = Exchange(self, id)
+            exchange.recover(state)
+        early, self._early = self._early, None
+        self.received(early or ())
+
+    # --- What the link brings -------------------------------------------------------------
+
+    def arriving(self, record: Incoming) -> Arrival:
+        """
+        A request that is one record is begun while it is being committed: should that fail, it
+        comes again, as after a crash, and what must not be repeated has its row by then.
+        """
+        whole = self._early is None and whole_of(record.payload) is not None
+        return Arrival.AT_ONCE if whole else Arrival.STORE
+
+    def received(self, records: Sequence[Incoming]) -> None:
+        """Records have come."""
+        if self._early is not None:
+            self._early.extend(records)
+            return
+        self._take([(record.id, record.payload) for record in records if record.payload is not None])
+        self._unread.add(record.id for record in records if record.payload is None)
+
+    def _take(self, records: Sequence[tuple[int, bytes]]) -> None:
+        touched: dict[bytes, Exchange] = {}
+        for record, payload in records:
+            try:
+                part = decode_part(payload, Side.INGRESS)
+            except RecordError as error:
+                self.count("malformed_parts")
+                self.log.warn("{peer} sent what is no part: {error}", peer=self.link.name, error=error)
+                self.discard([record])
+                continue
+            exchange = self._one(record, part)
+            if exchange is not None:
+                touched[part.exchange] = exchange
+        for exchange in touched.values():
+            exchange.advance()
+
+    def _one(self, record: int, part: Part) -> Exchange | None:
+        exchange = self._exchanges.get(part.exchange)
+        if part.kind in NUMBERED and (exchange is not None or part.exchange not in self._cancelled):
+            if exchange is None:
+                exchange = self._exchanges[part.exchange] = Exchange(self, part.exchange)
+                self.count("requests")
+            exchange.add(record, part)
+            return exchange
+        self.discard([record])
+        if part.kind is Kind.CANCEL:
+            # Parts of it may come later; should it be forgotten by then, it is asked for and cancelled again.
+            self._cancelled[part.exchange] = None
+            if len(self._cancelled) > REMEMBERED:
+                self._cancelled.popitem(last=False)
+            if exchange is not None:
+                exchange.cancel()
+        elif part.kind is Kind.CREDIT and exchange is not None:
+            exchange.credit(part)
+        return None
+
+    def resume(self) -> None:
+        """Some of what was sent has been acknowledged."""
+        for exchange in list(self._heldUp):
+            if self.link.backlog() > self.limits.backlog:
+                break
+            del self._heldUp[exchange]
+            exchange.resume()
+
+    def rolledBack(self, resent: frozenset[int]) -> None:
+        for exchange in list(self._exchanges.values()):
+            exchange.rolledBack(resent)
+
+    # --- Time -------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what timers that stand still may have left undone."""
+        self.flush()
+        self.lookAtDeadlines(now)
+        for exchange in list(self._exchanges.values()):
+            exchange.tick(now)
+
+    def age(self) -> None:
+        """Once in L{TICK} seconds."""
+        self.link.commit((), (), self.rows.age()).addErrback(self._uncommitted)
+        for exchange in list(self._exchanges.values()):
+            exchange.idle += 1
+            if exchange.idle > LIFETIME and exchange.stage in (Stage.GATHERING, Stage.DRAINING):
+                exchange.cancel()
+                self.ended(exchange)
+
+    def stop(self) -> None:
+        """Leave all as it is for the next start."""
+        self._queue.clear()
+        for exchange in list(self._exchanges.values()):
+            exchange.abandon()
+        self._exchanges.clear()
+        self._heldUp.clear()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        self.flush()

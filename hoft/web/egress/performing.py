@@ -1,0 +1,491 @@
+"""
+One exchange on the side of the service, from its request's first part to its response's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import JournalFull, LinkClosed, RecordError
+from hoft.interfaces import CommitResult, ITransaction, Outgoing
+from hoft.web.client.connection import ExactResponse
+from hoft.web.client.policy import Grant
+from hoft.web.crossing.exchange import (
+    RESPONSES,
+    Part,
+    Side,
+    decode_credit,
+    encode_credit,
+    encode_executing,
+    flow_of,
+)
+from hoft.web.egress.credentials import Credentials, send_with
+from hoft.web.egress.executions import State
+from hoft.web.egress.gathering import Gathering, Reservation
+from hoft.web.egress.outgoing import check_request_line, outgoing_fields, service_request
+from hoft.web.egress.responding import ResponseSender, response_head
+from hoft.web.egress.surroundings import Stage, Surroundings
+from hoft.web.http.fields import Authority
+from hoft.web.http.forwarding import repeatable
+from hoft.web.http.heads import Fields, RequestHead
+from hoft.web.http.problems import (
+    Problem,
+    Refused,
+    malformed_request,
+    not_allowed,
+    outcome_unknown,
+    quota_exceeded,
+    service_silent,
+    too_busy,
+)
+from hoft.web.http.responses import ServiceError
+
+ASK = 5.0
+"""
+Seconds without news of an incomplete request after which its peer is first told how
+much it may send: one that was killed meanwhile knows nothing of it and cancels it.
+Then twice as long, and so on.
+"""
+
+
+class Exchange:
+    """
+    One exchange.
+
+    @ivar id: 16 bytes.
+    @ivar stage: where it is.
+    @ivar request: what has come of its request, and C{head} the head, once that is here and may be performed.
+    @ivar begun: (on the egress' clock) when the first of it came, C{complete}, when the last did,
+        C{asked}, when the service was, and C{answered}, when the head of the response was there.
+    @ivar requesting: while the service is asked, and C{response} while its body comes.
+    @ivar sender: takes the response into the log.
+    @ivar idle: for the egress: ticks since anything of it came.
+    @ivar due: for the egress: when its service is too late (on the egress' clock).
+    """
+
+    log = Logger()
+
+    def __init__(self, around: Surroundings, id: bytes) -> None:
+        self.id = id
+        self.stage = Stage.GATHERING
+        self.idle = 0
+        self.due = 0.0
+        self._around = around
+        self._link = around.link
+        self.request = Gathering(around.link)
+        self.head: RequestHead | None = None
+        self._grant: Grant | None = None
+        self._repeatable = False
+        self._credentials: Credentials | None = None
+        self._fields: Fields = ()
+        self._reserved = Reservation(around)
+        self.begun = self._heard = around.clock()
+        self._patience = ASK
+        self.complete = 0.0
+        self.asked = 0.0
+        self.answered = 0.0
+        self._row: State | None = None
+        """What the table says of it, once what was asked of it is done."""
+        self.requesting: Deferred[ExactResponse] | None = None
+        self.response: ExactResponse | None = None
+        self._holdsTurn = False
+        self._forsaken = False
+        self._firstSent: Sequence[int] | None = None
+        self.sender = ResponseSender(
+            around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._serviceDone
+        )
+
+    # --- The request arrives ----------------------------------------------------------
+
+    def add(self, record: int, part: Part) -> None:
+        """A numbered part has come; call L{advance} after the last of a batch."""
+        self.idle = 0
+        if self.stage is Stage.DRAINING:
+            self._drain(record, part)
+            return
+        try:
+            fresh = self.request.add(record, part)
+        except RecordError as error:
+            self._contradiction(error)
+            return
+        if not fresh:
+            self._around.discard([record])
+
+    def advance(self) -> None:
+        """Do what the parts that are here allow."""
+        if self.stage is not Stage.GATHERING:
+            return
+        self._heard = self._around.clock()
+        self._patience = ASK
+        try:
+            head = self.head or self._readHead()
+            if head is None:
+                return
+            self._reserved.take(head, self.request)
+        except Refused as refusal:
+            self.refuse(refusal.problem)
+            return
+        except RecordError as error:
+            self._contradiction(error)
+            return
+        if self.request.complete:
+            self.complete = self._around.clock()
+            self.stage = Stage.QUEUED
+            self._around.enqueue(self)
+        else:
+            self.poke(always=False)
+
+    def poke(self, always: bool = True) -> None:
+        """
+        Tell the peer how much it may send; one that does not know the exchange cancels it.
+
+        @param always: also if there is nothing new to tell.
+        """
+        total = self.request.grant(always) if self.stage is Stage.GATHERING else None
+        if total is not None:
+            credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
+            self._link.commit([credit]).addErrback(self._uncommitted)
+
+    def _readHead(self) -> RequestHead | None:
+        """
+        The head, once it is here.
+
+        @raise RecordError: it is none.
+        @raise Refused: it is not performed.
+        """
+        found = self.request.readHead()
+        if isinstance(found, Deferred):
+            found.addCallback(self._gotHead).addErrback(self._headFailed)
+            return None
+        if found is not None:
+            self._accept(found)
+            self.head = found
+        return found
+
+    def _gotHead(self, head: RequestHead) -> None:
+        if self.stage is Stage.GATHERING:
+            self._accept(head)
+            self.head = head
+            self.advance()
+
+    def _headFailed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, Refused):
+            self.refuse(error.problem)
+        elif isinstance(error, RecordError):
+            self._contradiction(error)
+        else:
+            self._uncommitted(failure)
+
+    def _accept(self, head: RequestHead) -> None:
+        """
+        Judge a request by its head.
+
+        @raise Refused:
+        """
+        check_request_line(head)
+        where = Authority(head.host, head.port)
+        self._fields = outgoing_fields(head, self._around.pseudonym)
+        grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
+        self._grant, self._repeatable = grant, repeatable(head, grant.retry)
+
+    def _contradiction(self, error: RecordError) -> None:
+        self.refuse(self._damaged(error))
+
+    def _damaged(self, error: RecordError) -> Problem:
+        self.log.warn(
+            "Call {id}: {peer} sent a malformed request: {error}",
+            id=self.id.hex(),
+            peer=self._link.name,
+            error=error,
+        )
+        return malformed_request(f"its parts do not make one request: {error}")
+
+    # --- It is refused, cancelled, or found after a crash -------------------------------
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer it with a problem without performing it."""
+        if self.stage not in (Stage.GATHERING, Stage.QUEUED):
+            return
+        self._around.count("refused")
+        self._around.withdraw(self)
+        self.stage = Stage.OVER if self.request.complete else Stage.DRAINING
+        self._leave()
+        self.sender.refuse(problem)
+
+    def cancel(self) -> None:
+        """Its caller does not want the answer: what may still come of it is of no use."""
+        if self.stage is Stage.DRAINING:
+            self._forsaken = True
+            if self.sender.over:
+                self._drained()
+        elif self.stage is not Stage.OVER:
+            self._around.count("cancelled")
+            if not self.sender.ending:
+                self._around.account(self)
+            self._giveUp()
+
+    def _giveUp(self) -> None:
+        self._around.withdraw(self)
+        ending = self.sender.ending
+        self.stage = Stage.OVER
+        self._leave()
+        if not ending:
+            self.sender.drop()
+            also, consume = self._afterwards(), list(self.request.records)
+            self._link.commit((), consume, also).addErrback(self._uncommitted)
+            del self.request.records[:]
+        self._stopService()
+
+    def recover(self, state: State) -> None:
+        """A process that is gone left it like this; of its request comes again what was not consumed."""
+        self.stage = Stage.DRAINING
+        self._row = state
+        if state is State.DRAINING:
+            self.sender.drop()
+            return
+        self._around.count("interrupted")
+        if state is State.RESPONDING:
+            self.sender.begun = True
+        self.sender.refuse(
+            outcome_unknown(
+                "the far node was stopped while it performed the call, which may have had its effect"
+            )
+        )
+
+    def abandon(self) -> None:
+        """The node stops, or its link: leave it to the next start."""
+        self.stage = Stage.OVER
+        self.sender.drop()
+        self._stopService()
+
+    def rolledBack(self, resent: frozenset[int]) -> None:
+        """What was in the log may not arrive; C{resent} will.  See L{hoft.web.egress.egress}."""
+        # Of a first commit that is under way nobody knows yet in which log its records are.
+        lost = self.sender.begun and (self._firstSent is None or not resent.issuperset(self._firstSent))
+        if self.stage is Stage.RUNNING and lost and not self.sender.ending:
+            self._around.count("interrupted")
+            self.sender.refuse(outcome_unknown("one of the nodes lost its state while the answer crossed"))
+            self._stopService()
+
+    def _drain(self, record: int, part: Part) -> None:
+        self._around.discard([record])
+        try:
+            self.request.parts.add(record, part)
+        except RecordError:
+            return  # it was refused for that, or its first parts are gone
+        if self.request.complete and self.sender.over:
+            self._drained()
+
+    def _drained(self) -> None:
+        """All of the request that will ever come has come, and was of no use."""
+        if self.stage is Stage.DRAINING:
+            self.stage = Stage.OVER
+            self._around.ended(self)
+            self._around.flush()
+            rows = self._around.rows
+            # A row that a crash left behind may be one of what must not be repeated.
+            also = rows.forget(self.id) if self._row is None else rows.set(self.id, State.DONE)
+            self._link.commit((), (), also).addErrback(self._uncommitted)
+
+    # --- It is performed -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """It is its turn."""
+        head = self.head
+        assert head is not None
+        self._holdsTurn = True
+        if self._around.clock() - self.complete > head.deadline:
+            self.refuse(too_busy("the call waited at the far node until its deadline, and was not made"))
+            self._release()
+            return
+        self.stage = Stage.RUNNING
+        if self._repeatable:
+            self._perform(head)
+            return
+        self._row = State.STARTED
+        rows = self._around.rows
+        self._link.commit((), (), rows.start(self.id), durable=True).addCallbacks(
+            self._started, self._notStarted, callbackArgs=(head,)
+        )
+
+    def _started(self, result: CommitResult[bool], head: RequestHead) -> None:
+        if self.stage is not Stage.RUNNING:
+            return
+        if result.value:
+            self._perform(head)
+            return
+        self.sender.refuse(
+            outcome_unknown("the call was made before, and its answer was lost when a node lost its state")
+        )
+        self._release()
+
+    def _notStarted(self, failure: Failure) -> None:
+        if failure.check(JournalFull):
+            self._row = None
+            self.sender.refuse(quota_exceeded("the far node's journal is full; the call was not made", 60))
+        else:
+            self._closed(failure)
+        self._release()
+
+    def _perform(self, head: RequestHead) -> None:
+        grant, gathered = self._grant, self.request
+        assert grant is not None
+        self._around.count("performed")
+        if head.told:
+            said = Outgoing(encode_executing(self.id), RESPONSES, head.urgency)
+            self._link.commit([said]).addErrback(self._uncommitted)
+        request, body = service_request(head, grant, self._fields, gathered, self._link, self._repeatable)
+        send = self._around.agent.send
+        if grant.credentials is None:
+            self.requesting = maybeDeferred(send, request, body)
+        else:
+            self._credentials = self._around.credentials.get(grant.credentials)
+            if self._credentials is None:  # a new configuration has come in between
+                self.sender.refuse(not_allowed("the credentials for it are not configured any more"))
+                self._release()
+                return
+            self.requesting = Deferred.fromCoroutine(send_with(self._credentials, send, request, body))
+        self.asked = self._around.clock()
+        self.due = self.asked + head.deadline
+        self._around.watch(self)
+        self.requesting.addCallback(self._responded).addErrback(self._unanswered)
+
+    def _responded(self, response: ExactResponse) -> None:
+        self.requesting = None
+        self._around.unwatch(self)
+        if self.stage is not Stage.RUNNING or self.sender.over:
+            response.abortConnection()
+            return
+        self.response = response
+        own = None if self._credentials is None else self._credentials.own
+        self.answered = self._around.clock()
+        head = response_head(response, self._around.pseudonym, own, self.answered - self.complete)
+        self.sender.respond(head, response)
+
+    def _unanswered(self, failure: Failure) -> None:
+        self.requesting = None
+        self._around.unwatch(self)
+        if self.sender.accepting:
+            self._around.count("failed")
+            if isinstance(failure.value, RecordError):
+                self.sender.refuse(self._damaged(failure.value))
+            else:
+                if not failure.check(ServiceError):
+                    self.log.failure("Call {id}: the request could not be made", failure, id=self.id.hex())
+                self.sender.fail(failure)
+        self._stopService()
+        self._release()
+
+    def silent(self) -> None:
+        """The service did not answer in time."""
+        assert self.head is not None
+        where = f"{self.head.scheme}://{self.head.authority.decode('ascii')}"
+        self.sender.refuse(service_silent(where, self.head.deadline))
+        self._stopService()
+
+    def tick(self, now: float) -> None:
+        """Do what timers that stand still may have left undone, and ask for what does not come."""
+        if self.stage is Stage.GATHERING and now - self._heard >= self._patience:
+            self._patience *= 2
+            self.poke()
+        self.sender.tick()
+
+    def _serviceDone(self) -> None:
+        """The response's body has ended, well or not."""
+        self.response = None
+        self._release()
+
+    def _stopService(self) -> None:
+        """Nothing more is wanted of the service."""
+        self._around.unwatch(self)
+        requesting, self.requesting = self.requesting, None
+        response, self.response = self.response, None
+        if requesting is not None:
+            requesting.cancel()
+        if response is not None:
+            response.abortConnection()
+        self._release()
+
+    def _release(self) -> None:
+        if self._holdsTurn:
+            self._holdsTurn = False
+            self._around.released(self)
+
+    # --- Its response goes into the log ----------------------------------------------------
+
+    def credit(self, part: Part) -> None:
+        """The other side takes more of the response."""
+        self.sender.credit(decode_credit(part))
+
+    def resume(self) -> None:
+        """There may be room in the log again."""
+        self.sender.resume()
+
+    def _room(self) -> bool:
+        return self._around.room(self)
+
+    def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
+        urgency = 3 if self.head is None else self.head.urgency
+        compress_from = self.sender.compress_from
+        send = [
+            Outgoing(part, RESPONSES, urgency, flow_of(part), compress_from=compress_from(part))
+            for part in parts
+        ]
+        if not last:
+            also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
+            return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)
+        consume = list(self.request.records)
+        committing = self._link.commit(send, consume, self._afterwards())
+        return committing.addCallbacks(self._lastSent, self._closed, callbackArgs=(len(consume),))
+
+    def _set(self, state: State) -> Callable[[ITransaction], None]:
+        self._row = state
+        return self._around.rows.set(self.id, state)
+
+    def _afterwards(self) -> Callable[[ITransaction], None] | None:
+        """What the table must say once nothing more will be sent."""
+        rows = self._around.rows
+        if self.stage is Stage.DRAINING:
+            return rows.set(self.id, State.DRAINING)
+        if self._row is not None and self.head is not None and not self._repeatable:
+            return rows.set(self.id, State.DONE)
+        return None if self._row is None else rows.forget(self.id)
+
+    def _sent(self, result: CommitResult[None]) -> None:
+        if self._firstSent is None:
+            self._firstSent = result.sent
+
+    def _lastSent(self, _: CommitResult[None], consumed: int) -> None:
+        self._around.account(self)
+        del self.request.records[:consumed]
+        if self.stage is Stage.RUNNING:
+            self.stage = Stage.OVER
+        if self.stage is Stage.OVER:
+            self._leave()
+        elif self.request.complete or self._forsaken:
+            self._drained()
+
+    def _leave(self) -> None:
+        """Give back what it holds of the quota; what is not draining takes no parts any more."""
+        self._reserved.give_back()
+        if self.stage is Stage.OVER:
+            self._around.ended(self)
+
+    def _closed(self, failure: Failure) -> Failure | None:
+        """A commit failed: only a full journal is worth another attempt."""
+        if failure.check(JournalFull):
+            return failure
+        self.abandon()
+        self._leave()
+        self._uncommitted(failure)
+        return None
+
+    def _uncommitted(self, failure: Failure) -> None:
+        if not failure.check(LinkClosed, JournalFull):
+            self.log.failure("Call {id}: a commit failed", failure, id=self.id.hex())

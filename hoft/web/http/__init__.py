@@ -1,0 +1,1 @@
+"""HTTP as the RFCs say: requests, responses, fields, targets, problems."""

@@ -1,0 +1,1 @@
+"""Where callers are: calls come in, responses go back, and some are kept."""

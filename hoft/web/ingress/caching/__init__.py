@@ -1,0 +1,1 @@
+"""Responses that are used again (RFC 9111)."""

@@ -1,0 +1,1 @@
+"""Responses that are sent to who is to be called back (Standard Webhooks)."""

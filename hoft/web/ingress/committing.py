@@ -1,0 +1,102 @@
+"""
+What the exchanges of an ingress ask to be committed: together, once in a turn of the reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import HoftError, JournalFull
+from hoft.interfaces import ILink, ITransaction, Outgoing
+from hoft.web.crossing.exchange import REQUESTS
+
+
+class Batches:
+    """One for each link that has something to commit."""
+
+    log = Logger()
+
+    def __init__(self, reactor: IReactorTime, later: Callable[[], None]) -> None:
+        """@param later: called where L{flush} is to be called with the next tick."""
+        self._reactor = reactor
+        self._later = later
+        self._batches: dict[ILink, _Batch] = {}
+        self._flushing: IDelayedCall | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Something is to be committed."""
+        return bool(self._batches)
+
+    def send(self, link: ILink, payload: bytes) -> None:
+        """Commit a part soon, with others."""
+        self._batch(link).send.append(Outgoing(payload, REQUESTS, 0))
+
+    def consume(self, link: ILink, records: Sequence[int]) -> None:
+        """Let go of records soon, with others."""
+        if records:
+            self._batch(link).consume.extend(records)
+
+    def also(self, link: ILink, write: Callable[[ITransaction], None]) -> None:
+        """Write to the tables soon, with others."""
+        self._batch(link).also.append(write)
+
+    def _batch(self, link: ILink) -> _Batch:
+        batch = self._batches.get(link)
+        if batch is None:
+            batch = self._batches[link] = _Batch()
+            if self._flushing is None:
+                self._flushing = self._reactor.callLater(0, self.flush)
+        return batch
+
+    def flush(self) -> None:
+        """One commit for all that the exchanges of a link asked for in this turn of the reactor."""
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+        batches, self._batches = self._batches, {}
+        for link, batch in batches.items():
+            link.commit(batch.send, batch.consume, batch.write).addErrback(self._not_flushed, link, batch)
+
+    def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
+        if failure.check(JournalFull) and (batch.send or batch.also):
+            # What is let go of makes room; the rest is tried again with the next tick.
+            if batch.consume:
+                link.commit((), batch.consume).addErrback(self.failed, link)
+            again = self._batches.setdefault(link, _Batch())
+            again.send[:0] = batch.send
+            again.also[:0] = batch.also
+            self._later()
+        else:
+            self.failed(failure, link)
+
+    def failed(self, failure: Failure, link: ILink) -> None:
+        """A commit failed, and is not tried again."""
+        if failure.check(HoftError):
+            self.log.warn("Not kept for {peer}: {error}", peer=link.name, error=failure.getErrorMessage())
+        else:
+            self.log.failure("A commit failed", failure)
+
+
+class _Batch:
+    """What is to be committed for a link."""
+
+    __slots__ = ("also", "consume", "send")
+
+    def __init__(self) -> None:
+        self.send: list[Outgoing] = []
+        self.consume: list[int] = []
+        self.also: list[Callable[[ITransaction], None]] = []
+
+    @property
+    def write(self) -> Callable[[ITransaction], None] | None:
+        """What is to be written to the tables."""
+        return self._write if self.also else None
+
+    def _write(self, transaction: ITransaction) -> None:
+        for write in self.also:
+            write(transaction)

@@ -1,0 +1,493 @@
+"""
+Where callers are: takes their HTTP calls, sends them to the peer that is to make
+them, and hands back the responses.
+
+Nothing of a plain call is kept here beyond its connection: a caller whose node stops
+has lost its connection, and would not know an answer that came later for its own.
+What the far side still sends for such a call is taken out of the journal, and
+answered with one CANCEL.  Where the result is to stay, for those who ask for it later,
+the exchange is in the hands of L{hoft.web.ingress.keeper.Keeper}.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, datetimeToString
+from zope.interface import implementer
+
+from hoft.errors import RecordError
+from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkState
+from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, whole_of
+from hoft.web.crossing.memory import share
+from hoft.web.crossing.unread import Unread
+from hoft.web.http.fields import max_forwards
+from hoft.web.http.forwarding import crossing, deadline
+from hoft.web.http.heads import Retry
+from hoft.web.http.preferences import wish, without_ours
+from hoft.web.http.problems import (
+    Problem,
+    Refused,
+    headers_too_large,
+    not_implemented,
+    outcome_unknown,
+    too_busy,
+    too_large,
+)
+from hoft.web.http.requests import Field
+from hoft.web.http.targets import Own, Service, Tunnel, parse_target
+from hoft.web.http.targets import Route as RouteTarget
+from hoft.web.http.websocket import is_handshake
+from hoft.web.ingress.accounting import Accounts
+from hoft.web.ingress.asking import REQUESTS as OWN_REQUESTS
+from hoft.web.ingress.asking import Asking
+from hoft.web.ingress.caching.cache import Cache
+from hoft.web.ingress.caching.fetch import Fetch
+from hoft.web.ingress.caching.rows import Entry
+from hoft.web.ingress.callbacks.callbacks import Callbacks
+from hoft.web.ingress.callers import Unauthenticated
+from hoft.web.ingress.calls import Call, CallReceiver
+from hoft.web.ingress.committing import Batches
+from hoft.web.ingress.handover import Handover
+from hoft.web.ingress.keeper import Keeper
+from hoft.web.ingress.keeping import Kept
+from hoft.web.ingress.kept_rows import Row
+from hoft.web.ingress.limiting import Meters
+from hoft.web.ingress.own_pages import OwnPages
+from hoft.web.ingress.routing import Routing
+from hoft.web.ingress.server_factory import ServerFactory
+from hoft.web.ingress.standing import of_kept, of_waiting
+from hoft.web.ingress.submitting import Repetition, Submission
+from hoft.web.ingress.tunnelling import Tunnelling, Tunnels
+from hoft.web.ingress.waiting import Outcome, Waiting, stopping
+from hoft.web.measuring import Metrics
+
+MAX_WAITING = 4096
+"""The most exchanges under way at once."""
+
+TICK = 0.1
+"""Seconds between looks at deadlines."""
+
+REMEMBERED = 10_000
+"""How many ended exchanges are remembered, for what still comes for them."""
+
+GRACE = 2.0
+"""Seconds that responses under way get when the node stops."""
+
+
+@implementer(IArrivalReceiver)
+class Ingress:
+    """
+    @ivar factory: for any number of listening ports, on any kind of endpoint.
+    @ivar routing: what is in force for new calls.
+    @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
+    @ivar keeper: holds the exchanges whose results stay here.
+    @ivar handover: brings them there.
+    @ivar asking: answers who asks for them.
+    @ivar callbacks: sends them to who wants to have them sent.
+    @ivar cache: what routes that have one answer calls with.
+    @ivar entropy: so many random bytes.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        links: Mapping[str, ILink],
+        routing: Routing,
+        pseudonym: str,
+        status: Callable[[], Mapping[str, Any]],
+        meters: Meters | None = None,
+        metrics: Metrics | None = None,
+        tunnels: Tunnels | None = None,
+    ) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param entropy: so many random bytes.
+        @param links: by the names of the peers; looked into anew for each call.
+        @param status: what C{GET /_hoft/status} shows, ready for JSON.
+        @param meters: hold callers and routes to what they may.
+        @param metrics: what C{GET /_hoft/metrics} shows.
+        @param tunnels: make the connections that CONNECT asks for.
+        """
+        self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
+        self.routing = routing
+        self.pseudonym = pseudonym
+        self._reactor = reactor
+        self._clock = clock
+        self.entropy = entropy
+        self._links = links
+        self._meters = meters or Meters(time.time, clock)
+        self._meters.configure(routing.allowances())
+        self.accounts = Accounts(clock, self._meters, metrics)
+        self._tunnelling = Tunnelling(self, links, clock, entropy, tunnels)
+        self._waiting: dict[bytes, Waiting] = {}
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._counts = self.accounts.counts
+        self._batches = batches = Batches(reactor, self.tickLater)
+        self.send = batches.send
+        self.consume = batches.consume
+        self.also = batches.also
+        self.commit_failed = batches.failed
+        self.later = reactor.callLater
+        self._unread: dict[ILink, Unread] = {}
+        self._ticking: IDelayedCall | None = None
+        self._date = (0, b"")
+        self.keeper = Keeper(self, clock, links)
+        self.handover = Handover(self)
+        self.callbacks = Callbacks(self, reactor)
+        self.cache = Cache(self, clock, links)
+        self.asking = Asking(self)
+        self._pages = OwnPages(self, status, metrics)
+
+    def load(self, rows: Sequence[Row], stored: Sequence[Entry] = ()) -> None:
+        """What an earlier process has kept, and C{stored} in the cache; before any link brings anything."""
+        self.keeper.load(rows)
+        self.cache.load(stored)
+
+    def reconfigure(self, routing: Routing) -> None:
+        """Let C{routing} be in force from now on; calls under way go on as they began."""
+        self.routing = routing
+        self._meters.configure(routing.allowances())
+        self.cache.store.make_room()
+
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """
+        Each call that is not over, as L{hoft.web.ingress.standing} describes it, when called.
+
+        @param ahead: seconds that the wall clock is ahead of ours.
+        """
+        now, keeper = self._clock(), self.keeper
+        for waiting in list(self._waiting.values()):
+            yield partial(of_waiting, waiting, now, ahead)
+        yield from self._tunnelling.under_way(now, ahead)
+        yield from self.cache.under_way(now, ahead)
+        for kept in list(keeper.kept.values()):
+            if not kept.over:
+                yield partial(of_kept, kept, keeper, now)
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by a stable name each."""
+        names = (
+            "requests",
+            "stray_parts",
+            "malformed_parts",
+        )
+        counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
+        waiting = len(self._waiting) + len(self.cache.calls)
+        counts["connections_turned_away"] = self.factory.turned_away
+        now = {"waiting": waiting, "connections": self.factory.connections}
+        parts = self._tunnelling.counters() | self.keeper.counters() | self.cache.counters()
+        return counts | now | parts
+
+    def stop(self) -> Deferred[None]:
+        """
+        Answer who waits with 503, let responses under way come to their end for
+        L{GRACE} seconds, then cut what is left.
+
+        @return: fires when no caller is connected any more.
+        """
+        stopped = self.factory.drain(GRACE)
+        for waiting in list(self._waiting.values()):
+            if not waiting.responding:
+                waiting.fail(stopping(waiting.link.name))
+        self.keeper.stop()
+        self.callbacks.stop()
+        return stopped.addCallback(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        self._batches.flush()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+
+    # --- calls --------------------------------------------------------------------
+
+    def _serve(self, call: Call) -> CallReceiver | None:
+        self._counts["requests"] += 1
+        request = call.request
+        caller: str | None = None
+        try:
+            target = parse_target(request.method, request.target)
+            proxied = isinstance(target, Tunnel) or (isinstance(target, Service) and target.absolute)
+            caller, request.fields = self.routing.known_callers.identify(request.fields, proxied)
+            goes_on, request.fields = max_forwards(request.method, request.fields)
+            if isinstance(target, Own) and target.path.startswith(OWN_REQUESTS):
+                return self.asking.serve(call, caller, target.path)
+            elif isinstance(target, Own):
+                self._pages.serve(call, caller, target.path.partition(b"?")[0])
+            elif isinstance(target, Tunnel):
+                return self._tunnelling.connect(call, caller, target)
+            elif not goes_on:
+                self._last(call)
+            elif request.upgrade and is_handshake(request):
+                return self._tunnelling.upgrade(call, caller, target)
+            elif (
+                self.routing.caches and isinstance(target, RouteTarget) and target.name in self.routing.caches
+            ):
+                return self.cache.serve(call, caller, target, self.routing.caches[target.name])
+            else:
+                return self.cross(call, caller, target)
+        except Unauthenticated as unknown:
+            self._refuse(call, caller, unknown.problem, unknown.challenges)
+        except Refused as refused:
+            self._refuse(call, caller, refused.problem)
+        return None
+
+    def _refuse(self, call: Call, caller: str | None, problem: Problem, fields: Sequence[Field] = ()) -> None:
+        """Answer a call that has not begun; it gets an id all the same, under which the log knows it."""
+        exchange = self.entropy(16)
+        self.answer(call, problem.during(exchange), fields)
+        self.accounts.refused(call, exchange, caller, problem)
+
+    def cross(
+        self, call: Call, caller: str | None, target: RouteTarget | Service, admitted: bytes | None = None
+    ) -> CallReceiver:
+        """
+        A call goes to the peer that is to make it.
+
+        @param admitted: the id by which it counts already.
+        @raise Refused: it does not.
+        """
+        routing, request = self.routing, call.request
+        wanted = wish(request.fields, routing.result_ttl > 0)
+        if wanted is not None and wanted.callback is not None:
+            self.callbacks.check(wanted.callback, caller)
+        detached = wanted is not None and wanted.detached
+        mount, service, link = routing.resolve(target, self._links, waits=not detached)
+        seconds = deadline(request, routing.async_deadline if detached else routing.deadline)
+        if request.length is not None and request.length > routing.max_request_body:
+            raise Refused(too_large(f"the body is larger than {routing.max_request_body} bytes"))
+        if len(self._waiting) >= MAX_WAITING:
+            raise Refused(too_busy(f"{MAX_WAITING} calls are under way already"))
+        scheme = "https" if call.secure else "http"
+        if detached:
+            request.fields = without_ours(request.fields)
+        told = wanted is not None
+        retry = Retry.IDEMPOTENT if mount is None else mount.retry
+        head = crossing(request, service, self.pseudonym, call.peer, scheme, seconds, told, retry)
+        due, exchange = self._clock() + seconds, admitted or self.entropy(16)
+        try:
+            if wanted is None:
+                waiting = Waiting(self, link, call, exchange, head, mount, due, caller)
+            elif (before := self.keeper.before(caller, wanted.key)) is not None:
+                call.continueBody()
+                return Repetition(self, before, call, head, self.asking.accepted)
+            else:
+                waiting = Submission(self, link, call, exchange, head, mount, due, caller, wanted)
+        except ValueError as error:
+            raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
+        if admitted is None:
+            self.accounts.admit(exchange, caller, None if mount is None else mount.name)
+        if wanted is not None:
+            self.keeper.reserve(caller, wanted.key)
+        self._waiting[waiting.id] = waiting
+        self.tickLater()
+        call.continueBody()
+        return waiting
+
+    def _last(self, call: Call) -> None:
+        """OPTIONS or TRACE that Max-Forwards has end here (RFC 9110 section 7.6.2)."""
+        if call.request.method == b"TRACE":
+            raise Refused(not_implemented("TRACE is not answered by this gateway itself"))
+        self.respond(call, 204, [(b"Allow", b"*")], b"")
+
+    def answer(self, call: Call, problem: Problem, fields: Sequence[Field] = ()) -> None:
+        """Respond with a problem."""
+        status, described, body = problem.response(self.pseudonym)
+        self._counts[f"problem_{status}"] += 1
+        self.respond(call, status, [*described, *fields], body)
+
+    def respond(self, call: Call, status: int, fields: list[Field], body: bytes) -> None:
+        """Answer for the gateway itself."""
+        reason = RESPONSES.get(status, b"")
+        length = len(body)
+        call.respond(status, reason, [*fields, (b"Date", self.date())], length)
+        call.write(body)
+        call.finish()
+
+    def date(self) -> bytes:
+        """Now, as Date wants it."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, datetimeToString(now))
+        return self._date[1]
+
+    # --- for the exchanges ---------------------------------------------------------
+
+    def share(self) -> int:
+        """Bytes of its response that each may have in memory."""
+        return share(len(self._waiting) + len(self.cache.calls))
+
+    def ended(self, waiting: Waiting, outcome: Outcome) -> None:
+        """Nothing more will come of it."""
+        del self._waiting[waiting.id]
+        self.remember(waiting.id)
+        self.accounts.ended(waiting)
+        self.accounts.told(waiting, outcome)
+
+    def adopt(self, waiting: Waiting, records: Sequence[int]) -> None:
+        """
+        Somebody else's exchange is that of a caller who waits.
+
+        @param records: that have come of its response.
+        """
+        self._waiting[waiting.id] = waiting
+        self.tickLater()
+        self.read(waiting.link, records)
+
+    def give_up(self, waiting: Waiting) -> None:
+        """Somebody else has the exchange from now on."""
+        del self._waiting[waiting.id]
+
+    def remember(self, exchange: bytes) -> None:
+        """It has ended: what still comes of it is no news."""
+        self._ended[exchange] = None
+        if len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+
+    # --- time ------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """
+        Let go of callers that have waited long enough.  Called by our own timer;
+        whoever has a better one (the reactor's stands still after its clock was
+        set back) may call it as well.
+        """
+        now = self._clock()
+        for waiting in list(self._waiting.values()):
+            if waiting.due <= now:
+                waiting.expire()
+        self.keeper.tick(now)
+        self.cache.tick(now)
+        self.callbacks.tick(now)
+        self._batches.flush()
+
+    def tickLater(self) -> None:
+        """Somebody waits."""
+        if self._ticking is None:
+            self._ticking = self._reactor.callLater(TICK, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticking = None
+        self.tick()
+        if self._waiting or self._batches.waiting or not self.keeper.quiet:
+            self.tickLater()
+
+    # --- IRecordReceiver ---------------------------------------------------------------
+
+    def recordArriving(self, link: ILink, record: Incoming) -> Arrival:
+        """
+        See L{IArrivalReceiver}: a whole response goes to the caller that is connected, and
+        need not be there after this process.
+        """
+        exchange = whole_of(record.payload)
+        waiting = None if exchange is None else self._waiting.get(exchange)
+        if waiting is None or waiting.link is not link or not waiting.answerable or record.payload is None:
+            return Arrival.STORE
+        try:
+            message = decode_part(record.payload, Side.EGRESS)
+        except RecordError:
+            return Arrival.STORE  # where what is malformed is told of
+        waiting.answered(message)
+        return Arrival.DONE
+
+    def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
+        """See L{IRecordReceiver}: parts of responses."""
+        if self.keeper.knows:
+            records = [record for record in records if not self.keeper.known(record.id)]
+        self._take(link, [(record.id, record.payload) for record in records if record.payload is not None])
+        unread = [record.id for record in records if record.payload is None]
+        self.read(link, unread)
+
+    def read(self, link: ILink, records: Sequence[int]) -> None:
+        """Find out whose these are."""
+        if records:
+            if link not in self._unread:
+                self._unread[link] = Unread(link, partial(self._take, link), partial(self._unreadable, link))
+            self._unread[link].add(records)
+
+    def _unreadable(self, link: ILink, failure: Failure) -> None:
+        self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
+
+    def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
+        touched: dict[bytes, Waiting | Kept | Fetch] = {}
+        for record, payload in records:
+            self._received(link, record, payload, touched)
+        for one in touched.values():
+            if isinstance(one, Kept):
+                one.advance(self.keeper, link)
+            else:
+                one.advance()
+
+    def _received(
+        self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting | Kept | Fetch]
+    ) -> None:
+        try:
+            part = decode_part(payload, Side.EGRESS)
+        except RecordError as error:
+            self._counts["malformed_parts"] += 1
+            self.log.warn("{peer} sent what is no part: {error}", peer=link.name, error=error)
+            self.consume(link, [record])
+            return
+        waiting = self._waiting.get(part.exchange)
+        if waiting is not None and waiting.link is link:
+            touched[part.exchange] = waiting
+            waiting.received(record, part)
+            return
+        kept = self.keeper.kept.get(part.exchange)
+        if kept is not None and kept.peer == link.peer.bytes:
+            touched[part.exchange] = kept
+            kept.received(self.keeper, link, record, part)
+        elif (fetch := self.cache.fetches.get(part.exchange)) is not None and fetch.link is link:
+            touched[part.exchange] = fetch
+            fetch.received(record, part)
+        else:
+            self._stray(link, record, part)
+
+    def _stray(self, link: ILink, record: int, part: Part) -> None:
+        """Part of a response that nobody waits for, or not any more."""
+        self._counts["stray_parts"] += 1
+        self.consume(link, [record])
+        if part.exchange not in self._ended:
+            self.remember(part.exchange)
+            self.send(link, encode_cancel(part.exchange))
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """A call is over when it is answered, not when it has arrived; but one may want to know."""
+        self.keeper.recordsAcknowledged(link, ids)
+
+    def linkChanged(self, link: ILink) -> None:
+        """
+        While it is only down, what is under way may yet be answered in time; what
+        was stopped waits for a person.
+        """
+        if link.state is LinkState.STOPPED:
+            problem = outcome_unknown(f"the link to {link.name} was stopped while the call was under way")
+            for waiting in self._of(link):
+                waiting.fail(problem)
+        self.cache.linkChanged(link)
+
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+        # The peer may not know of the CANCELs any more, and ask again.
+        self._ended.clear()
+        still = frozenset(resent)
+        for waiting in self._of(link):
+            waiting.rolledBack(still)
+        self.keeper.peerRolledBack(link, still)
+        self.cache.peerRolledBack(link, still)
+        self._batches.flush()
+
+    def _of(self, link: ILink) -> list[Waiting]:
+        return [waiting for waiting in self._waiting.values() if waiting.link is link]

@@ -1,0 +1,396 @@
+"""
+All exchanges whose results stay at the ingress: who may ask for which, how much of
+them there may be, and when they are forgotten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hoft.errors import HoftError
+from hoft.interfaces import ILink, ITransaction
+from hoft.web.http.heads import ResponseHead
+from hoft.web.http.problems import Problem, Refused, cancelled, key_in_use, quota_exceeded, too_busy
+from hoft.web.ingress import kept_rows
+from hoft.web.ingress.caching.rows import Entry
+from hoft.web.ingress.keeping import Kept
+from hoft.web.ingress.kept_rows import Row, Stage
+
+if TYPE_CHECKING:
+    from hoft.web.ingress.ingress import Ingress
+
+MAX_KEPT = 100_000
+"""The most exchanges that are kept at once, whatever became of them."""
+
+MAX_EXPIRED = 10_000
+"""The most of which it is remembered that they have expired."""
+
+
+class Waiter(Protocol):
+    """A call that waits for a kept exchange."""
+
+    due: float
+
+    def expire(self) -> None:
+        """C{due} has come."""
+
+    def stop(self) -> None:
+        """The node stops."""
+
+
+class Keeper:
+    """
+    @ivar kept: by id.
+    @ivar waiters: calls that are held, or under way in answer.
+    @ivar size: bytes of results that are kept.
+    """
+
+    log = Logger()
+
+    def __init__(self, ingress: Ingress, clock: Callable[[], float], links: Mapping[str, ILink]) -> None:
+        """
+        @param clock: monotonic seconds.
+        @param links: by the names of the peers.
+        """
+        self.kept: dict[bytes, Kept] = {}
+        self.keys: dict[tuple[str | None, bytes], Kept | None] = {}
+        """By caller and Idempotency-Key; C{None} while the request is still coming."""
+        self.waiters: set[Waiter] = set()
+        self.size = 0
+        self.wall = time.time
+        self.clock = clock
+        self._ingress = ingress
+        self._links = links
+        self._sizes: Counter[str | None] = Counter()
+        self._unacknowledged: dict[ILink, dict[int, Kept]] = {}
+        self._restored: dict[bytes, dict[int, Kept]] = {}
+        """As C{_unacknowledged}, by peer: from rows, before the link is known."""
+        self._known: set[int] = set()
+        """Records of complete responses, which are handed up again after a start."""
+        self._timers: list[tuple[float, int, bytes]] = []
+        self._timer = 0
+        self._expired = 0
+
+    def counters(self) -> dict[str, int]:
+        """By a stable name each."""
+        stages = Counter(kept.stage for kept in self.kept.values())
+        over = sum(stages[stage] for stage in Stage if stage.last)
+        return {"kept": len(self.kept), "kept_pending": len(self.kept) - over, "kept_bytes": self.size}
+
+    # --- begin ------------------------------------------------------------------------
+
+    def load(self, rows: Iterable[Row]) -> None:
+        """What an earlier process has kept; before any record comes."""
+        now, wall = self.clock(), self.wall()
+        for row in rows:
+            kept = Kept(**{name: getattr(row, name) for name in kept_rows.COLUMNS})
+            left = min(max(0.0, row.expires - wall), self._longest)
+            kept.begun = now - max(0.0, wall - row.stages[Stage.ACCEPTED])
+            self._add(kept, now + left)
+            if row.records:
+                self._known.update(row.records)
+                kept.counted = row.response_size
+                self._take(kept, row.response_size)
+            if row.sent:
+                self._restored.setdefault(row.peer, {}).update(dict.fromkeys(row.sent, kept))
+                kept.wasSent()
+            self._expired += row.stage is Stage.EXPIRED
+            if not kept.over:
+                kept.meters = self._ingress.accounts.resume(row.caller, row.route)
+
+    @property
+    def _longest(self) -> float:
+        """
+        Seconds that anything may still be kept: a clock that was set back while no
+        process ran must not make it last for ever.
+        """
+        routing = self._ingress.routing
+        return max(routing.async_deadline, routing.result_ttl, 86400.0)
+
+    def before(self, caller: str | None, key: bytes | None) -> Kept | None:
+        """
+        What was begun with that Idempotency-Key; if nothing was, one more may begin.
+
+        @raise Refused: there are too many, or it is not complete yet.
+        """
+        if key is not None and (caller, key) in self.keys:
+            kept = self.keys[caller, key]
+            if kept is None:
+                raise Refused(key_in_use(None))
+            return kept
+        if len(self.kept) >= MAX_KEPT:
+            raise Refused(too_busy(f"{MAX_KEPT} requests are kept already", 60))
+        if self._over(caller):
+            raise Refused(self._full())
+        return None
+
+    def reserve(self, caller: str | None, key: bytes | None) -> None:
+        """A request begins that is to be kept."""
+        if key is not None:
+            self.keys[caller, key] = None
+
+    def unreserve(self, caller: str | None, key: bytes | None) -> None:
+        """It was given up before it was complete."""
+        if key is not None and self.keys.get((caller, key)) is None:
+            self.keys.pop((caller, key), None)
+
+    def keep(self, kept: Kept, seconds: float) -> None:
+        """
+        From now on parts of this exchange are its own.
+
+        @param seconds: until it is given up.
+        """
+        now = self.wall()
+        kept.stages[Stage.ACCEPTED] = now
+        kept.expires = now + seconds
+        self._add(kept, self.clock() + seconds)
+
+    def _add(self, kept: Kept, due: float) -> None:
+        self.kept[kept.id] = kept
+        if kept.key is not None:
+            self.keys[kept.caller, kept.key] = kept
+        self._arm(kept, due)
+
+    def _arm(self, kept: Kept, due: float) -> None:
+        kept.due = due
+        self._timer += 1
+        heappush(self._timers, (due, self._timer, kept.id))
+
+    def sent(self, link: ILink, kept: Kept, records: Sequence[int]) -> None:
+        """More of its request was committed."""
+        self._unacknowledged_on(link).update(dict.fromkeys(records, kept))
+        kept.committed(records)
+
+    def _unacknowledged_on(self, link: ILink) -> dict[int, Kept]:
+        waiting = self._unacknowledged.get(link)
+        if waiting is None:
+            waiting = self._unacknowledged[link] = self._restored.pop(link.peer.bytes, {})
+        return waiting
+
+    # --- for the exchanges ----------------------------------------------------------------
+
+    def link(self, kept: Kept | Entry) -> ILink | None:
+        """That of its peer, if that is still one."""
+        return next((link for link in self._links.values() if link.peer.bytes == kept.peer), None)
+
+    def name(self, kept: Kept) -> str:
+        """What its peer is called."""
+        link = self.link(kept)
+        return "a peer of before" if link is None else link.name
+
+    def send(self, link: ILink, payload: bytes) -> None:
+        """Commit a part soon."""
+        self._ingress.send(link, payload)
+
+    def consume(self, link: ILink, records: Sequence[int]) -> None:
+        """Let go of records soon."""
+        self._ingress.consume(link, records)
+
+    def changed(self, kept: Kept) -> None:
+        """Write its row soon."""
+        self.also(kept, kept_rows.write(kept))
+
+    def answered(self, kept: Kept, head: ResponseHead) -> None:
+        """The head of its response is here."""
+        self._ingress.cache.answered(kept, head)
+
+    def also(self, kept: Kept | Entry, write: Callable[[ITransaction], None]) -> None:
+        """Write to a table soon what goes with it."""
+        link = self.link(kept) or next(iter(self._links.values()), None)
+        if link is not None:
+            self._ingress.also(link, write)
+
+    def hold(self, kept: Kept, more: int) -> bool:
+        """
+        Count more bytes of its result.
+
+        @return: C{False}: that is too much, and it was given up.
+        """
+        kept.counted += more
+        self._take(kept, more)
+        if more and self._over(kept.caller):
+            kept.fail(self, self._full())
+            return False
+        return True
+
+    def _take(self, kept: Kept, size: int) -> None:
+        self.size += size
+        self._sizes[kept.caller] += size
+
+    def release(self, kept: Kept) -> None:
+        """Its result is not kept any more."""
+        self._take(kept, -kept.counted)
+        kept.counted = 0
+
+    def _over(self, caller: str | None) -> bool:
+        routing = self._ingress.routing
+        if self.size > routing.results:
+            return True
+        return caller is not None and self._sizes[caller] > routing.results_of(caller)
+
+    def _full(self) -> Problem:
+        return quota_exceeded("as many bytes of results are kept as this node, or its caller, may have", 60)
+
+    def ended(self, kept: Kept, stage: Stage) -> None:
+        """It reaches this stage now, which is its last but for being forgotten."""
+        self._begin_ttl(kept)
+        if stage is not Stage.DONE:
+            self.release(kept)
+        link = self.link(kept)
+        if link is not None:
+            waiting = self._unacknowledged_on(link)
+            for id in kept.sent:
+                waiting.pop(id, None)
+        self._ingress.accounts.kept_ended(kept, self.name(kept), stage)
+
+    def prolong(self, kept: Kept) -> None:
+        """It is to be kept from now on for as long as results are."""
+        self._begin_ttl(kept)
+        self.changed(kept)
+
+    def _begin_ttl(self, kept: Kept) -> None:
+        seconds = self._ingress.routing.result_ttl
+        kept.expires = self.wall() + seconds
+        self._arm(kept, self.clock() + seconds)
+
+    # --- what callers want --------------------------------------------------------------------
+
+    def find(self, id: str, caller: str | None) -> Kept | None:
+        """What this caller may ask for under that name."""
+        try:
+            kept = self.kept.get(bytes.fromhex(id)) if len(id) == 32 else None
+        except ValueError:
+            return None
+        return kept if kept is not None and kept.caller == caller else None
+
+    def of(self, caller: str | None, most: int) -> list[Kept]:
+        """The newest of this caller's, the newest first."""
+        own = [kept for kept in self.kept.values() if kept.caller == caller]
+        own.sort(key=lambda kept: kept.stages[Stage.ACCEPTED], reverse=True)
+        return own[:most]
+
+    def cancel(self, kept: Kept) -> Deferred[Any]:
+        """
+        Give it up for its caller.
+
+        @return: fires, with nothing of interest, when that is done as far as it can be.
+        """
+        link, sent = self.link(kept), kept.sent.tolist()
+        done: Deferred[Any] = Deferred()
+        if link is None or not sent:
+            kept.fail(self, cancelled("it may have been made before that"), Stage.CANCELLED)
+            done.callback(None)
+            return done
+        return link.cancel(sent).addCallbacks(
+            self._withdrawn, self._not_withdrawn, (kept, len(sent)), errbackArgs=(kept,)
+        )
+
+    def _withdrawn(self, ids: list[int], kept: Kept, asked: int) -> None:
+        never = len(ids) == asked
+        what = "it never left this node" if never else "it may have been made before that"
+        kept.fail(self, cancelled(what), Stage.CANCELLED)
+
+    def _not_withdrawn(self, failure: Failure, kept: Kept) -> None:
+        if not failure.check(HoftError):
+            self.log.failure("Call {id}: the request could not be taken back", failure, id=kept.id.hex())
+        kept.fail(self, cancelled("it may have been made before that"), Stage.CANCELLED)
+
+    def forget(self, kept: Kept) -> None:
+        """Nothing of it is wanted any more, its key included."""
+        kept.drop(self)
+        self.remove(kept)
+
+    def remove(self, kept: Kept) -> None:
+        """It was never there."""
+        self._expired -= kept.stage is Stage.EXPIRED
+        if kept.delivery is not None:
+            kept.delivery.drop()
+        self.kept.pop(kept.id, None)
+        if kept.key is not None and self.keys.get((kept.caller, kept.key)) is kept:
+            del self.keys[kept.caller, kept.key]
+        self.also(kept, kept_rows.forget(kept.id))
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Let go of callers that have waited long enough, and of what has been kept long enough."""
+        for waiter in [waiter for waiter in self.waiters if waiter.due <= now]:
+            waiter.expire()
+        while self._timers and self._timers[0][0] <= now:
+            due, _, id = heappop(self._timers)
+            kept = self.kept.get(id)
+            if kept is not None and kept.due == due:
+                self._due(kept, now)
+
+    def _due(self, kept: Kept, now: float) -> None:
+        if kept.stage is Stage.EXPIRED:
+            self.forget(kept)
+            return
+        key = kept.caller, kept.key or b""
+        if kept.expire(self):
+            if self.keys.get(key) is kept:
+                del self.keys[key]
+            self._expired += 1
+            if self._expired > MAX_EXPIRED:
+                self.forget(kept)
+            else:
+                self._arm(kept, now + self.remembered)
+        elif kept.due <= now:
+            self._arm(kept, now + (60.0 if kept.awaited else 1.0))
+
+    @property
+    def remembered(self) -> float:
+        """Seconds for which it is known that there was one which has expired."""
+        return max(1.0, self._ingress.routing.result_ttl)
+
+    @property
+    def quiet(self) -> bool:
+        """There is nothing that a tick could do soon."""
+        return not self.waiters
+
+    def stop(self) -> None:
+        """Answer those that wait: what they wait for goes on at the next start."""
+        for waiter in list(self.waiters):
+            waiter.stop()
+
+    # --- what the link brings ---------------------------------------------------------------------
+
+    def known(self, record: int) -> bool:
+        """Whether this record is part of a complete result; asked once of each after a start."""
+        if record in self._known:
+            self._known.discard(record)
+            return True
+        return False
+
+    @property
+    def knows(self) -> bool:
+        """Whether L{known} has still something to say."""
+        return bool(self._known)
+
+    def expect(self, records: Iterable[int]) -> None:
+        """These are known as well: they are part of what is stored elsewhere."""
+        self._known.update(records)
+
+    def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
+        """The peer has these."""
+        waiting = self._unacknowledged_on(link)
+        if not waiting:
+            return
+        for id in ids:
+            kept = waiting.pop(id, None)
+            if kept is not None:
+                kept.acknowledged(self)
+
+    def peerRolledBack(self, link: ILink, resent: frozenset[int]) -> None:
+        """See L{hoft.interfaces.IRecordReceiver}."""
+        for kept in list(self.kept.values()):
+            if kept.peer == link.peer.bytes and not kept.over:
+                kept.rolledBack(self, resent)
