@@ -216,8 +216,8 @@ class Places(SynchronousTestCase):
 
     def test_files(self) -> None:
         """Each file of ours that a page names is there."""
-        folders = [ROOT, *(ROOT / "hoft" / folder for folder in (".", "protocols", "transports", "web"))]
-        folders += [path for path in (ROOT / "tests").iterdir() if path.is_dir()]
+        packages = [path.parent for path in (ROOT / "hoft").rglob("__init__.py")]
+        folders = [ROOT, *packages, *(path for path in (ROOT / "tests").iterdir() if path.is_dir())]
         for page in pages():
             text = page.read_text("utf-8")
             for name in re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", text):

@@ -143,7 +143,9 @@ class Publisher:
     def remove(self, names: Sequence[str]) -> None:
         """These files of ours carry nothing any more: they are removed together, soon."""
         self._to_remove += names
-        if self._to_remove and self._removing is None:
+        if self._closed:
+            self._remove()
+        elif self._to_remove and self._removing is None:
             self._removing = self._parts.reactor.callLater(GATHER, self._remove)
 
     def _remove(self) -> None:
