@@ -36,3 +36,7 @@ class StreamReset(HoftError, ConnectionLost):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class StreamTimedOut(StreamReset):
+    """It was not accepted in time."""

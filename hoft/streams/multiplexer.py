@@ -31,7 +31,7 @@ from hoft.interfaces import CommitResult, ILink, Incoming, LinkState
 from hoft.protocols.ranges import RangeSet
 from hoft.streams.committing import Committer
 from hoft.streams.epochs import Epochs
-from hoft.streams.failures import StreamRefused
+from hoft.streams.failures import StreamRefused, StreamTimedOut
 from hoft.streams.halves import Hold
 from hoft.streams.parts import MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
 from hoft.streams.stream import FAILED, Stage, Stream
@@ -230,7 +230,8 @@ class Multiplexer:
         now = self.now()
         for stream in self._all():
             if stream.deadline <= now:
-                stream.reset(f"{self.peer} has not answered in time")
+                reason = f"{self.peer} has not answered in time"
+                stream.reset(reason, StreamTimedOut(reason))
             elif now - stream.moved > (ORPHANED if stream.stage is Stage.EARLY else IDLE):
                 stream.reset("nothing has passed for too long")
         self._committer.flush()

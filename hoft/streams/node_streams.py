@@ -17,7 +17,7 @@ from hoft.errors import LinkClosed
 from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.streams import registry
 from hoft.streams.epochs import SCHEMA, Epochs
-from hoft.streams.failures import StreamRefused, StreamReset
+from hoft.streams.failures import StreamRefused, StreamReset, StreamTimedOut
 from hoft.streams.multiplexer import Accepted, Multiplexer
 from hoft.streams.parts import MAX_SAID
 from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
@@ -26,7 +26,14 @@ from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
 from hoft.streams.websockets import Calling, WebSocketServices
 from hoft.web.http import websocket
-from hoft.web.http.problems import Refused, headers_too_large, not_allowed, peer_silent, peer_unavailable
+from hoft.web.http.problems import (
+    Refused,
+    connection_terminated,
+    headers_too_large,
+    not_allowed,
+    peer_silent,
+    peer_unavailable,
+)
 from hoft.web.http.targets import Tunnel
 from hoft.web.ingress.tunnelling import Behind, Joined, Over
 
@@ -168,7 +175,12 @@ class NodeStreams:
             if failure.check(StreamRefused):
                 assert isinstance(failure.value, StreamRefused)
                 return Failure(Refused(failure.value.problem))
-            return Failure(Refused(peer_silent(peer, within))) if failure.check(StreamReset) else failure
+            if failure.check(StreamTimedOut):
+                return Failure(Refused(peer_silent(peer, within)))
+            if failure.check(StreamReset):
+                detail = f"{peer} gave it up: {failure.getErrorMessage()}"
+                return Failure(Refused(connection_terminated(detail)))
+            return failure
 
         try:
             stream = self.open(peer, target, within, asked)

@@ -264,22 +264,33 @@ class WebSocketTests(CallerNodes):
 
     @inlineCallbacks
     def test_an_answer_that_breaks_off_is_cut(self) -> Steps:
-        def script(service: Service) -> None:
-            service.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nhalf")
-            service.transport.loseConnection()
-
-        self.script = script
+        half = b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nhalf"
+        self.script = lambda service: service.transport.write(half)
         caller = yield self.call()
         self.ask(caller)
+        yield self.heard(caller, b"half")
+        self.services[-1].transport.loseConnection()
         yield self.until(lambda: caller.lost, "cut")
         self.assertFalse(caller.lost.check(ConnectionDone))
         yield self.over()
         self.assertEqual(self.near.status()["ingress"]["cut"], 1)
-        self.script = lambda service: service.transport.loseConnection()
-        caller = yield self.call()
-        self.ask(caller)
-        yield self.heard(caller, b"}\n")
-        self.assertTrue(bytes(caller.received).startswith(b"HTTP/1.1 502 "))
+
+    @inlineCallbacks
+    def test_a_service_that_closes_at_once_is_said_to_have_done_so(self) -> Steps:
+        """What it had answered may be lost with it; then it is no matter of time."""
+        for answer in (b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\nhalf", b""):
+
+            def script(service: Service, answer: bytes = answer) -> None:
+                service.transport.write(answer)
+                service.transport.loseConnection()
+
+            self.script = script
+            caller = yield self.call()
+            self.ask(caller)
+            yield self.until(lambda: caller.lost or caller.received.endswith(b"}\n"), "told")  # noqa: B023  # called before the next turn
+            status = bytes(caller.received[:13])
+            self.assertIn(status, [b"HTTP/1.1 502 ", b"HTTP/1.1 500 ", b""] if answer else [b"HTTP/1.1 502 "])
+            yield self.over()
 
     @inlineCallbacks
     def test_either_side_may_close_or_reset(self) -> Steps:
