@@ -55,9 +55,14 @@ class ForwardTests(Nodes):
         self.assertEqual((counted["open"], counted["opened"]), (1, 1))
         caller.transport.loseConnection()
         yield self.over()
-        (counted,) = self.near.status()["forwards"].values()
-        numbers = [counted[name] for name in ("open", "opened", "refused", "bytes_sent", "bytes_received")]
-        self.assertEqual(numbers, [0, 1, 0, len(data), len(data)])
+        names = ("open", "opened", "refused", "bytes_sent", "bytes_received")
+        expected = [0, 1, 0, len(data), len(data)]
+
+        def all_counted() -> bool:
+            (counted,) = self.near.status()["forwards"].values()
+            return [counted[name] for name in names] == expected
+
+        yield self.until(all_counted, "counted")
         for node in (self.near, self.far):
             streams = node.status()["streams"]
             self.assertEqual((streams["bytes_sent"], streams["bytes_received"]), (len(data), len(data)))
