@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import define
+from attrs import define, frozen
 
 from hoft.protocols.control import MAX_RANGES, MAX_RECEIPTS, Ranges, Receipt, select_receipts
 from hoft.protocols.ranges import RangeSet
@@ -34,6 +34,14 @@ class _PacketRead:
     repeats: int = RECEIPT_REPEATS
 
 
+@frozen
+class _Due:
+    """When an answer goes out at the latest, and when what it says is made durable."""
+
+    at: float
+    sync_at: float
+
+
 class Receiver:
     """
     The peer's record numbers as far as they are known here.
@@ -52,7 +60,9 @@ class Receiver:
         # Of the boot that was read last, by number, the latest read at the end.
         self._read: dict[int, _PacketRead] = {}
         self._boot = 0
-        self._due: float | None = None
+        self._due: _Due | None = None
+        self._next_due: _Due | None = None
+        """Of what is not in the answer that is ready."""
         self._answer_ready = False
         self._packets_owed = 0
         self._bytes_owed = 0
@@ -112,7 +122,6 @@ class Receiver:
         self._acknowledged.update(self._committed[:count])
         del self._committed[:count]
         self._answer_ready = True
-        self._due = None
         if self._committed:
             self.owe(now)
 
@@ -138,16 +147,27 @@ class Receiver:
     def owe(self, now: float) -> None:
         """The peer is to be answered, within the acknowledgement delay."""
         at_once = self._packets_owed >= ACK_AT_ONCE_PACKETS or self._bytes_owed >= ACK_AT_ONCE_BYTES
-        due = now if at_once else now + self._round_trips.ack_delay()
-        self._due = due if self._due is None else min(self._due, due)
+        delay = 0.0 if at_once else self._round_trips.ack_delay()
+        due = _Due(now + delay, now + delay / 2)
+        if self._answer_ready and self._next_due is None:
+            self._next_due = due
+        if self._due is None or due.at < self._due.at:
+            self._due = due
 
     def next_answer(self) -> float | None:
-        """When an answer is due (in the past: at once), or None where none is owed."""
-        return float("-inf") if self._answer_ready else self._due
+        """When an answer is due (in the past: at once), or is to be made durable; None where none is owed."""
+        if self._due is None:
+            return None
+        return self._due.sync_at if self._committed and not self._answer_ready else self._due.at
 
     def wants_sync(self, now: float) -> bool:
-        """Whether the answer that is due should wait for L{to_sync} numbers to be made durable."""
-        return not self._answer_ready and self._due is not None and now >= self._due and bool(self._committed)
+        """
+        Whether L{to_sync} numbers should be made durable.  That is some time before the answer is
+        due, so that it may go with what is sent in between: most answers need no file of their own.
+        """
+        if self._due is None or self._answer_ready:
+            return False
+        return bool(self._committed) and now >= self._due.sync_at
 
     def state(self, now: float) -> tuple[int, Ranges, tuple[Receipt, ...]]:
         """
@@ -169,8 +189,11 @@ class Receiver:
 
     def answered(self) -> None:
         """A packet with this state goes out: nothing is owed but what is not durable yet."""
-        self._answer_ready = False
         if not self._committed:
             self._due = None
+        elif self._answer_ready:
+            self._due = self._next_due
+        self._answer_ready = False
+        self._next_due = None
         self._packets_owed = 0
         self._bytes_owed = 0
