@@ -144,7 +144,8 @@ class CollapsingTests(CachingCase):
         yield self.get()
         self.now, self.far.then = 61, None
         asked = self.callers(4)
-        yield self.until(lambda: self.ingress.counters()["requests"] == 5 and self.last.complete)
+        yield self.until(lambda: self.ingress.counters()["requests"] == 5)
+        yield self.until(lambda: self.crossed == 2 and self.last.complete)
         self.last.answer(304, FRESH)
         for one in asked:
             response = yield one
