@@ -66,7 +66,8 @@ class CollapsingTests(CachingCase):
         yield self.get()
         self.now, self.far.then = 61, None
         asked = self.callers(8)
-        yield self.until(lambda: self.ingress.counters()["requests"] == 9 and self.last.complete)
+        yield self.until(lambda: self.ingress.counters()["requests"] == 9)
+        yield self.until(lambda: self.crossed == 2 and self.last.complete)
         held, store = self.last, self.ingress.cache.store
 
         def changed(entry: Entry, before: int) -> None:
