@@ -196,7 +196,11 @@ class CarrierConformance(MirrorConformance):
         yield self.until(lambda: name in receiver.consumed, "the next arrives")
         bob.wake()
         yield self.rest(self.quiet)
-        self.assertEqual([piece[0] for piece in receiver.pieces].count(refused), 1)
+        offsets = [offset for file, offset, *_ in receiver.pieces if file == refused]
+        if self.in_place:  # what was refused while it grew may be another file when it is to go away
+            self.assertLessEqual(offsets.count(0), 2)
+        else:
+            self.assertEqual(offsets, [0])
 
     @inlineCallbacks
     def test_laterComesAgain(self) -> Generator[Any, Any, None]:
