@@ -5,42 +5,22 @@ A route with a cache, all the way to a service: ingress and egress, in one proce
 from __future__ import annotations
 
 import os
-import time
-from random import Random
 
-from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
-from twisted.internet.task import deferLater
 
 from hoft.config import Caching, Route
 from hoft.web.ingress.caching import rows as cache_rows
-from hoft.web.ingress.ingress import Ingress
-from hoft.web.ingress.routing import Routing
-from tests.web.callers import Callers
+from tests.web.both_sides import BothSidesCase
 from tests.web.listening import Test
-from tests.web.services import EgressCase, Received, Service
+from tests.web.services import Received, Service
 
 
-class CacheToServiceTests(Callers, EgressCase):
+class CacheToServiceTests(BothSidesCase):
     def setUp(self) -> None:
         super().setUp()
         self.near_link.create(cache_rows.SCHEMA)
-        route = Route("demo", "far", f"http://127.0.0.1:{self.port}", cache=Caching(stale_if_error=60.0))
-        routing = Routing(routes=(route,), deadline=10.0)
-        self.ingress = Ingress(
-            reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
-        )
-        self.near_link.attach(self.ingress)
-        self.door = self.listen(self.ingress.factory)
-        self.addCleanup(self.close)
-
-    @inlineCallbacks
-    def close(self) -> Test:
-        yield self.door.stopListening()
-        self.ingress.factory.abortAll()
-        yield self.ingress.stop()
-        for _ in range(30):
-            yield deferLater(reactor, 0)
+        caching = Caching(stale_if_error=60.0)
+        self.open_route(Route("demo", "far", f"http://127.0.0.1:{self.port}", cache=caching))
 
     @inlineCallbacks
     def test_a_large_response_crosses_once_is_confirmed_and_stands_in_for_a_service_that_is_gone(

@@ -6,40 +6,20 @@ services with real sockets.
 from __future__ import annotations
 
 import json
-import time
-from random import Random
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from hoft.config import Route
-from hoft.web.ingress.ingress import Ingress
-from hoft.web.ingress.routing import Routing
-from tests.web.callers import Callers
+from tests.web.both_sides import BothSidesCase
 from tests.web.listening import Test
-from tests.web.services import EgressCase, Received, Service
+from tests.web.services import Received, Service
 
 
-class IngressToEgressTests(Callers, EgressCase):
+class IngressToEgressTests(BothSidesCase):
     def setUp(self) -> None:
         super().setUp()
-        routing = Routing(routes=(Route("demo", "far", f"http://127.0.0.1:{self.port}/base"),), deadline=10.0)
-        self.ingress = Ingress(
-            reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
-        )
-        self.near_link.attach(self.ingress)
-        self.door = self.listen(self.ingress.factory)
-        self.addCleanup(self.close)
-
-    @inlineCallbacks
-    def close(self) -> Test:
-        yield self.door.stopListening()
-        self.ingress.factory.abortAll()
-        yield self.ingress.stop()
-        for _ in range(30):
-            yield deferLater(reactor, 0)
+        self.open_route(Route("demo", "far", f"http://127.0.0.1:{self.port}/base"))
 
     def echo(self, service: Service, request: Received) -> None:
         service.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body), request.body)

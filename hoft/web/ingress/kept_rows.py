@@ -19,6 +19,7 @@ from hoft import cbor
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema
 from hoft.web.http.problems import Problem
+from hoft.web.ingress.tables import forget_row, write_row
 
 SCHEMA = Schema(
     "kept",
@@ -138,14 +139,9 @@ def load(transaction: ITransaction) -> list[Row]:
 
 def write(row: Row) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: the row as it is now."""
-    values = row.values()
-    marks = ", ".join("?" * len(values))
-    return lambda transaction: transaction.execute(_WRITE.format(marks=marks), values)
-
-
-_WRITE = "INSERT OR REPLACE INTO kept VALUES ({marks})"
+    return write_row("kept", row.values())
 
 
 def forget(exchange: bytes) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: remove the row."""
-    return lambda transaction: transaction.execute("DELETE FROM kept WHERE exchange = ?", (exchange,))
+    return forget_row("kept", exchange)

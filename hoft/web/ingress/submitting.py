@@ -80,10 +80,6 @@ class Submission(Waiting):
     committed together with that, and on disk before the caller hears of it.
     """
 
-    @property
-    def answerable(self) -> bool:
-        return False
-
     def __init__(
         self,
         ingress: Ingress,
@@ -107,6 +103,10 @@ class Submission(Waiting):
         self._kept = kept_of(self, wish.key)
         self._commits = 0
         self._replay: Replay | None = None
+
+    @property
+    def answerable(self) -> bool:
+        return False
 
     def bodyReceived(self, data: bytes) -> None:
         if self._digest is not None:

@@ -19,6 +19,7 @@ from hoft.web.http.fields import FieldList
 from hoft.web.http.heads import ResponseHead, decode_response, encode_head
 from hoft.web.ingress.caching.keys import variant
 from hoft.web.ingress.caching.policy import Stored
+from hoft.web.ingress.tables import forget_row, write_row
 
 SCHEMA = Schema(
     "cache",
@@ -115,14 +116,9 @@ def load(transaction: ITransaction) -> list[Entry]:
 
 def write(entry: Entry) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: the row as it is now."""
-    values = entry.values()
-    marks = ", ".join("?" * len(values))
-    return lambda transaction: transaction.execute(_WRITE.format(marks=marks), values)
-
-
-_WRITE = "INSERT OR REPLACE INTO cached VALUES ({marks})"
+    return write_row("cached", entry.values())
 
 
 def forget(exchange: bytes) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: remove the row."""
-    return lambda transaction: transaction.execute("DELETE FROM cached WHERE exchange = ?", (exchange,))
+    return forget_row("cached", exchange)

@@ -12,6 +12,7 @@ from attrs import define, field, fields
 
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema
+from hoft.web.ingress.tables import forget_row, write_row
 
 SCHEMA: Final = Schema(
     "callback",
@@ -73,16 +74,10 @@ def load(transaction: ITransaction) -> list[Row]:
 
 def write(row: Row) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: the row as it is now."""
-    values = tuple(getattr(row, name) for name in COLUMNS if name != "state")
-    return lambda transaction: transaction.execute(_WRITE, (*values, row.state.value))
-
-
-_WRITE: Final = (
-    "INSERT OR REPLACE INTO callback (exchange, url, attempts, due, last, reason, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+    columns = {**{name: getattr(row, name) for name in COLUMNS}, "state": row.state.value}
+    return write_row("callback", list(columns.values()))
 
 
 def forget(exchange: bytes) -> Callable[[ITransaction], None]:
     """What C{commit} takes as C{also}: remove the row."""
-    return lambda transaction: transaction.execute("DELETE FROM callback WHERE exchange = ?", (exchange,))
+    return forget_row("callback", exchange)
