@@ -104,6 +104,11 @@ class Call:
     def writable(self) -> bool:
         return self._connection is not None and self._connection.writable
 
+    def serveBy(self, receiver: CallReceiver) -> None:
+        """From now on this one serves it, whoever has until now."""
+        if self._connection is not None:
+            self._connection.serveBy(receiver)
+
     def continueBody(self) -> None:
         """Send C{100 (Continue)} if the caller waits for it."""
         if self._connection is not None:
@@ -181,23 +186,26 @@ class Call:
         self._connection = None
 
 
-class _Ignored:
-    """A L{CallReceiver} for what still comes of a request that was answered at once."""
+class Indifferent:
+    """A L{CallReceiver} that minds nothing; those to whom something matters inherit the rest."""
+
+    __slots__ = ()
 
     def bodyReceived(self, data: bytes) -> None:
-        """Nobody wants it."""
+        """See L{CallReceiver}."""
 
     def bodyEnded(self, trailers: Sequence[Field]) -> None:
-        """Nor this."""
+        """See L{CallReceiver}."""
 
     def pauseResponse(self) -> None:
-        """All is written."""
+        """See L{CallReceiver}."""
 
     def resumeResponse(self) -> None:
-        """All is written."""
+        """See L{CallReceiver}."""
 
     def callLost(self, reason: str) -> None:
-        """Nobody minds."""
+        """See L{CallReceiver}."""
 
 
-IGNORE: CallReceiver = _Ignored()
+IGNORE: CallReceiver = Indifferent()
+"""For what still comes of a request that was answered at once."""

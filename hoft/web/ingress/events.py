@@ -5,12 +5,12 @@ The stages of a kept exchange as they are reached: Server-Sent Events (HTML Livi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hoft.web.http.fields import values
 from hoft.web.http.requests import Field
-from hoft.web.ingress.calls import Call
+from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Stage
 
@@ -24,8 +24,11 @@ _NUMBERS = {stage: number for number, stage in enumerate(Stage, 1)}
 """Ids of the events: a stage has the same one always, so a reader that comes back misses none."""
 
 
-class Events:
-    """A L{CallReceiver} that says each stage once, in order, and ends after the last."""
+class Events(Indifferent):
+    """
+    A L{hoft.web.ingress.calls.CallReceiver} that says each stage once, in order, and ends after the
+    last; it need not be held up, for there are ten at most.
+    """
 
     def __init__(
         self,
@@ -99,18 +102,6 @@ class Events:
             self._kept.observers.remove(self)
 
     # --- CallReceiver -----------------------------------------------------------------------
-
-    def bodyReceived(self, data: bytes) -> None:
-        """Nobody wants it."""
-
-    def bodyEnded(self, trailers: Sequence[Field]) -> None:
-        """Nor this."""
-
-    def pauseResponse(self) -> None:
-        """There are ten events at most."""
-
-    def resumeResponse(self) -> None:
-        """All is written."""
 
     def callLost(self, reason: str) -> None:
         self._leave()

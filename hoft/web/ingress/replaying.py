@@ -4,7 +4,7 @@ A call that is answered with a kept result, once that is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
@@ -17,9 +17,8 @@ from hoft.web.http.fields import FieldList
 from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import decode_response
 from hoft.web.http.problems import Problem, bad_response, expired, internal_error, peer_unavailable
-from hoft.web.http.requests import Field
 from hoft.web.http.targets import Mount
-from hoft.web.ingress.calls import Call
+from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Stage
 from hoft.web.ingress.streaming import ResponseStream
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
 
 
-class Replay:
+class Replay(Indifferent):
     """
     A L{hoft.web.ingress.calls.CallReceiver}: holds the call until the exchange is over, but no
     longer than C{due}, then answers it with the result.
@@ -83,15 +82,6 @@ class Replay:
         self.expire()
 
     # --- CallReceiver -----------------------------------------------------------------------
-
-    def bodyReceived(self, data: bytes) -> None:
-        """Nobody wants it."""
-
-    def bodyEnded(self, trailers: Sequence[Field]) -> None:
-        """Nor this."""
-
-    def pauseResponse(self) -> None:
-        """The stream sees it."""
 
     def resumeResponse(self) -> None:
         if self._stream is not None and not self.over:

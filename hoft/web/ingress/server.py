@@ -193,6 +193,9 @@ class Connection(Protocol):
         else:
             self._refuse(malformed_request("the request ends before it is complete"))
 
+    def serveBy(self, receiver: CallReceiver) -> None:
+        self._receiver = receiver
+
     def sendContinue(self) -> None:
         if self._continue and not self._parser.held:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -21,7 +21,7 @@ from hoft.web.http.problems import key_in_use, key_reused
 from hoft.web.http.requests import Field
 from hoft.web.http.targets import Mount
 from hoft.web.ingress import kept_rows
-from hoft.web.ingress.calls import Call
+from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.replaying import Replay
 from hoft.web.ingress.waiting import Outcome, Waiting
@@ -102,7 +102,6 @@ class Submission(Waiting):
         self._digest = fingerprint(head) if wish.key is not None else None
         self._kept = kept_of(self, wish.key)
         self._commits = 0
-        self._replay: Replay | None = None
 
     @property
     def answerable(self) -> bool:
@@ -112,16 +111,6 @@ class Submission(Waiting):
         if self._digest is not None:
             self._digest.update(data)
         super().bodyReceived(data)
-
-    def resumeResponse(self) -> None:
-        if self._replay is not None:
-            self._replay.resumeResponse()
-
-    def callLost(self, reason: str) -> None:
-        if self._replay is not None:
-            self._replay.callLost(reason)
-        else:
-            super().callLost(reason)
 
     def give(self, pending: Sequence[Outgoing]) -> Deferred[CommitResult[Any]]:
         """See L{Waiting.give}."""
@@ -149,8 +138,8 @@ class Submission(Waiting):
         if self.requested and not self._commits:
             kept.requested(keeper)
             if not self.call.over:
-                self._replay = Replay(self._ingress, kept, self.call, self._held, self._late)
-                self._replay.start()
+                replay = Replay(self._ingress, kept, self.call, self._held, self._late)
+                self.call.serveBy(replay.start())
 
     def notCommitted(self, failure: Failure) -> None:
         """See L{Waiting.notCommitted}."""
@@ -171,7 +160,7 @@ class Submission(Waiting):
             self._ingress.answer(call, asking.late(call, kept, self.head.deadline))
 
 
-class Repetition:
+class Repetition(Indifferent):
     """A L{hoft.web.ingress.calls.CallReceiver}: a request that came under a key that is known."""
 
     def __init__(
@@ -187,7 +176,6 @@ class Repetition:
         self._call = call
         self._late = late
         self._digest = fingerprint(head)
-        self._replay: Replay | None = None
 
     def bodyReceived(self, data: bytes) -> None:
         self._digest.update(data)
@@ -199,15 +187,4 @@ class Repetition:
         elif not kept.over:
             ingress.answer(self._call, key_in_use(ingress.asking.url(self._call, kept)))
         else:
-            self._replay = Replay(ingress, kept, self._call, 0.0, self._late).start()
-
-    def pauseResponse(self) -> None:
-        """The replay sees it."""
-
-    def resumeResponse(self) -> None:
-        if self._replay is not None:
-            self._replay.resumeResponse()
-
-    def callLost(self, reason: str) -> None:
-        if self._replay is not None:
-            self._replay.callLost(reason)
+            self._call.serveBy(Replay(ingress, kept, self._call, 0.0, self._late).start())

@@ -37,7 +37,7 @@ from hoft.web.http.problems import (
 from hoft.web.http.requests import BadResponse, Field
 from hoft.web.http.targets import Mount, Service, Tunnel
 from hoft.web.http.targets import Route as RouteTarget
-from hoft.web.ingress.calls import Call, Tunnelled
+from hoft.web.ingress.calls import Call, Indifferent, Tunnelled
 from hoft.web.ingress.routing import usable
 from hoft.web.ingress.standing import of_tunnel
 from hoft.web.ingress.waiting import Outcome
@@ -82,14 +82,18 @@ class Tunnels(Protocol):
     seconds it may take.
     """
 
-    def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
-        """To a TCP port."""
+    def connect(self, peer: str, exchange: bytes, to: Tunnel, within: float) -> Deferred[Behind]:
+        """
+        To a TCP port.
+
+        @param exchange: the id of the call, 16 bytes.
+        """
 
     def upgrade(self, peer: str, exchange: bytes, request: bytes, within: float) -> Deferred[Behind]:
         """
         To a service that speaks WebSocket.
 
-        @param exchange: its id, 16 bytes.
+        @param exchange: as of L{connect}.
         @param request: of the handshake, as L{encode_head} makes it.
         @return: fires with what has the head of its response as C{answer}.
         """
@@ -132,7 +136,7 @@ class Tunnelling:
         @param ahead: seconds that the wall clock is ahead of ours, which says C{now}.
         """
         for one in list(self._now.values()):
-            yield partial(one.described, now, ahead)
+            yield partial(one.described, self._links, now, ahead)
 
     def connect(self, call: Call, caller: str | None, target: Tunnel) -> Connecting:
         """
@@ -147,7 +151,7 @@ class Tunnelling:
         seconds = deadline(call.request, routing.deadline)
         ended = self._begin("tunnels", call, peer, caller, None)
         one = self._now[ended.id] = Connecting(self, call, ended, seconds)
-        one.begin(self._tunnels.connect(peer, target, seconds))
+        one.begin(self._tunnels.connect(peer, ended.id, target, seconds))
         return one
 
     def upgrade(self, call: Call, caller: str | None, target: RouteTarget | Service) -> Connecting:
@@ -201,8 +205,11 @@ class Tunnelling:
         self.ingress.accounts.tunnel_ended(ended, call.request.fields)
 
 
-class Connecting:
-    """A call with CONNECT, until it is answered; a L{hoft.web.ingress.calls.CallReceiver}."""
+class Connecting(Indifferent):
+    """
+    A call with CONNECT, until it is answered; a L{hoft.web.ingress.calls.CallReceiver}.  It has no
+    body: what its caller sends is kept until there is a connection.
+    """
 
     _log = Logger()
 
@@ -224,10 +231,11 @@ class Connecting:
         self._connecting = connecting
         connecting.addCallback(self._connected).addErrback(self._failed)
 
-    def described(self, now: float, ahead: float) -> dict[str, Any]:
+    def described(self, links: Mapping[str, ILink], now: float, ahead: float) -> dict[str, Any]:
         """See L{Tunnelling.under_way}."""
         return of_tunnel(
             self._ended,
+            links.get(self._ended.peer or ""),
             self._call,
             None if self._joined is None else self._joined.sizes,
             self._seconds,
@@ -262,18 +270,6 @@ class Connecting:
             self._ingress.answer(self._call, problem.during(self._ended.id))
             self._ended.outcome, self._ended.problem = Outcome.PROBLEM.value, problem.kind
         self._all.over(self._call, self._ended)
-
-    def bodyReceived(self, data: bytes) -> None:
-        """There is none: what comes is kept until there is a connection."""
-
-    def bodyEnded(self, trailers: Sequence[Field]) -> None:
-        """At once."""
-
-    def pauseResponse(self) -> None:
-        """Nothing is written."""
-
-    def resumeResponse(self) -> None:
-        """Nothing is written."""
 
     def callLost(self, reason: str) -> None:
         """The caller is gone: nobody wants the connection."""
