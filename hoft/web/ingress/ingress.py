@@ -38,7 +38,6 @@ from hoft.web.http.problems import (
     Refused,
     headers_too_large,
     not_implemented,
-    outcome_unknown,
     too_busy,
     too_large,
 )
@@ -56,6 +55,7 @@ from hoft.web.ingress.callbacks.callbacks import Callbacks
 from hoft.web.ingress.callers import Unauthenticated
 from hoft.web.ingress.calls import Call, CallReceiver
 from hoft.web.ingress.committing import Batches
+from hoft.web.ingress.ends import stopped, stopping
 from hoft.web.ingress.handover import Handover
 from hoft.web.ingress.keeper import Keeper
 from hoft.web.ingress.keeping import Kept
@@ -67,7 +67,7 @@ from hoft.web.ingress.server_factory import ServerFactory
 from hoft.web.ingress.standing import of_kept, of_waiting
 from hoft.web.ingress.submitting import Repetition, Submission
 from hoft.web.ingress.tunnelling import Tunnelling, Tunnels
-from hoft.web.ingress.waiting import Outcome, Waiting, stopping
+from hoft.web.ingress.waiting import Outcome, Waiting
 from hoft.web.measuring import Metrics
 
 MAX_WAITING = 4096
@@ -81,6 +81,8 @@ REMEMBERED = 10_000
 
 GRACE = 2.0
 """Seconds that responses under way get when the node stops."""
+
+_COUNTED = ("requests", "stray_parts", "malformed_parts")
 
 
 @implementer(IArrivalReceiver)
@@ -131,6 +133,7 @@ class Ingress:
         self._meters = meters or Meters(time.time, clock)
         self._meters.configure(routing.allowances())
         self.accounts = Accounts(clock, self._meters, metrics)
+        self.history = self.accounts.history
         self._tunnelling = Tunnelling(self, links, clock, entropy, tunnels)
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -163,11 +166,7 @@ class Ingress:
         self.cache.store.make_room()
 
     def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
-        """
-        Each call that is not over, as L{hoft.web.ingress.standing} describes it, when called.
-
-        @param ahead: seconds that the wall clock is ahead of ours.
-        """
+        """See L{hoft.web.listing.Side.under_way}."""
         now, keeper = self._clock(), self.keeper
         for waiting in list(self._waiting.values()):
             yield partial(of_waiting, waiting, now, ahead)
@@ -179,12 +178,7 @@ class Ingress:
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
-        names = (
-            "requests",
-            "stray_parts",
-            "malformed_parts",
-        )
-        counts = self.accounts.counters() | dict.fromkeys(names, 0) | self._counts
+        counts = self.accounts.counters() | dict.fromkeys(_COUNTED, 0) | self._counts
         waiting = len(self._waiting) + len(self.cache.calls)
         counts["connections_turned_away"] = self.factory.turned_away
         now = {"waiting": waiting, "connections": self.factory.connections}
@@ -285,7 +279,7 @@ class Ingress:
                 call.continueBody()
                 return Repetition(self, before, call, head, self.asking.accepted)
             else:
-                waiting = Submission(self, link, call, exchange, head, mount, due, caller, wanted)
+                waiting = Submission(self, link, call, exchange, head, mount, due, caller, wish=wanted)
         except ValueError as error:
             raise Refused(headers_too_large(f"the head cannot cross: {error}")) from None
         if admitted is None:
@@ -474,9 +468,8 @@ class Ingress:
         was stopped waits for a person.
         """
         if link.state is LinkState.STOPPED:
-            problem = outcome_unknown(f"the link to {link.name} was stopped while the call was under way")
             for waiting in self._of(link):
-                waiting.fail(problem)
+                waiting.fail(stopped(link.name))
         self.cache.linkChanged(link)
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:

@@ -26,6 +26,7 @@ from hoft.web.crossing.exchange import (
 from hoft.web.crossing.reassembly import Reassembler
 from hoft.web.http.heads import decode_response
 from hoft.web.http.problems import Problem, bad_response, outcome_unknown, peer_silent
+from hoft.web.ingress.ends import restored
 from hoft.web.ingress.kept_rows import Row, Stage
 
 if TYPE_CHECKING:
@@ -231,8 +232,7 @@ class Kept(Row):
         """
         # Parts of a response that are here would meet those of another one.
         if not self.sent or not resent.issuperset(self.sent) or self._parts is not None:
-            detail = "a node was restored from an older copy while the call was under way"
-            self.fail(keeper, outcome_unknown(detail))
+            self.fail(keeper, restored())
 
     def reach(self, keeper: Keeper, stage: Stage) -> None:
         """A stage; none comes after a later one."""

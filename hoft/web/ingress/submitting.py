@@ -8,18 +8,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from hoft import cbor
-from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
+from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.http.fields import values
 from hoft.web.http.forwarding import repeatable
 from hoft.web.http.heads import RequestHead
 from hoft.web.http.preferences import Wish
 from hoft.web.http.problems import key_in_use, key_reused
 from hoft.web.http.requests import Field
-from hoft.web.http.targets import Mount
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
@@ -74,34 +74,28 @@ def both(
     return write
 
 
+@define(eq=False, repr=False)
 class Submission(Waiting):
     """
     A call that becomes a L{Kept} with the last part of its request: its row is
     committed together with that, and on disk before the caller hears of it.
+
+    @ivar wish: of its caller, how it is to be kept.
     """
 
-    def __init__(
-        self,
-        ingress: Ingress,
-        link: ILink,
-        call: Call,
-        exchange: bytes,
-        head: RequestHead,
-        mount: Mount | None,
-        due: float,
-        caller: str | None,
-        wish: Wish,
-    ) -> None:
-        """
-        @raise ValueError: the head is too large to cross.
-        """
-        super().__init__(ingress, link, call, exchange, head, mount, due, caller)
-        self.wish = wish
+    wish: Wish = field(kw_only=True)
+    _held: float = field(init=False)
+    _digest: Any = field(init=False)
+    _kept: Kept = field(init=False)
+    _commits: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        head, wish = self.head, self.wish
         self.again = repeatable(head)
-        self._held = self.begun + min(head.deadline, wish.wait or 0) if wish.detached else due
+        self._held = self.begun + min(head.deadline, wish.wait or 0) if wish.detached else self.due
         self._digest = fingerprint(head) if wish.key is not None else None
         self._kept = kept_of(self, wish.key)
-        self._commits = 0
 
     @property
     def answerable(self) -> bool:

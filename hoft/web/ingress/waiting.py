@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from hoft.errors import HoftError, JournalFull, RecordError
+from hoft.errors import RecordError
 from hoft.interfaces import CommitResult, ILink, Outgoing
 from hoft.web.crossing.exchange import (
     REQUESTS,
@@ -36,15 +36,13 @@ from hoft.web.http.problems import (
     bad_response,
     internal_error,
     malformed_request,
-    outcome_unknown,
     peer_silent,
-    peer_unavailable,
-    quota_exceeded,
     too_large,
 )
 from hoft.web.http.requests import BadResponse, Field
 from hoft.web.http.targets import Mount
-from hoft.web.ingress.calls import Call
+from hoft.web.ingress.calls import Call, Indifferent
+from hoft.web.ingress.ends import not_committed, restored
 from hoft.web.ingress.streaming import ResponseStream
 
 if TYPE_CHECKING:
@@ -73,20 +71,15 @@ class Outcome(Enum):
     """The caller left before it was done."""
 
 
-def stopping(peer: str) -> Problem:
-    """This node ends while a call waits for C{peer}."""
-    detail = f"this node is being stopped; the call may have been made through {peer} already"
-    return evolve(outcome_unknown(detail), status=503)
-
-
-class Waiting:
+@define(eq=False, repr=False)
+class Waiting(Indifferent):
     """
     One exchange of the ingress; a L{hoft.web.ingress.calls.CallReceiver}.
 
     A response that comes as one MESSAGE is handed to the caller at once; any other is
     the business of a L{ResponseStream}.
 
-    @cvar again: its request may be sent again if the peer loses its state meanwhile.
+    @ivar again: its request may be sent again if the peer loses its state meanwhile.
     @ivar id: of the exchange.
     @ivar call: the caller's end of it.
     @ivar due: (clock of the ingress) when the caller has waited long enough.
@@ -103,48 +96,37 @@ class Waiting:
         response, as that says.
     """
 
-    again = False
+    _ingress: Ingress
+    link: ILink
+    call: Call
+    id: bytes
+    head: RequestHead
+    mount: Mount | None
+    due: float
+    caller: str | None = None
+    over: bool = field(default=False, init=False)
+    # The request:
+    again: bool = field(default=False, init=False)
+    first: int | None = field(default=None, init=False)
+    last: int = field(default=0, init=False)
+    accepted: float = field(default=0.0, init=False)
+    requested: bool = field(default=False, init=False)
+    _writer: PartWriter = field(init=False)
+    _pending: list[Outgoing] = field(factory=list, init=False)
+    _pending_size: int = field(default=0, init=False)
+    _uncommitted: int = field(default=0, init=False)
+    _granted: int = field(default=WINDOW, init=False)
+    _begun: bool = field(default=False, init=False)
+    # The response:
+    problem: str | None = field(default=None, init=False)
+    executing: float | None = field(default=None, init=False)
+    _stream: ResponseStream | None = field(default=None, init=False)
+    _spent: list[int] = field(factory=list, init=False)
 
-    def __init__(
-        self,
-        ingress: Ingress,
-        link: ILink,
-        call: Call,
-        exchange: bytes,
-        head: RequestHead,
-        mount: Mount | None,
-        due: float,
-        caller: str | None = None,
-    ) -> None:
-        """
-        @raise ValueError: the head is too large to cross.
-        """
-        self.id = exchange
-        self.link = link
-        self.due = due
-        self.over = False
-        self.call = call
-        self.head = head
-        self.mount = mount
-        self.caller = caller
-        self._ingress = ingress
-        # The request:
-        self._writer = PartWriter(exchange, Side.INGRESS)
-        self._writer.head(head)
-        self._pending: list[Outgoing] = []
-        self._pending_size = 0
-        self._uncommitted = 0
-        self._granted = WINDOW
-        self._begun = False
-        self.first: int | None = None
-        self.last = 0
-        self.accepted = 0.0
-        self.requested = False
-        # The response:
-        self.problem: str | None = None
-        self.executing: float | None = None
-        self._stream: ResponseStream | None = None
-        self._spent: list[int] = []
+    def __attrs_post_init__(self) -> None:
+        """@raise ValueError: the head is too large to cross."""
+        self._writer = PartWriter(self.id, Side.INGRESS)
+        self._writer.head(self.head)
 
     # --- the request: CallReceiver -------------------------------------------
 
@@ -185,9 +167,6 @@ class Waiting:
         if not self.over:
             self._cancel()
             self._end(Outcome.GONE)
-
-    def pauseResponse(self) -> None:
-        """L{advance} sees it."""
 
     def resumeResponse(self) -> None:
         self.advance()
@@ -230,15 +209,7 @@ class Waiting:
 
     def notCommitted(self, failure: Failure) -> None:
         """The journal has not taken what L{give} gave it."""
-        if failure.check(JournalFull):
-            self.fail(quota_exceeded("the journal of this node has no room for the request", retry_after=10))
-        elif failure.check(HoftError):
-            self.fail(peer_unavailable(self.link.name, failure.getErrorMessage()))
-        else:
-            self._ingress.log.failure(
-                "Call {id}: the request could not be committed", failure, id=self.id.hex()
-            )
-            self.fail(internal_error("the request could not be kept; the log of this node says why"))
+        self.fail(not_committed(failure, self.link.name, self.id))
 
     def _hold_up(self) -> None:
         """Take more of the body as far as the journal keeps up and the far side has granted it."""
@@ -360,7 +331,7 @@ class Waiting:
         @param resent: records of ours that are sent all the same.
         """
         if self.first is not None and self.first not in resent:
-            self.fail(outcome_unknown("a node was restored from an older copy while the call was under way"))
+            self.fail(restored())
 
     def fail(self, problem: Problem) -> None:
         """Give up, from this side."""

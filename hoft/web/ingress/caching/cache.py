@@ -19,7 +19,6 @@ from twisted.web.http import datetimeToString
 from hoft.config import Caching
 from hoft.errors import LocalError
 from hoft.interfaces import ILink, LinkState
-from hoft.web.crossing.exchange import Part
 from hoft.web.http.fields import FieldList, values
 from hoft.web.http.forwarding import crossing, deadline
 from hoft.web.http.heads import Fields, ResponseHead
@@ -28,7 +27,6 @@ from hoft.web.http.problems import (
     Refused,
     headers_too_large,
     not_found,
-    outcome_unknown,
     too_busy,
     unknown_route,
 )
@@ -41,6 +39,7 @@ from hoft.web.ingress.caching.policy import Asked, conditional
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.caching.store import CacheStore
 from hoft.web.ingress.calls import Call, CallReceiver
+from hoft.web.ingress.ends import stopped
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.routing import usable
 from hoft.web.ingress.standing import of_fetch, of_waiting
@@ -49,10 +48,7 @@ if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
 
 MAX_CALLS: Final = 4096
-"""The most that wait at once."""
-
-MAX_UNATTENDED: Final = 1024
-"""The most that cross though nobody waits: beyond it the oldest is given up."""
+"""The most that wait at once; where as many cross, the oldest that nobody waits for is given up."""
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
@@ -300,14 +296,6 @@ class Cache:
 
     # --- events -----------------------------------------------------------------------------
 
-    def received(self, link: ILink, record: int, part: Part) -> Fetch | None:
-        """A part of a response; C{None}: it is none of ours."""
-        fetch = self.fetches.get(part.exchange)
-        if fetch is None or fetch.link is not link:
-            return None
-        fetch.received(record, part)
-        return fetch
-
     def tick(self, now: float) -> None:
         """Give up what has been under way for too long, or is too much."""
         self.store.make_room()
@@ -317,9 +305,8 @@ class Cache:
     def linkChanged(self, link: ILink) -> None:
         """Who may have something stale need not wait for a peer that is late."""
         if link.state is LinkState.STOPPED:
-            detail = f"the link to {link.name} was stopped while the call was under way"
             for fetch in self._of(link):
-                fetch.fail(outcome_unknown(detail))
+                fetch.fail(stopped(link.name))
         elif link.state in (LinkState.LATE, LinkState.DOWN):
             for fetch in self._of(link):
                 fetch.late()

@@ -34,9 +34,10 @@ from hoft.web.ingress.caching.keys import url_of
 from hoft.web.ingress.caching.policy import Asked, Use, judge, not_modified, unchanged, usable_on_error
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.calls import IGNORE, Call, CallReceiver
+from hoft.web.ingress.ends import stopping
 from hoft.web.ingress.routing import usable
 from hoft.web.ingress.streaming import ResponseStream
-from hoft.web.ingress.waiting import Outcome, stopping
+from hoft.web.ingress.waiting import Outcome
 
 if TYPE_CHECKING:
     from hoft.web.ingress.caching.cache import Cache

@@ -13,7 +13,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from hoft.errors import HoftError, JournalFull, RecordError
+from hoft.errors import RecordError
 from hoft.interfaces import CommitResult, ILink, Outgoing
 from hoft.web.crossing.exchange import (
     REQUESTS,
@@ -31,19 +31,12 @@ from hoft.web.crossing.exchange import (
 from hoft.web.crossing.reassembly import Reassembler
 from hoft.web.http.forwarding import repeatable
 from hoft.web.http.heads import RequestHead, ResponseHead, decode_response, encode_head
-from hoft.web.http.problems import (
-    Problem,
-    bad_response,
-    internal_error,
-    outcome_unknown,
-    peer_silent,
-    peer_unavailable,
-    quota_exceeded,
-)
+from hoft.web.http.problems import Problem, bad_response, peer_silent
 from hoft.web.ingress.caching.call import CachedCall
 from hoft.web.ingress.caching.keys import variant, varying
 from hoft.web.ingress.caching.policy import ERRORS, confirms, freshened, shareable, storable
 from hoft.web.ingress.caching.rows import Entry
+from hoft.web.ingress.ends import not_committed, restored
 from hoft.web.ingress.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -128,14 +121,7 @@ class Fetch:
         self.accepted = self._cache.clock()
 
     def _not_committed(self, failure: Failure) -> None:
-        if failure.check(JournalFull):
-            problem = quota_exceeded("the journal of this node has no room for the request", retry_after=10)
-        elif failure.check(HoftError):
-            problem = peer_unavailable(self.link.name, failure.getErrorMessage())
-        else:
-            self._cache.ingress.log.failure("A request could not be committed", failure)
-            problem = internal_error("the request could not be kept; the log of this node says why")
-        self.fail(problem, cancel=False)
+        self.fail(not_committed(failure, self.link.name, self.id), cancel=False)
 
     # --- who waits --------------------------------------------------------------------------
 
@@ -394,8 +380,7 @@ class Fetch:
         @param resent: records of ours that are sent all the same.
         """
         if self.first is not None and self.first not in resent:
-            detail = "a node was restored from an older copy while the call was under way"
-            self.fail(outcome_unknown(detail), cancel=False)
+            self.fail(restored(), cancel=False)
 
     def fail(self, problem: Problem, cancel: bool = True, but: int | None = None) -> None:
         """
