@@ -15,12 +15,10 @@ from zope.interface import implementer
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
-from hoft.protocols.packets import MAX_RECORD
-from hoft.web.crossing.reassembly import Taken
 from hoft.web.http.fields import FieldList
 from hoft.web.http.heads import ResponseHead, decode_response
 from hoft.web.ingress.keeping import Kept
-from hoft.web.ingress.streaming import ResponseStream
+from hoft.web.ingress.streaming import ResponseStream, source_of
 
 SHARE = 1 << 18
 """Bytes of one that are in memory at a time."""
@@ -38,12 +36,10 @@ class _Reading:
         self.head: ResponseHead | None = None
         self.size = 0
         self.done: Deferred[_Reading] = Deferred(lambda _: self.stop())
-        self._kept = kept
         self._write = write
         self._tell = taken
-        self._taken = 0
         self._paused = False
-        self._stream = ResponseStream(self, self._take)
+        self._stream = ResponseStream(self, source_of(kept))
 
     def advance(self) -> None:
         if not self.over:
@@ -58,12 +54,6 @@ class _Reading:
 
     def stop(self) -> None:
         self.over = True
-
-    def _take(self, most: int) -> list[Taken]:
-        first = self._taken
-        records = self._kept.records[first : first + max(1, most // MAX_RECORD)]
-        self._taken += len(records)
-        return [Taken(record, first + at, None) for at, record in enumerate(records)]
 
     # --- Sink ---------------------------------------------------------------------------
 

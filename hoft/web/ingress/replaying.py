@@ -11,8 +11,6 @@ from twisted.python.failure import Failure
 
 from hoft.errors import PayloadLost, RecordError
 from hoft.interfaces import ILink
-from hoft.protocols.packets import MAX_RECORD
-from hoft.web.crossing.reassembly import Taken
 from hoft.web.http.fields import FieldList
 from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import decode_response
@@ -21,7 +19,7 @@ from hoft.web.http.targets import Mount
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Stage
-from hoft.web.ingress.streaming import ResponseStream
+from hoft.web.ingress.streaming import ResponseStream, source_of
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
@@ -49,7 +47,6 @@ class Replay(Indifferent):
         self._kept = kept
         self._late = late
         self._stream: ResponseStream | None = None
-        self._taken = 0
 
     def start(self) -> Replay:
         """Answer now, or wait."""
@@ -104,14 +101,8 @@ class Replay(Indifferent):
         else:
             self.link = link
             self.due = float("inf")
-            self._stream = ResponseStream(self, self._take)
+            self._stream = ResponseStream(self, source_of(self._kept))
             self._stream.advance()
-
-    def _take(self, most: int) -> list[Taken]:
-        first = self._taken
-        records = self._kept.records[first : first + max(1, most // MAX_RECORD)]
-        self._taken += len(records)
-        return [Taken(record, first + at, None) for at, record in enumerate(records)]
 
     def _refuse(self, problem: Problem) -> None:
         self._leave()

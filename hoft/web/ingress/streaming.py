@@ -4,6 +4,7 @@ A response that crosses in parts, on its way from the log to the caller.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
+from hoft.protocols.packets import MAX_RECORD
 from hoft.web.crossing.exchange import (
     WINDOW,
     Kind,
@@ -85,6 +87,26 @@ class Awaiting(Protocol):
 
     def share(self) -> int:
         """Bytes of it that may be in memory now."""
+
+
+class Stored(Protocol):
+    """A response whose parts lie in the journal."""
+
+    records: array[int]
+    """Their ids, in order; more may come."""
+
+
+def source_of(stored: Stored) -> Callable[[int], list[Taken]]:
+    """What L{ResponseStream} takes the parts from: each is yet to be fetched."""
+    taken = 0
+
+    def take(most: int) -> list[Taken]:
+        nonlocal taken
+        first, records = taken, stored.records[taken : taken + max(1, most // MAX_RECORD)]
+        taken += len(records)
+        return [Taken(record, number, None) for number, record in enumerate(records, first)]
+
+    return take
 
 
 class ResponseStream:

@@ -14,8 +14,6 @@ from twisted.python.failure import Failure
 from hoft.config import Caching
 from hoft.errors import PayloadLost, RecordError
 from hoft.interfaces import ILink, LinkState
-from hoft.protocols.packets import MAX_RECORD
-from hoft.web.crossing.reassembly import Taken
 from hoft.web.http.fields import FieldList, without
 from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import ResponseHead
@@ -36,7 +34,7 @@ from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.calls import IGNORE, Call, CallReceiver
 from hoft.web.ingress.ends import stopping
 from hoft.web.ingress.routing import usable
-from hoft.web.ingress.streaming import ResponseStream
+from hoft.web.ingress.streaming import ResponseStream, source_of
 from hoft.web.ingress.waiting import Outcome
 
 if TYPE_CHECKING:
@@ -107,7 +105,6 @@ class CachedCall:
         self._fields: FieldList = []
         self._entry: Entry | None = None
         self._stream: ResponseStream | None = None
-        self._taken = 0
 
     @property
     def key(self) -> bytes:
@@ -252,7 +249,7 @@ class CachedCall:
         if live is not None:
             live.readers.add(self)
             self._ingress.keeper.waiters.add(self)
-        self._stream = ResponseStream(self, self._take)
+        self._stream = ResponseStream(self, source_of(entry))
         self._stream.advance()
 
     def whole(self, entry: Entry, body: bytes, how: str, aged: bool) -> None:
@@ -295,13 +292,6 @@ class CachedCall:
         return True
 
     # --- Awaiting -------------------------------------------------------------------------
-
-    def _take(self, most: int) -> list[Taken]:
-        assert self._entry is not None
-        first = self._taken
-        records = self._entry.records[first : first + max(1, most // MAX_RECORD)]
-        self._taken += len(records)
-        return [Taken(record, first + at, None) for at, record in enumerate(records)]
 
     def headReceived(self, encoded: bytes) -> int | None:
         """See L{hoft.web.ingress.streaming.Awaiting}: what is stored apart is newer than that."""
