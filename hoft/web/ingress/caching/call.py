@@ -4,11 +4,10 @@ One call that a cache may have an answer to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attrs import evolve
+from attrs import define, evolve, field
 from twisted.python.failure import Failure
 
 from hoft.config import Caching
@@ -25,13 +24,13 @@ from hoft.web.http.problems import (
     not_stored,
     peer_silent,
 )
-from hoft.web.http.requests import BadResponse, Field
+from hoft.web.http.requests import BadResponse
 from hoft.web.http.targets import Mount, Service
 from hoft.web.http.targets import Route as RouteTarget
 from hoft.web.ingress.caching.keys import url_of
 from hoft.web.ingress.caching.policy import Asked, Use, judge, not_modified, unchanged, usable_on_error
 from hoft.web.ingress.caching.rows import Entry
-from hoft.web.ingress.calls import IGNORE, Call, CallReceiver
+from hoft.web.ingress.calls import IGNORE, Call, CallReceiver, Indifferent
 from hoft.web.ingress.ends import stopping
 from hoft.web.ingress.routing import usable
 from hoft.web.ingress.streaming import ResponseStream, source_of
@@ -40,9 +39,11 @@ from hoft.web.ingress.waiting import Outcome
 if TYPE_CHECKING:
     from hoft.web.ingress.caching.cache import Cache
     from hoft.web.ingress.caching.fetch import Fetch
+    from hoft.web.ingress.ingress import Ingress
 
 
-class CachedCall:
+@define(eq=False, repr=False)
+class CachedCall(Indifferent):
     """
     A L{hoft.web.ingress.calls.CallReceiver}: answered with what is stored, or with what a L{Fetch} brings,
     or it goes its own way, as a call on a route without cache.
@@ -58,53 +59,44 @@ class CachedCall:
     @ivar spent: records of a response that were handed on.
     """
 
-    requested = True
-    held_up_by = None
+    requested: ClassVar = True
+    held_up_by: ClassVar = None
 
-    def __init__(
-        self,
-        cache: Cache,
-        call: Call,
-        id: bytes,
-        caller: str | None,
-        target: RouteTarget,
-        mount: Mount,
-        service: Service,
-        link: ILink,
-        caching: Caching,
-        asked: Asked,
-        partition: bytes,
-        seconds: float,
-    ) -> None:
-        self.id = id
-        self.call = call
-        self.caller = caller
-        self.mount = mount
-        self.service = service
-        self.link = link
-        self.caching = caching
-        self.asked = asked
-        self.url = url_of(service)
-        self.partition = partition
-        self.seconds = seconds
-        self.begun = cache.clock()
-        self.due = self.begun + seconds
-        self.crosses = False
-        self.found: Entry | None = None
-        self.fetch: Fetch | None = None
-        self.live: Fetch | None = None
-        self.executing: float | None = None
-        self.problem: str | None = None
-        self.spent = 0
-        self.over = False
-        self._cache = cache
-        self._ingress = cache.ingress
-        self._target = target
-        self._delegate: CallReceiver = IGNORE
-        self._head: ResponseHead
-        self._fields: FieldList = []
-        self._entry: Entry | None = None
-        self._stream: ResponseStream | None = None
+    _cache: Cache
+    call: Call
+    id: bytes
+    caller: str | None
+    _target: RouteTarget
+    mount: Mount
+    service: Service
+    link: ILink
+    caching: Caching
+    asked: Asked
+    partition: bytes
+    seconds: float
+    url: bytes = field(init=False)
+    begun: float = field(init=False)
+    due: float = field(init=False)
+    crosses: bool = field(default=False, init=False)
+    found: Entry | None = field(default=None, init=False)
+    fetch: Fetch | None = field(default=None, init=False)
+    live: Fetch | None = field(default=None, init=False)
+    executing: float | None = field(default=None, init=False)
+    problem: str | None = field(default=None, init=False)
+    spent: int = field(default=0, init=False)
+    over: bool = field(default=False, init=False)
+    _ingress: Ingress = field(init=False)
+    _delegate: CallReceiver = field(default=IGNORE, init=False)
+    _head: ResponseHead = field(init=False)
+    _fields: FieldList = field(factory=list, init=False)
+    _entry: Entry | None = field(default=None, init=False)
+    _stream: ResponseStream | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ingress = self._cache.ingress
+        self.url = url_of(self.service)
+        self.begun = self._cache.clock()
+        self.due = self.begun + self.seconds
 
     @property
     def key(self) -> bytes:
@@ -393,12 +385,6 @@ class CachedCall:
             self.refuse(stopping(self.link.name))
 
     # --- CallReceiver ---------------------------------------------------------------------
-
-    def bodyReceived(self, data: bytes) -> None:
-        """It has none."""
-
-    def bodyEnded(self, trailers: Sequence[Field]) -> None:
-        """It has none."""
 
     def pauseResponse(self) -> None:
         self._delegate.pauseResponse()
