@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Problem
-from hoft.web.http.requests import Field
 from hoft.web.ingress import server_factory
 from hoft.web.ingress.calls import Call
 from hoft.web.ingress.server_factory import ServerFactory

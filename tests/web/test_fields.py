@@ -11,25 +11,27 @@ from hoft.web.http.fields import (
     Framing,
     authority,
     check_fields,
-    check_loop,
     content_length,
     elements,
-    end_to_end,
     expects_continue,
     host,
     is_token,
-    max_forwards,
     request_framing,
     response_framing,
-    trailers,
     values,
-    via,
-    with_forwarded,
     with_length,
-    with_via,
     without,
 )
 from hoft.web.http.heads import Fields
+from hoft.web.http.intermediary import (
+    check_loop,
+    end_to_end,
+    max_forwards,
+    trailers,
+    via,
+    with_forwarded,
+    with_via,
+)
 from hoft.web.http.problems import Refused, bad_response
 
 

@@ -11,8 +11,9 @@ import h11
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.web.http.fields import Authority
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Refused
-from hoft.web.http.requests import MAX_CHUNK_LINE, MAX_FIELDS, MAX_HEAD, Field, Request, RequestParser
+from hoft.web.http.requests import MAX_CHUNK_LINE, MAX_FIELDS, MAX_HEAD, Request, RequestParser
 
 Seen = tuple[Request, bytes, list[Field]]
 

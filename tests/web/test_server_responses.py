@@ -19,7 +19,8 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from hoft.web.http.requests import BadResponse, Field
+from hoft.web.http.heads import Field
+from hoft.web.http.requests import BadResponse
 from hoft.web.ingress.calls import Call
 from tests.web.listening import Test
 from tests.web.serving import CLOSE, GET, ServerCase, hello

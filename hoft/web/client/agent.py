@@ -26,7 +26,8 @@ from hoft.web.client.connection import ExactResponse, Outbound, SecureServiceCon
 from hoft.web.client.origins import C, Connector, Origin, Permit
 from hoft.web.http import problems
 from hoft.web.http.fields import are_tokens, values, with_length
-from hoft.web.http.responses import HEAD_LIMIT, Field, ServiceError
+from hoft.web.http.heads import Field
+from hoft.web.http.responses import HEAD_LIMIT, ServiceError
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _UNFIT = re.compile(rb"[\x00\r\n]")

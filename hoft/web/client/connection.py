@@ -21,7 +21,8 @@ from zope.interface import implementer
 from hoft.web.client.origins import Origin, explain
 from hoft.web.crossing.reading import LARGE_READ, USUAL_READ
 from hoft.web.http import problems
-from hoft.web.http.responses import Field, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
+from hoft.web.http.heads import Field
+from hoft.web.http.responses import ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
 
 _DONE = Failure(ResponseDone())
 

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from hoft.web.client.agent import ExactRequest
 from hoft.web.http.fields import FieldList, without
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Refused, credentials_unavailable
-from hoft.web.http.requests import Field
 from hoft.web.http.responses import Answer, ServiceError
 
 T = TypeVar("T")

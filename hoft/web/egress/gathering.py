@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from hoft.interfaces import ILink
 from hoft.web.crossing.exchange import WINDOW, Kind, Part, Side, decode_message, decode_part, decode_trailers
 from hoft.web.crossing.reassembly import Reassembler
-from hoft.web.http.fields import trailers
 from hoft.web.http.heads import Fields, RequestHead, decode_request
+from hoft.web.http.intermediary import trailers
 from hoft.web.http.problems import Refused, quota_exceeded, too_large
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from twisted.web.iweb import IAgent
 from hoft.web.egress.credentials import CredentialsFailed, Fetching
 from hoft.web.egress.fetching import post_form
 from hoft.web.http.fields import FieldList, values, without
-from hoft.web.http.requests import Field
+from hoft.web.http.heads import Field
 
 
 @frozen

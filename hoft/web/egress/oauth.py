@@ -21,7 +21,7 @@ from hoft.errors import HoftError
 from hoft.web.egress.credentials import CredentialsFailed, Fetching
 from hoft.web.egress.fetching import post_form
 from hoft.web.http.fields import FieldList
-from hoft.web.http.requests import Field
+from hoft.web.http.heads import Field
 
 MARGIN: Final = 60.0
 """Seconds before its end at which a token is renewed; a tenth of its life, if that is shorter."""

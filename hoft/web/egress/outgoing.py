@@ -23,8 +23,9 @@ from hoft.web.client.policy import Grant
 from hoft.web.crossing.exchange import Kind, Part, body_digest, decode_end, decode_part
 from hoft.web.crossing.reassembly import Reassembler
 from hoft.web.egress.gathering import Gathering
-from hoft.web.http.fields import check_fields, check_loop, end_to_end, is_token, with_via
+from hoft.web.http.fields import check_fields, is_token
 from hoft.web.http.heads import Fields, RequestHead
+from hoft.web.http.intermediary import check_loop, end_to_end, with_via
 from hoft.web.http.problems import Refused, malformed_request, not_implemented
 
 READ = 1 << 19

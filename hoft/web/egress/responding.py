@@ -18,8 +18,9 @@ from hoft.errors import JournalFull
 from hoft.web.client.connection import ExactResponse
 from hoft.web.crossing.exchange import MAX_BODY, MIN_COST, WINDOW, PartWriter, Side, encode_abort
 from hoft.web.crossing.memory import LEAST
-from hoft.web.http.fields import FieldList, end_to_end, trailers, with_via
+from hoft.web.http.fields import FieldList
 from hoft.web.http.heads import Fields, ResponseHead
+from hoft.web.http.intermediary import end_to_end, trailers, with_via
 from hoft.web.http.problems import Problem, bad_response, internal_error
 from hoft.web.http.responses import Answer, ServiceError
 

@@ -1,5 +1,5 @@
 """
-Header fields as RFC 9110 and 9112 want an intermediary to treat them.
+Header fields as RFC 9110 and 9112 have them: what they consist of, and what they say of a message.
 
 Fields are (name, value) byte pairs, in order, repetitions kept apart.  A function
 that finds a mistake raises L{Refused} with the problem that its C{blame} makes: by
@@ -10,85 +10,40 @@ L{hoft.web.http.problems.bad_response}.  Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 from attrs import evolve, field, frozen
 
-from hoft.web.http.heads import Fields
+from hoft.web.http.heads import Field, Fields
 from hoft.web.http.problems import (
     Blame,
     Refused,
     bad_response,
     expectation_failed,
-    loop_detected,
     malformed_request,
     not_implemented,
 )
 
-FieldList = list[tuple[bytes, bytes]]
+FieldList = list[Field]
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TOKENS = re.compile(b"(?:%b\\n)*%b" % (_TOKEN.pattern, _TOKEN.pattern))
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+"""What a token matches (RFC 9110 section 5.6.2): methods and field names are some."""
+
+MEMBER = re.compile(rb"""[ \t]*+(%b+)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""" % TOKEN)
+"""One of a list, as of directives or preferences: its name, and all else that is said with it."""
+
+DIGITS = re.compile(rb"[0-9]{1,18}")
+"""A number that nobody has to think about how large it is."""
+
+_TOKEN = re.compile(TOKEN)
+_TOKENS = re.compile(b"(?:%b\\n)*%b" % (TOKEN, TOKEN))
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
-
-HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-"""What concerns one connection, or the proxy itself, and is never forwarded (RFC 9110 7.6.1, 11.7)."""
-
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
-_CONNECTION = b"connection"
 _LENGTH = b"content-length"
-
-_NOT_IN_TRAILERS = (
-    HOP_BY_HOP
-    | FRAMING
-    | frozenset(
-        (
-            b"age",
-            b"authorization",
-            b"cache-control",
-            b"content-encoding",
-            b"content-range",
-            b"content-type",
-            b"cookie",
-            b"date",
-            b"expect",
-            b"expires",
-            b"forwarded",
-            b"host",
-            b"location",
-            b"max-forwards",
-            b"pragma",
-            b"range",
-            b"retry-after",
-            b"set-cookie",
-            b"trailer",
-            b"vary",
-            b"via",
-            b"warning",
-            b"www-authenticate",
-            b"x-forwarded-for",
-        )
-    )
-)
-"""RFC 9110 section 6.5.1: framing, routing, modifiers, authentication, content handling."""
 
 
 # --- Looking at fields ------------------------------------------------------------
@@ -112,7 +67,7 @@ def without(fields: Fields, names: Iterable[bytes]) -> FieldList:
 
 
 def is_token(text: bytes) -> bool:
-    """RFC 9110 section 5.6.2: what methods and field names consist of."""
+    """All of it is one L{TOKEN}."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -187,7 +142,7 @@ def content_length(fields: Fields, blame: Blame = malformed_request) -> int | No
         return None
     if len(found) > 1:
         raise Refused(blame("there is more than one Content-Length"))
-    if not _DIGITS.fullmatch(found[0]):
+    if not DIGITS.fullmatch(found[0]):
         raise Refused(blame(f"{_shown(found[0])} is not a Content-Length"))
     return int(found[0])
 
@@ -237,6 +192,25 @@ def response_framing(method: bytes, status: int, fields: Fields, blame: Blame = 
     if length is None:
         return Framing(Body.UNTIL_CLOSE)
     return Framing(Body.LENGTH if length else Body.NONE, length)
+
+
+def with_length(fields: Iterable[Field], length: int | None) -> FieldList:
+    """
+    The fields with just this Content-Length, or none: where the first one stood, spelled
+    as that was; behind the others if there was none.
+    """
+    left = None if length is None else b"%d" % length
+    placed: FieldList = []
+    for pair in fields:
+        name = pair[0]
+        if len(name) != len(_LENGTH) or name.lower() != _LENGTH:
+            placed.append(pair)
+        elif left is not None:
+            placed.append((name, left))
+            left = None
+    if left is not None:
+        placed.append((b"Content-Length", left))
+    return placed
 
 
 # --- Host -----------------------------------------------------------------------------
@@ -321,148 +295,6 @@ def host(version: tuple[int, int], fields: Fields) -> Authority | None:
     return authority(found[0]) if found[0] else None
 
 
-# --- Forwarding -----------------------------------------------------------------------
-
-
-def end_to_end(fields: Fields, also: Collection[bytes] = ()) -> FieldList:
-    """
-    What is forwarded: all but the hop-by-hop fields, those that Connection names
-    (RFC 9110 section 7.6.1).  Content-Length crosses as a number; the field
-    stays to show its place and spelling, see L{with_length}.
-
-    @param also: names (lower-case) of others that are not.
-    """
-    kept: FieldList = []
-    named: list[bytes] = []
-    for pair in fields:
-        name = pair[0].lower()
-        if name == _CONNECTION:
-            named.append(pair[1])
-        elif name not in HOP_BY_HOP and name not in also:
-            kept.append(pair)
-    if named:
-        return without(kept, (option.strip(b" \t").lower() for option in b",".join(named).split(b",")))
-    return kept
-
-
-def with_length(fields: Iterable[tuple[bytes, bytes]], length: int | None) -> FieldList:
-    """
-    The fields with just this Content-Length, or none: where the first one stood, spelled
-    as that was; behind the others if there was none.
-    """
-    left = None if length is None else b"%d" % length
-    placed: FieldList = []
-    for pair in fields:
-        name = pair[0]
-        if len(name) != len(_LENGTH) or name.lower() != _LENGTH:
-            placed.append(pair)
-        elif left is not None:
-            placed.append((name, left))
-            left = None
-    if left is not None:
-        placed.append((b"Content-Length", left))
-    return placed
-
-
-def with_via(fields: Fields, protocol: str, pseudonym: str) -> FieldList:
-    """
-    Append us to Via (RFC 9110 section 7.6.3), as a field of its own.
-
-    @param protocol: in which we received the message: C{"1.1"}, C{"1.0"}, C{"hoft/1"}.
-    @param pseudonym: a token that no other node has.
-    """
-    return [*fields, _via_field(protocol, pseudonym)]
-
-
-@lru_cache(16)
-def _via_field(protocol: str, pseudonym: str) -> tuple[bytes, bytes]:
-    return b"Via", f"{protocol} {pseudonym}".encode("ascii")
-
-
-def via(fields: Fields) -> list[str]:
-    """Who handled the message, by their names or pseudonyms in lower case, the first first."""
-    found = []
-    for value in values(fields, b"via"):
-        for member in _outside_comments(value.decode("latin-1")).split(","):
-            words = member.split()
-            if len(words) > 1:
-                found.append(words[1].lower())
-    return found
-
-
-def _outside_comments(text: str) -> str:
-    """C{text} without its comments, which may nest and hold commas (RFC 9110 section 5.6.5)."""
-    if "(" not in text:
-        return text
-    depth, kept, quoted = 0, [], False
-    for character in text:
-        if depth and quoted:
-            quoted = False
-        elif depth and character == "\\":
-            quoted = True
-        elif character == "(":
-            depth += 1
-        elif character == ")" and depth:
-            depth -= 1
-        elif not depth:
-            kept.append(character)
-    return "".join(kept)
-
-
-def check_loop(fields: Fields, pseudonym: str) -> None:
-    """
-    @raise Refused: 502: the message has been here before.
-    """
-    if pseudonym.lower() in via(fields):
-        raise Refused(loop_detected(pseudonym))
-
-
-def max_forwards(method: bytes, fields: Fields) -> tuple[bool, FieldList]:
-    """
-    Max-Forwards of TRACE and OPTIONS (RFC 9110 section 7.6.2); others ignore it.
-
-    @return: whether to forward the request at all (if not, we are to answer it), and
-        the fields to forward, counted down.
-    @raise Refused: it is not a number.
-    """
-    if method not in (b"TRACE", b"OPTIONS") or not (found := values(fields, b"max-forwards")):
-        return True, list(fields)
-    if len(found) > 1 or not _DIGITS.fullmatch(found[0]):
-        raise Refused(malformed_request("Max-Forwards is not one number"))
-    left = int(found[0])
-    if not left:
-        return False, list(fields)
-    name = b"max-forwards"
-    return True, [(key, b"%d" % (left - 1) if key.lower() == name else value) for key, value in fields]
-
-
-def with_forwarded(fields: Fields, caller: str, scheme: str, host: str | None) -> FieldList:
-    """
-    Say for whom we ask: append to Forwarded (RFC 7239) and X-Forwarded-For.
-
-    @param caller: an IP address, or anything else for C{unknown}.
-    @param scheme: in which the caller spoke to us.
-    @param host: the Host that the caller gave us.
-    """
-    return [*fields, *_forwarded(caller, scheme, host)]
-
-
-@lru_cache(1024)
-def _forwarded(caller: str, scheme: str, host: str | None) -> Fields:
-    try:
-        node = f'"[{IPv6Address(caller)}]"' if ":" in caller else ""
-    except AddressValueError:
-        node = ""
-    node = node or (caller if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", caller) else "unknown")
-    member = f"for={node};proto={scheme}"
-    if host is not None and re.fullmatch(r"[!-~]+", host) and '"' not in host and "\\" not in host:
-        member += f';host="{host}"'
-    added = [(b"Forwarded", member.encode("ascii"))]
-    if node != "unknown":
-        added.append((b"X-Forwarded-For", caller.encode("ascii")))
-    return tuple(added)
-
-
 def expects_continue(version: tuple[int, int], fields: Fields) -> bool:
     """
     Does the caller wait for 100 before it sends the body (RFC 9110 section 10.1.1)?
@@ -475,11 +307,3 @@ def expects_continue(version: tuple[int, int], fields: Fields) -> bool:
     if expected != [b"100-continue"]:
         raise Refused(expectation_failed(f"only 100-continue is known, not {_shown(expected[0])}"))
     return True
-
-
-def trailers(fields: Fields) -> FieldList:
-    """Those of a trailer section that may be there (RFC 9110 section 6.5.1)."""
-    if not fields:
-        return []
-    named = {option.lower() for option in elements(fields, b"connection")}
-    return without(fields, _NOT_IN_TRAILERS | named)

@@ -9,17 +9,9 @@ import re
 from typing import Final
 
 from hoft.errors import RecordError
-from hoft.web.http.fields import (
-    FieldList,
-    check_fields,
-    check_loop,
-    end_to_end,
-    values,
-    with_forwarded,
-    with_via,
-    without,
-)
+from hoft.web.http.fields import FieldList, check_fields, values, without
 from hoft.web.http.heads import RequestHead, ResponseHead, Retry
+from hoft.web.http.intermediary import check_loop, end_to_end, with_forwarded, with_via
 from hoft.web.http.problems import REQUEST_ID, Refused, bad_response, malformed_request
 from hoft.web.http.requests import Request
 from hoft.web.http.targets import Mount, Service

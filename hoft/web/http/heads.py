@@ -18,8 +18,11 @@ from attrs import field, frozen
 from hoft import cbor
 from hoft.errors import RecordError
 
-Fields = Sequence[tuple[bytes, bytes]]
-"""Header or trailer fields: (name, value) pairs as they came, in order, repetitions kept apart."""
+Field = tuple[bytes, bytes]
+"""Name and value of a header or trailer field."""
+
+Fields = Sequence[Field]
+"""As they came, in order, repetitions kept apart."""
 
 MAX_HEAD: Final = 256 * 1024
 """The most bytes a HEAD has in CBOR."""
@@ -42,7 +45,7 @@ class Retry(Enum):
     ALWAYS = "always"
 
 
-def _in_order(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+def _in_order(fields: Iterable[Field]) -> Fields:
     return tuple(fields)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
-from hoft.web.http.fields import FieldList, values
+from hoft.web.http.fields import MEMBER, FieldList, values
 from hoft.web.http.problems import Refused, callback_refused, malformed_request
 
 PREFER: Final = b"prefer"
@@ -27,7 +27,6 @@ LONGEST_WAIT: Final = 86400
 """The most seconds that C{wait} means."""
 
 _SAYING: Final = frozenset((PREFER, KEY, CALLBACK))
-_PREFERENCE = re.compile(rb"""[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""")
 _VALUE = re.compile(rb"""[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s;,"]+))""")
 
 
@@ -99,7 +98,7 @@ def without_ours(fields: FieldList) -> FieldList:
         if name.lower() == PREFER and len(value) <= MAX_PREFER:
             others = [
                 match[0].strip(b" \t,")
-                for match in _PREFERENCE.finditer(value)
+                for match in MEMBER.finditer(value)
                 if match[1].lower() not in (b"respond-async", b"wait")
             ]
             if not others:
@@ -115,7 +114,7 @@ def _preferences(fields: FieldList) -> dict[bytes, bytes]:
     for value in values(fields, PREFER):
         if len(value) > MAX_PREFER:
             continue
-        for match in _PREFERENCE.finditer(value):
+        for match in MEMBER.finditer(value):
             given = _VALUE.match(match[2])
             found.setdefault(match[1].lower(), (given[1] or given[2] or b"") if given else b"")
     return found

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Sequence
 from attrs import define, evolve
 
 from hoft.errors import LocalError
-from hoft.web.http.fields import Authority, Body, elements, expects_continue, host, request_framing
+from hoft.web.http.fields import TOKEN, Authority, Body, elements, expects_continue, host, request_framing
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Refused, headers_too_large, malformed_request
-
-Field = tuple[bytes, bytes]
 
 MAX_HEAD = 1 << 16
 """The most bytes of a request line and its fields together."""
@@ -29,9 +28,8 @@ MAX_FIELDS = 256
 MAX_CHUNK_LINE = 256
 """The most bytes of a chunk's size and extensions."""
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
+_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_FIELDS = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 

@@ -14,10 +14,9 @@ from typing import Protocol
 from attrs import evolve, frozen
 
 from hoft.errors import HoftError
-from hoft.web.http.fields import Body, Framing, elements, response_framing
+from hoft.web.http.fields import Body, Framing, elements, is_token, response_framing
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Problem, Refused, bad_response, connection_terminated, response_incomplete
-
-Field = tuple[bytes, bytes]
 
 HEAD_LIMIT = 1 << 16
 """The most bytes of a status line with its fields, and of a trailer section, unless told otherwise."""
@@ -27,7 +26,6 @@ _INTERIM_LIMIT = 64
 
 _NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANK = re.compile(rb"\r?\n\r?\n")
 _LINE = re.compile(rb"\r?\n")
@@ -302,7 +300,7 @@ def _fields(lines: list[bytes]) -> tuple[Field, ...]:
         name, colon, value = line.partition(b":")
         # Space before the colon must be taken out of a response (RFC 9112 section 5.1).
         name = name.rstrip(b" \t")
-        if not colon or not _NAME.fullmatch(name) or _UNFIT.search(value):
+        if not colon or not is_token(name) or _UNFIT.search(value):
             raise _bad("the service's answer has a malformed field")
         fields.append((name, value.strip(b" \t")))
     return tuple(fields)

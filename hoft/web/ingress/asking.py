@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import (
     REQUEST_ID,
     Problem,
@@ -21,7 +22,6 @@ from hoft.web.http.problems import (
     peer_silent,
     unknown_request,
 )
-from hoft.web.http.requests import Field
 from hoft.web.ingress.calls import Call, CallReceiver
 from hoft.web.ingress.events import Events
 from hoft.web.ingress.keeping import Kept

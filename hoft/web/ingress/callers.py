@@ -21,11 +21,11 @@ from typing import Final
 
 from hoft.config import Caller
 from hoft.tokens import hash_token
-from hoft.web.http.fields import FieldList, values, without
+from hoft.web.http.fields import TOKEN, FieldList, values, without
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Problem, unauthenticated
-from hoft.web.http.requests import Field
 
-_CREDENTIALS = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([\x21-\x7e]+)")
+_CREDENTIALS = re.compile(rb"(%b) +([\x21-\x7e]+)" % TOKEN)
 _CHALLENGES: Final = (b'Bearer realm="hoft"', b'Basic realm="hoft", charset="UTF-8"')
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hoft.web.http.requests import Field, Request, response_head
+from hoft.web.http.heads import Field
+from hoft.web.http.requests import Request, response_head
 
 if TYPE_CHECKING:
     from hoft.web.ingress.server import Connection

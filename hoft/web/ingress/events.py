@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hoft.web.http.fields import values
-from hoft.web.http.requests import Field
+from hoft.web.http.heads import Field
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Stage

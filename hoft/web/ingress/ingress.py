@@ -29,9 +29,9 @@ from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkStat
 from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, whole_of
 from hoft.web.crossing.memory import share
 from hoft.web.crossing.unread import Unread
-from hoft.web.http.fields import max_forwards
 from hoft.web.http.forwarding import crossing, deadline
-from hoft.web.http.heads import Retry
+from hoft.web.http.heads import Field, Retry
+from hoft.web.http.intermediary import max_forwards
 from hoft.web.http.preferences import wish, without_ours
 from hoft.web.http.problems import (
     Problem,
@@ -41,7 +41,6 @@ from hoft.web.http.problems import (
     too_busy,
     too_large,
 )
-from hoft.web.http.requests import Field
 from hoft.web.http.targets import Own, Service, Tunnel, parse_target
 from hoft.web.http.targets import Route as RouteTarget
 from hoft.web.http.websocket import is_handshake

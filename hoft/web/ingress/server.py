@@ -32,10 +32,10 @@ from zope.interface import implementer
 
 from hoft.web.crossing.reading import LARGE_READ, USUAL_READ
 from hoft.web.http.fields import with_length
+from hoft.web.http.heads import Field
 from hoft.web.http.problems import Problem, Refused, malformed_request
 from hoft.web.http.requests import (
     BadResponse,
-    Field,
     Request,
     RequestParser,
     field_block,

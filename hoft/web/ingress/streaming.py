@@ -29,7 +29,8 @@ from hoft.web.crossing.exchange import (
     encode_credit,
 )
 from hoft.web.crossing.reassembly import Reassembler, Taken
-from hoft.web.http.fields import FieldList, trailers
+from hoft.web.http.fields import FieldList
+from hoft.web.http.intermediary import trailers
 from hoft.web.http.requests import BadResponse
 
 CONSUME = 1 << 20

@@ -16,10 +16,9 @@ from hoft import cbor
 from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.http.fields import values
 from hoft.web.http.forwarding import repeatable
-from hoft.web.http.heads import RequestHead
+from hoft.web.http.heads import Field, RequestHead
 from hoft.web.http.preferences import Wish
 from hoft.web.http.problems import key_in_use, key_reused
-from hoft.web.http.requests import Field
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept

@@ -24,7 +24,7 @@ from hoft.interfaces import ILink
 from hoft.web.history import Ended
 from hoft.web.http import websocket
 from hoft.web.http.forwarding import crossing, deadline, returned
-from hoft.web.http.heads import RequestHead, Retry, decode_response, encode_head
+from hoft.web.http.heads import Field, RequestHead, Retry, decode_response, encode_head
 from hoft.web.http.problems import (
     REQUEST_ID,
     Refused,
@@ -34,7 +34,7 @@ from hoft.web.http.problems import (
     not_allowed,
     not_implemented,
 )
-from hoft.web.http.requests import BadResponse, Field
+from hoft.web.http.requests import BadResponse
 from hoft.web.http.targets import Mount, Service, Tunnel
 from hoft.web.http.targets import Route as RouteTarget
 from hoft.web.ingress.calls import Call, Indifferent, Tunnelled

@@ -28,9 +28,10 @@ from hoft.web.crossing.exchange import (
     encode_cancel,
     flow_of,
 )
-from hoft.web.http.fields import FieldList, trailers
+from hoft.web.http.fields import FieldList
 from hoft.web.http.forwarding import returned
-from hoft.web.http.heads import RequestHead, decode_response
+from hoft.web.http.heads import Field, RequestHead, decode_response
+from hoft.web.http.intermediary import trailers
 from hoft.web.http.problems import (
     Problem,
     bad_response,
@@ -39,7 +40,7 @@ from hoft.web.http.problems import (
     peer_silent,
     too_large,
 )
-from hoft.web.http.requests import BadResponse, Field
+from hoft.web.http.requests import BadResponse
 from hoft.web.http.targets import Mount
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.ends import not_committed, restored

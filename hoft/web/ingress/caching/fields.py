@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from hoft.web.http.fields import elements, values
+from hoft.web.http.fields import MEMBER, elements, values
 from hoft.web.http.heads import Fields
 
 MAX_CACHE_CONTROL: Final = 1024
@@ -20,7 +20,6 @@ MAX_CACHE_CONTROL: Final = 1024
 LONGEST: Final = 1 << 31
 """Seconds; whatever is more means this (RFC 9111 section 1.2.2)."""
 
-_DIRECTIVE = re.compile(rb"""[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""")
 _ARGUMENT = re.compile(rb"""=(?:"([^"\\]*)"|([^\s;,"]+))[ \t]*""")
 _SECONDS = re.compile(rb"[0-9]{1,64}")
 _TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
@@ -60,7 +59,7 @@ def directives(fields: Fields) -> Directives:
     if len(value) > MAX_CACHE_CONTROL:
         return {b"no-store": None}
     found: dict[bytes, bytes | None] = {}
-    for match in _DIRECTIVE.finditer(value):
+    for match in MEMBER.finditer(value):
         argument = _ARGUMENT.fullmatch(match[2])
         found.setdefault(match[1].lower(), None if argument is None else argument[1] or argument[2] or b"")
     return found
