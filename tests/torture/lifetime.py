@@ -25,7 +25,8 @@ from hoft.interfaces import LinkState
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.testing.clock import HeapClock
 from hoft.transports.memory import MemoryFolder
-from tests.torture.life import Doom, Node, Violation
+from tests.torture.life import Doom, Violation
+from tests.torture.node import Node
 from tests.torture.tracing import Trace
 
 POWER_WINDOW = 1.0

@@ -14,12 +14,13 @@ from hoft import cbor
 from hoft.errors import IdentityError, PacketError, RecordError
 from hoft.identity import Card
 from hoft.messages import pieces
+from hoft.protocols.compression import MOST_EXPANSION, Compressor, expand, expand_from
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
-from hoft.protocols.packets import PacketReader, Record
+from hoft.protocols.packets import MAX_RECORD, PacketReader, Record
 from hoft.streams import parts as stream_parts
 from hoft.transports import armour
-from hoft.transports.filenames import FileName
+from hoft.transports.filenames import LONG, FileName, LongNaming, ShortNaming
 from hoft.web.crossing import exchange
 from hoft.web.http import heads
 from hoft.web.http.problems import Problem
@@ -149,11 +150,33 @@ def stream(data: bytes) -> None:
     assert stream_parts.encode(found) == data
 
 
+_NAMINGS = (LONG, LongNaming("a-", ".dat"), ShortNaming())
+
+
 def name(data: bytes) -> None:
-    """The name of a file, as a folder lists it."""
+    """The name of a file, as a folder lists it, in each way of naming."""
     text = data.decode("utf-8", "surrogateescape")
     found = FileName.parse(text)
     assert found is None or str(found) == text
+    for naming in _NAMINGS:
+        found = naming.parse(text)
+        assert found is None or found.sender is None or naming.text(found) == text
+        naming.published(text)
+        naming.is_temporary(text)
+
+
+def compressed(data: bytes) -> None:
+    """A payload, or the end of one, that came compressed."""
+    for expander in (expand, expand_from):
+        try:
+            assert len(expander(data, MAX_RECORD)) <= MOST_EXPANSION * len(data)
+        except PacketError:
+            pass
+
+
+def _compressed() -> list[bytes]:
+    payloads = (b"hoft" * 500, bytes(3000))
+    return [one for payload in payloads for start in (0, 700) if (one := Compressor().pack(payload, start))]
 
 
 def armoured(data: bytes) -> None:
@@ -218,9 +241,13 @@ TARGETS: Mapping[str, Target] = {
         name,
         [
             b"c2a4f0d9-7be3-4e06-8f21-5d9b64a7e822--6b8e1c5e-0f5a-4c1b-9d54-0a6d2f7c3e11"
-            b"--1122334455667788-0000000000000003.hoft"
+            b"--1122334455667788-0000000000000003.hoft",
+            b"a-c2a4f0d9-7be3-4e06-8f21-5d9b64a7e822--6b8e1c5e-0f5a-4c1b-9d54-0a6d2f7c3e11"
+            b"--1122334455667788-0000000000000003.dat",
+            b"ABCDEF27.hof",
         ],
     ),
+    "compressed": Target(compressed, _compressed()),
     "armour": Target(armoured, [_armour(bytes(100)), _armour(bytes(range(256)))]),
     "card": Target(card, [str(Card("near", UUID(int=7 << 100 | 4 << 76 | 8 << 60), NEAR.public)).encode()]),
 }

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.testing.channel import Faults
-from tests.torture.life import Node
 from tests.torture.lifetime import Plan, World
+from tests.torture.node import Node
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 EXAMPLES, STEPS = 15 * SOAK, 50

@@ -19,8 +19,8 @@ from hoft.protocols.packets import HEADER_SIZE
 from hoft.protocols.sealing import BoxSuite
 from hoft.testing.channel import Faults
 from hoft.transports.filenames import FileName
-from tests.torture.life import Node
 from tests.torture.lifetime import Plan, World
+from tests.torture.node import Node
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 FORGERIES = 1000 * min(SOAK, 10)

@@ -12,7 +12,7 @@ from hoft.protocols.packets import ControlFrame, PacketReader, RecordFrame
 from hoft.protocols.sealing import BoxSuite
 
 if TYPE_CHECKING:
-    from tests.torture.life import Node
+    from tests.torture.node import Node
 
 
 def short(value: int) -> str:
