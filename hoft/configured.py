@@ -11,7 +11,7 @@ from hoft.config import COMMAND_LINE, Config, Traffic
 from hoft.errors import ConfigurationError
 from hoft.protocols.pacing import Limits as TransitLimits
 from hoft.protocols.replication import Settings
-from hoft.streams.reaching import SCHEME
+from hoft.streams.parts import TCP
 from hoft.web.client.policy import Policy, Rule
 from hoft.web.egress.surroundings import Limits
 from hoft.web.http.heads import Retry
@@ -40,7 +40,7 @@ def policy_of(config: Config) -> Policy:
             allow.websocket,
         )
         for allow in config.allowed
-        if not allow.url.startswith(SCHEME)
+        if not allow.url.startswith(TCP)
     )
 
 

@@ -164,7 +164,7 @@ class Node(Service):
         self._ports: dict[str, IListeningPort] = {}
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
-        self._listing = Listing(reactor, clock, self._ingress, self._egress)
+        self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
         self._listing.log(config.log_calls)
         self._server = LocalServer(reactor, config.state, self._answer)
         self._started_at = clock()

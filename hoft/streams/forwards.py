@@ -9,17 +9,16 @@ from typing import Any
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort, ITCPTransport
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.config import TcpForward
 from hoft.errors import HoftError
 from hoft.listening import listen
-from hoft.streams.reaching import SCHEME
+from hoft.streams.parts import TCP
 from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 
-Open = Callable[[str, str, float], Stream]
+Open = Callable[[str, str, float, str], Stream]
 """L{hoft.streams.node_streams.NodeStreams.open}."""
 
 
@@ -43,7 +42,6 @@ class _Port(ServerFactory):
     """What is behind one port."""
 
     noisy = False
-    _log = Logger()
 
     def __init__(self, open: Open, forward: TcpForward, within: float) -> None:
         self.forward = forward
@@ -69,9 +67,9 @@ class _Port(ServerFactory):
         self._counts["opened"] += 1
         self._now += 1
         try:
-            stream = self._open(forward.peer, SCHEME + forward.to, self.within)
+            stream = self._open(forward.peer, TCP + forward.to, self.within, forward.listen)
         except HoftError:
-            self._failed(Failure())
+            self._counts["refused"] += 1
             caller.transport.abortConnection()
             return
         stream.when_accepted().addErrback(self._failed)
@@ -84,10 +82,6 @@ class _Port(ServerFactory):
     def _failed(self, failure: Failure) -> None:
         if failure.check(HoftError):
             self._counts["refused"] += 1
-            forward, error = self.forward, failure.getErrorMessage()
-            self._log.info(
-                "No way to {to} behind {peer}: {error}", to=forward.to, peer=forward.peer, error=error
-            )
 
 
 class TcpForwards:

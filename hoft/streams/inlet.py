@@ -69,6 +69,11 @@ class Inlet:
         """And all of it was handed on."""
         return self._receiving.over and not self._next and not self._fetching
 
+    @property
+    def taken(self) -> int:
+        """Bytes that were on their way to the protocol, or are there."""
+        return self._receiving.taken
+
     def add(self, record: int, offset: int, body: bytes) -> None:
         """
         DATA has come.

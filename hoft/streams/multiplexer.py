@@ -33,7 +33,7 @@ from hoft.streams.committing import Committer
 from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamRefused, StreamTimedOut
 from hoft.streams.halves import Hold
-from hoft.streams.parts import MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
+from hoft.streams.parts import ID, MAX_STREAM, STREAMS, Kind, Part, decode, decode_wish
 from hoft.streams.stream import FAILED, Stage, Stream
 from hoft.web.crossing.unread import Unread
 from hoft.web.http.problems import Problem, Refused, internal_error, peer_unavailable, too_busy
@@ -67,10 +67,9 @@ class Accepted:
     answer: bytes = b""
 
 
-Acceptor = Callable[[str, str, bytes], "Deferred[Accepted]"]
+Acceptor = Callable[[str, Stream, bytes], "Deferred[Accepted]"]
 """
-Called with the peer's name, and the target of a stream that it wants to open, and what is
-asked of that.
+Called with the peer's name, and a stream that it wants to open, and what is asked of its target.
 
 @return: fails with L{Refused}.  It is cancelled if the peer gives up.
 """
@@ -387,12 +386,13 @@ class Multiplexer:
 
     def _offered(self, stream: Stream, record: int, part: Part) -> None:
         target, asked = decode_wish(part.body)
-        stream.offer(record, target)
+        # Earlier versions asked nothing of TCP targets.
+        stream.offer(record, target, asked[:ID] if len(asked) >= ID else self._entropy(ID))
         self.counts["offered"] += 1
         if len(self._theirs) > MAX_STREAMS:
             self._refuse(stream, too_busy(f"{self.peer} has {MAX_STREAMS} streams open already"))
             return
-        stream.accepting = maybeDeferred(self._accept, self.peer, target, asked)
+        stream.accepting = maybeDeferred(self._accept, self.peer, stream, asked)
         stream.accepting.addCallback(self._accepted, stream).addErrback(self._not_accepted, stream)
 
     def _accepted(self, accepted: Accepted, stream: Stream) -> None:
@@ -413,7 +413,8 @@ class Multiplexer:
     def _refuse(self, stream: Stream, problem: Problem) -> None:
         self.counts["refused"] += 1
         self._log.info(
-            "{peer} may not open a stream to {target!r}: {detail}",
+            "Call {id}: {peer} may not open a stream to {target!r}: {detail}",
+            id=stream.id.hex(),
             peer=self.peer,
             target=stream.target[:100],
             detail=problem.detail,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -16,15 +17,17 @@ from zope.interface import implementer
 from hoft.errors import LinkClosed
 from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.streams import registry
+from hoft.streams.calls import StreamCalls
 from hoft.streams.epochs import SCHEMA, Epochs
 from hoft.streams.failures import StreamRefused, StreamReset, StreamTimedOut
 from hoft.streams.multiplexer import Accepted, Multiplexer
-from hoft.streams.parts import MAX_SAID
-from hoft.streams.reaching import SCHEME, TcpPolicy, TcpTargets, tcp_target
+from hoft.streams.parts import ID, MAX_SAID, TCP
+from hoft.streams.reaching import TcpPolicy, TcpTargets, tcp_target
 from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
 from hoft.streams.surroundings import StreamAddress
 from hoft.streams.websockets import Calling, WebSocketServices
+from hoft.web.history import History
 from hoft.web.http import websocket
 from hoft.web.http.problems import (
     Refused,
@@ -78,6 +81,7 @@ class NodeStreams:
     """
     @ivar name: what the node calls itself.
     @ivar targets: what peers may reach by TCP.
+    @ivar history: of streams that were opened for programs and ports.
     """
 
     SCHEMA = SCHEMA
@@ -98,7 +102,10 @@ class NodeStreams:
         """
         self.name = name
         self.targets = TcpTargets(reactor, policy)
+        self.history = History()
         self._websockets = WebSocketServices(calling)
+        self._opened = StreamCalls("ingress", self.history, clock)
+        self._offered = StreamCalls("egress", calling.history, clock)
         self._reactor = reactor
         self._clock = clock
         self._entropy = entropy
@@ -141,24 +148,34 @@ class NodeStreams:
             streams.close()
         self._links.clear()
 
-    def open(self, peer: str, target: str, within: float, asked: bytes = b"") -> Stream:
+    def open(self, peer: str, target: str, within: float, through: str | None = None) -> Stream:
         """
-        Open a stream.
+        Open a stream that is a call of its own.
 
         @param peer: what our configuration calls it.
         @param target: see L{StreamAddress}.
         @param within: seconds in which it must be accepted.
-        @param asked: what the target is told first of all.
+        @param through: what it is for, if that has a name.
         @raise StreamRefused: there is no use in trying.
         """
+        streams = self._to(peer)
+        stream = streams.open(target, within, self._entropy(ID))
+        self._opened.begin(stream, streams.link, through)
+        return stream
+
+    def _to(self, peer: str) -> Multiplexer:
         for streams in self._links.values():
             if streams.peer == peer:
-                return streams.open(target, within, asked)
+                return streams
         raise StreamRefused(peer_unavailable(peer, "this node does not trust it, or not any more"))
 
-    def connect(self, peer: str, to: Tunnel, within: float) -> Deferred[Behind]:
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """See L{hoft.web.listing.Side.under_way}."""
+        return chain(self._opened.under_way(ahead), self._offered.under_way(ahead))
+
+    def connect(self, peer: str, exchange: bytes, to: Tunnel, within: float) -> Deferred[Behind]:
         """See L{hoft.web.ingress.tunnelling.Tunnels.connect}."""
-        return self._reach(peer, tcp_target(to.host, to.port), within)
+        return self._reach(peer, tcp_target(to.host, to.port), within, exchange)
 
     def upgrade(self, peer: str, exchange: bytes, request: bytes, within: float) -> Deferred[Behind]:
         """See L{hoft.web.ingress.tunnelling.Tunnels.upgrade}."""
@@ -167,7 +184,7 @@ class NodeStreams:
             return fail(Refused(headers_too_large(f"a handshake has at most {MAX_SAID} bytes")))
         return self._reach(peer, websocket.TARGET, within, asked)
 
-    def _reach(self, peer: str, target: str, within: float, asked: bytes = b"") -> Deferred[Behind]:
+    def _reach(self, peer: str, target: str, within: float, asked: bytes) -> Deferred[Behind]:
         def accepted(answer: bytes) -> Behind:
             return _Opened(stream, answer)
 
@@ -183,7 +200,7 @@ class NodeStreams:
             return failure
 
         try:
-            stream = self.open(peer, target, within, asked)
+            stream = self._to(peer).open(target, within, asked)
         except StreamRefused:
             return fail(failed(Failure()))
         return stream.when_accepted().addCallbacks(accepted, failed)
@@ -198,11 +215,17 @@ class NodeStreams:
         streams = sum(streams.open_streams for streams in self._links.values())
         return {"open": streams, **{name: self._counts[name] for name in COUNTED}}
 
-    def _accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
+    def _accept(self, peer: str, stream: Stream, asked: bytes) -> Deferred[Accepted]:
         """See L{hoft.streams.multiplexer.Acceptor}."""
-        if target == websocket.TARGET:
-            return self._websockets.connect(peer, asked)
-        if target.startswith(SCHEME):
+        call = self._offered.begin(stream, self._to(peer).link)
+        if stream.target == websocket.TARGET:
+            accepting = maybeDeferred(self._websockets.connect, peer, call, asked[ID:])
+        else:
+            accepting = maybeDeferred(self._connect, peer, stream.target)
+        return accepting.addErrback(call.refused)
+
+    def _connect(self, peer: str, target: str) -> Deferred[Accepted]:
+        if target.startswith(TCP):
             return self.targets.connect(peer, target)
         service = registry.service(target, self.name, peer)
         address = StreamAddress(peer)

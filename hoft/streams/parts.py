@@ -30,6 +30,9 @@ from hoft.protocols.packets import MAX_RECORD
 STREAMS: Final = 4
 """The channel of the log that is for streams."""
 
+TCP: Final = "tcp://"
+"""What the target of a stream to a TCP port begins with."""
+
 _HEAD = Struct(">BBQQI")
 _NUMBER = Struct(">Q")
 
@@ -41,6 +44,9 @@ MAX_TEXT: Final = 1024
 
 MAX_SAID: Final = MAX_RECORD - _HEAD.size - MAX_TEXT - 1
 """The most bytes of what is asked in an OPEN, and answered in an ACCEPT."""
+
+ID: Final = 16
+"""Bytes at the head of what is asked: the id by which both nodes know the call that the stream is."""
 
 MAX_STREAM: Final = (1 << 32) - 1
 """The highest number of a stream."""

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from hoft.config import Allow
 from hoft.errors import ConfigurationError
 from hoft.streams.multiplexer import Accepted
+from hoft.streams.parts import TCP
 from hoft.streams.splicing import Splice
 from hoft.web.client.origins import Connector, Origin
 from hoft.web.client.policy import Grant, normal_host
@@ -22,13 +23,10 @@ from hoft.web.http.fields import authority
 from hoft.web.http.problems import Refused, malformed_request, not_allowed
 from hoft.web.http.responses import ServiceError
 
-SCHEME = "tcp://"
-"""What the target of a stream to a TCP port begins with."""
-
 
 def tcp_target(host: str, port: int) -> str:
     """What a stream to this port is opened to; an IPv6 address stands without brackets."""
-    return f"{SCHEME}[{host}]:{port}" if ":" in host else f"{SCHEME}{host}:{port}"
+    return f"{TCP}[{host}]:{port}" if ":" in host else f"{TCP}{host}:{port}"
 
 
 def parse_tcp(target: str) -> tuple[str, int]:
@@ -37,9 +35,9 @@ def parse_tcp(target: str) -> tuple[str, int]:
 
     @raise Refused: it is no C{tcp://HOST:PORT}.
     """
-    if not target.startswith(SCHEME) or not target.isascii():
+    if not target.startswith(TCP) or not target.isascii():
         raise Refused(malformed_request(f"{target[:60]!r} is not tcp://HOST:PORT"))
-    where = authority(target[len(SCHEME) :].encode("ascii"))
+    where = authority(target[len(TCP) :].encode("ascii"))
     if not where.port:
         raise Refused(malformed_request(f"{target[:60]!r} names no port"))
     return normal_host(where.host), where.port
@@ -55,7 +53,7 @@ class TcpPolicy:
         """
         self._rules: dict[tuple[str, int], list[Allow]] = {}
         for allow in allowed:
-            if allow.url.startswith(SCHEME):
+            if allow.url.startswith(TCP):
                 try:
                     self._rules.setdefault(parse_tcp(allow.url), []).append(allow)
                 except Refused as error:

@@ -19,7 +19,7 @@ written, for the other; C{abortConnection} is RESET.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -41,11 +41,14 @@ from hoft.streams.failures import StreamRefused, StreamReset
 from hoft.streams.feeding import Feeder
 from hoft.streams.halves import Sending
 from hoft.streams.inlet import Inlet
-from hoft.streams.parts import Kind, Part, encode_wish
+from hoft.streams.parts import ID, Kind, Part, encode_wish
 from hoft.streams.surroundings import StreamAddress, Surroundings
 
 FAILED = "the program there has failed"
 """What peers are told of exceptions that are not ours."""
+
+ABORTED = "the program there has aborted it"
+"""What peers are told where a program had it so."""
 
 KEPT = 16
 """Records that wait for the answer to OPEN; an honest peer sends three, beside DATA."""
@@ -70,6 +73,10 @@ class Stream:
     @ivar flow: see L{hoft.interfaces.Outgoing}.
     @ivar ours: this side opened it.
     @ivar target: what it was opened to; C{""} as long as that is not known.
+    @ivar id: of the call that it is, see L{ID}; C{b""} as long as that is not known.
+    @ivar begun: when it was opened, or first heard of; monotonic.
+    @ivar over: called once nothing passes any more: with what it ended by, C{None} where it was refused
+        here, and whether it was accepted before.
     @ivar peer_epoch: of the peer's process that has it, 0 as long as that is not known.
     @ivar deadline: when to give it up if it is not accepted before; monotonic.
     @ivar moved: when anything last passed; monotonic.
@@ -98,7 +105,9 @@ class Stream:
         self.target = target
         self.ours = ours
         self.deadline = deadline
-        self.moved = around.now()
+        self.id = asked[:ID]
+        self.begun = self.moved = around.now()
+        self.over: Callable[[Exception | None, bool], None] | None = None
         self.peer_epoch = 0
         self.stage = Stage.OPENING if ours else Stage.EARLY
         self.accepting: Deferred[Any] | None = None
@@ -165,7 +174,13 @@ class Stream:
 
     def abortConnection(self) -> None:
         """Close at once; what was not sent is dropped."""
-        self.reset("the program there has aborted it", ConnectionAborted())
+        self.reset(ABORTED, ConnectionAborted())
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes that the opener has sent and was sent, as far as they came by here."""
+        ours, theirs = self._sending.total, self._inlet.taken
+        return (ours, theirs) if self.ours else (theirs, ours)
 
     # --- IConsumer, IPushProducer ----------------------------------------------------
 
@@ -211,7 +226,7 @@ class Stream:
         protocol.makeConnection(self)
         self._around.later(self._inlet.advance)
 
-    def offer(self, record: int, target: str) -> None:
+    def offer(self, record: int, target: str, id: bytes) -> None:
         """
         (EARLY) OPEN has come.
 
@@ -220,7 +235,7 @@ class Stream:
         if self.stage is not Stage.EARLY:
             raise RecordError("OPEN came twice")
         self.stage = Stage.OFFERED
-        self.target = target
+        self.target, self.id = target, id
         self.let_go([record])
 
     def accept(self, protocol: IProtocol, answer: bytes = b"") -> None:
@@ -429,11 +444,14 @@ class Stream:
         self.let_go(kept)
 
     def _finish(self, error: Exception | None) -> None:
-        self.stage = Stage.OVER
+        opened, self.stage = self.stage is Stage.OPEN, Stage.OVER
         self._answer()
         self.let_go(self._inlet.drop())
         self._sending.stop()
         self._around.left(self)
+        over, self.over = self.over, None
+        if over is not None:
+            over(error, opened)
         accepting, self.accepting = self.accepting, None
         if accepting is not None:
             accepting.cancel()

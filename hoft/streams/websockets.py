@@ -10,11 +10,10 @@ stream carries, and hears nothing of what the caller sends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Protocol
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -22,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoft.errors import RecordError
+from hoft.streams.calls import StreamCall
 from hoft.streams.multiplexer import Accepted
 from hoft.streams.parts import MAX_SAID
 from hoft.streams.reaching import refused
@@ -32,11 +32,10 @@ from hoft.web.client.policy import Policy
 from hoft.web.egress.credentials import Credentials, send_with
 from hoft.web.egress.outgoing import check_request_line, outgoing_fields
 from hoft.web.egress.responding import response_head
-from hoft.web.history import Ended, History
+from hoft.web.history import History
 from hoft.web.http.fields import Authority, FieldList
 from hoft.web.http.heads import RequestHead, decode_request, encode_head
 from hoft.web.http.problems import (
-    Problem,
     Refused,
     bad_response,
     connection_terminated,
@@ -46,9 +45,6 @@ from hoft.web.http.problems import (
 )
 from hoft.web.http.responses import Event, ReceivedHead, ResponseParser, ServiceError
 from hoft.web.http.websocket import SWITCHING, key, mismatch, with_upgrade
-
-ID = 16
-"""Bytes of an exchange's id."""
 
 
 class Calling(Protocol):
@@ -62,89 +58,45 @@ class Calling(Protocol):
     history: History
 
 
-class Performed:
-    """
-    What is told of one handshake and what came of it.
-
-    @ivar ended: C{seconds} is when it began.
-    """
-
-    def __init__(self, calling: Calling, id: bytes, peer: str, head: RequestHead) -> None:
-        self._calling = calling
-        self._fields = head.headers
-        self.ended = Ended(
-            "egress", id, peer, head.caller, None, head.method, head.url, "", 0, None, 0, 0, calling.clock()
-        )
-
-    @property
-    def waited(self) -> float:
-        """Seconds since it began."""
-        return self._calling.clock() - self.ended.seconds
-
-    def failed(self, problem: Problem) -> None:
-        """The peer is answered with this."""
-        self.ended.status, self.ended.problem = problem.status, problem.kind
-        self.over("problems", 0, 0)
-
-    def over(self, outcome: str, sent: int, received: int) -> None:
-        """
-        It is over.
-
-        @param sent: bytes that the peer has sent behind the request.
-        @param received: and was sent behind the head of the answer.
-        """
-        ended = self.ended
-        ended.outcome, ended.request_size, ended.response_size = outcome, sent, received
-        ended.seconds = self.waited
-        self._calling.history.add(ended, self._fields)
-
-
 class WebSocketServices:
     """Connects the streams of peers to services that speak WebSocket."""
 
     def __init__(self, calling: Calling) -> None:
         self._calling = calling
 
-    def connect(self, peer: str, asked: bytes) -> Deferred[Accepted]:
+    def connect(self, peer: str, call: StreamCall, asked: bytes) -> Deferred[Accepted]:
         """
         Make the handshake.
 
-        @param asked: the exchange's id, and the request as L{encode_head} makes it.
+        @param call: as which it is told of.
+        @param asked: the request as L{encode_head} makes it.
         @return: fires once the service has answered, whatever it says; fails with
             L{Refused} if it does not.  It may be cancelled.
         """
-        return Deferred.fromCoroutine(self._connect(peer, asked)).addErrback(refused)
+        return Deferred.fromCoroutine(self._connect(peer, call, asked)).addErrback(refused)
 
-    async def _connect(self, peer: str, asked: bytes) -> Accepted:
-        calling = self._calling
+    async def _connect(self, peer: str, call: StreamCall, asked: bytes) -> Accepted:
         try:
-            head = decode_request(asked[ID:])
+            head = decode_request(asked)
         except RecordError as error:
             raise Refused(malformed_request(f"what came is no request: {error}")) from error
-        call = Performed(calling, asked[:ID], peer, head)
-        try:
-            check_request_line(head)
-            if head.method != b"GET":
-                raise Refused(malformed_request("the handshake of WebSocket is a GET"))
-            service = await self._answered(peer, head)
-            answer = self._encoded(service, call)
-        except (ServiceError, Refused) as error:
-            call.failed(error.problem)
-            raise
-        except CancelledError:
-            call.over("cancelled", 0, 0)
-            raise
-        call.ended.status = service.head.status
-        service.near.over = partial(call.over, "answered")
+        ended, call.fields = call.ended, head.headers
+        ended.method, ended.url, ended.caller = head.method, head.url, head.caller
+        check_request_line(head)
+        if head.method != b"GET":
+            raise Refused(malformed_request("the handshake of WebSocket is a GET"))
+        service = await self._answered(peer, head)
+        answer = self._encoded(service, self._calling.clock() - ended.seconds)
+        ended.status = service.head.status
         return Accepted(service.near, answer)
 
-    def _encoded(self, service: Handshake, call: Performed) -> bytes:
+    def _encoded(self, service: Handshake, waited: float) -> bytes:
         """
         The head of what the service has answered, as it crosses.
 
         @raise ServiceError: it is too large.
         """
-        head = response_head(service, self._calling.pseudonym, service.own, call.waited)
+        head = response_head(service, self._calling.pseudonym, service.own, waited)
         try:
             answer = encode_head(head)
             if len(answer) > MAX_SAID:

@@ -5,17 +5,15 @@ Calls under way, and those that have ended lately, for whoever looks after a nod
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
 from hoft.errors import LocalError
-from hoft.web.egress.egress import Egress
-from hoft.web.history import Logged
-from hoft.web.ingress.ingress import Ingress
+from hoft.web.history import History, Logged
 
 MOST = 1000
 """The most calls of each kind that one answer has."""
@@ -26,14 +24,28 @@ SLICE = 0.004
 _FILTERS = ("side", "peer", "route", "caller", "stage")
 
 
+class Side(Protocol):
+    """Where calls are."""
+
+    @property
+    def history(self) -> History:
+        """Of those that have ended."""
+
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """
+        Each of those that are not over: what describes it, when called.
+
+        @param ahead: seconds that the wall clock is ahead of the side's.
+        """
+
+
 class Listing:
     """Answers what is asked about the calls of one node."""
 
-    def __init__(self, reactor: Any, clock: Callable[[], float], ingress: Ingress, egress: Egress) -> None:
-        """@param clock: that of C{ingress} and C{egress}."""
+    def __init__(self, reactor: Any, clock: Callable[[], float], sides: Sequence[Side]) -> None:
+        """@param clock: that of all sides."""
         self._clock = clock
-        self._sides = (ingress, egress)
-        self._histories = (ingress.accounts.history, egress.history)
+        self._sides = sides
         self._cooperator = Cooperator(
             terminationPredicateFactory=_Slice, scheduler=lambda turn: reactor.callLater(0, turn)
         )
@@ -64,8 +76,8 @@ class Listing:
 
     def log(self, which: str) -> None:
         """@param which: the value of a L{Logged}: of which calls the log says when they end."""
-        for history in self._histories:
-            history.logged = Logged(which)
+        for side in self._sides:
+            side.history.logged = Logged(which)
 
     def stop(self) -> None:
         """Leave off."""
@@ -92,7 +104,7 @@ class Listing:
 
     def _ended(self) -> Iterator[Callable[[], dict[str, Any]]]:
         # Of now: while it is looked at others end.
-        of_each = [list(history) for history in self._histories]
+        of_each = [list(side.history) for side in self._sides]
         for call in merge(*of_each, key=lambda call: call.at, reverse=True):
             yield call.as_json
 

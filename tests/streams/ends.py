@@ -94,7 +94,8 @@ class Process:
         link.attach(self)
         self.streams.begin()
 
-    def accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
+    def accept(self, peer: str, stream: Stream, asked: bytes) -> Deferred[Accepted]:
+        target = stream.target
         if target not in self.services:
             raise Refused(not_found(f"no {target} for {peer}"))
         made = self.services[target]()

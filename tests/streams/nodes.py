@@ -110,6 +110,17 @@ class Nodes(TestCase):
         ((_, address),) = self.near.forwards.addresses()
         return address.port
 
+    @inlineCallbacks
+    def told(self, kind: str, **question: Any) -> Results:
+        """The one call, under way or ended, that near tells of, and what far does of the same id."""
+        found = []
+        for node in (self.near, self.far):
+            answer = yield node._listing.answer(question)
+            (one,) = answer[kind]
+            found.append(one)
+            question = {"id": one["id"]}
+        return found
+
     def configure(self, node: Node, **changes: Any) -> Deferred[None]:
         name = "near" if node is self.near else "far"
         self.configs[name] = evolve(self.configs[name], **changes)

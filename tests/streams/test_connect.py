@@ -43,11 +43,21 @@ class ConnectTests(CallerNodes):
         data = pattern(1_500_000)
         caller.transport.write(data)
         yield self.until(lambda: bytes(caller.received) == data, "echoed")
+        for side, one in zip(("ingress", "egress"), (yield self.told("under_way")), strict=True):
+            self.assertEqual((one["side"], one["stage"], one["status"]), (side, "responding", 200))
+            self.assertEqual((one["method"], one["url"]), ("CONNECT", f"127.0.0.1:{port}"))
+            self.assertEqual((one["request_bytes"], one["response_bytes"]), (len(data), len(data)))
+            self.assertIn("until either side closes it", one["why"])
+            self.assertIn(f"\r\nHoft-Request-Id: {one['id']}\r\n".encode(), head)
         caller.transport.loseConnection()
         yield self.until(lambda: not self.far.streams.counters()["open"], "over")
         yield self.until(lambda: not self.near.status()["ingress"]["connections"], "closed")
         ingress = self.near.status()["ingress"]
         self.assertEqual((ingress["tunnels"], ingress["tunnelled"], ingress["answered"]), (1, 0, 1))
+        for one in (yield self.told("ended", limit=1)):
+            self.assertEqual(
+                (one["outcome"], one["status"], one["request_bytes"]), ("answered", 200, len(data))
+            )
 
     @inlineCallbacks
     def test_who_does_not_wait_for_the_answer_loses_nothing(self) -> Steps:
@@ -71,6 +81,10 @@ class ConnectTests(CallerNodes):
         self.assertIn(b'Proxy-Status: "near"; error=http_request_denied', head)
         self.assertIn(b"application/problem+json", head)
         self.assertIn("tcp://127.0.0.1", problem["detail"])
+        for one in (yield self.told("ended", id=problem["exchange"])):
+            self.assertEqual(
+                (one["outcome"], one["status"], one["problem"]), ("problems", 403, "not-allowed")
+            )
         caller.received.clear()
         listening = self.ports.pop()
         yield self.configure(self.far, allowed=(Allow(f"tcp://127.0.0.1:{port}"),))

@@ -50,9 +50,16 @@ class ForwardTests(Nodes):
         data = pattern(5_000_000)
         caller.transport.write(data)
         yield self.until(lambda: len(caller.received) == len(data), "echoed")
+        ((forward, _),) = self.near.forwards.addresses()
         self.assertEqual(sha256(caller.received).digest(), sha256(data).digest())
         (counted,) = self.near.status()["forwards"].values()
         self.assertEqual((counted["open"], counted["opened"]), (1, 1))
+        near, far = yield self.told("under_way")
+        self.assertEqual((near["route"], near["side"], far["side"]), (forward.listen, "ingress", "egress"))
+        for one in (near, far):
+            self.assertEqual((one["method"], one["url"]), ("CONNECT", forward.to))
+            self.assertEqual((one["stage"], one["status"]), ("responding", 200))
+            self.assertEqual((one["request_bytes"], one["response_bytes"]), (len(data), len(data)))
         caller.transport.loseConnection()
         yield self.over()
         names = ("open", "opened", "refused", "bytes_sent", "bytes_received")
@@ -130,6 +137,10 @@ class ForwardTests(Nodes):
         self.assertEqual(self.far.streams.counters()["refused"], 2)
         (counted,) = self.near.status()["forwards"].values()
         self.assertEqual((counted["opened"], counted["refused"], counted["bytes_sent"]), (2, 2, 0))
+        latest, first = (yield self.near._listing.answer({}))["ended"]
+        for ended, problem in ((first, "not-allowed"), (latest, "connection-refused")):
+            for one in (yield self.told("ended", id=ended["id"])):
+                self.assertEqual((one["outcome"], one["problem"]), ("problems", problem))
         yield self.over()
 
     @inlineCallbacks

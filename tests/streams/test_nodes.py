@@ -64,7 +64,7 @@ class StreamNode(Node):
         )
         pair.result(self.streams.begin())
 
-    def accept(self, peer: str, target: str, asked: bytes) -> Deferred[Accepted]:
+    def accept(self, peer: str, stream: Stream, asked: bytes) -> Deferred[Accepted]:
         return succeed(Accepted(self.serve()))
 
     def crash(self) -> None:

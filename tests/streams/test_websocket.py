@@ -127,9 +127,9 @@ class WebSocketTests(CallerNodes):
             self.assertEqual(lines.count(line), 1, (line, lines))
         self.assertEqual(rest, b"\x81\x02hi")
         id = next(line for line in lines if line.startswith(b"Hoft-Request-Id: "))[-32:].decode()
-        under_way = yield self.near._listing.answer({"id": id})
-        (one,) = under_way["under_way"]
-        self.assertEqual((one["stage"], one["route"], one["response_bytes"]), ("responding", "chat", 4))
+        for one, route in zip((yield self.told("under_way", id=id)), ("chat", None), strict=True):
+            self.assertEqual((one["stage"], one["route"], one["response_bytes"]), ("responding", route, 4))
+            self.assertEqual((one["method"], one["status"]), ("GET", 101))
         caller.received.clear()
         up, down = pattern(1_500_000, 1), pattern(1_200_000, 2)
         caller.transport.write(up)

@@ -24,7 +24,7 @@ class ListingTests(SynchronousTestCase):
         self.clock: Any = Clock()
         self.ingress = Ingress(self.clock, self.clock.seconds, bytes, {}, Routing(), "near", dict)
         self.egress = Egress(self.clock, self.clock.seconds, Policy(), "near")
-        self.listing = Listing(self.clock, self.clock.seconds, self.ingress, self.egress)
+        self.listing = Listing(self.clock, self.clock.seconds, (self.ingress, self.egress))
         self.ingress.accounts.history.logged = self.egress.history.logged = Logged.NONE
 
     def ask(self, **question: Any) -> dict[str, Any]:

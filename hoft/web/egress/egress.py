@@ -137,11 +137,7 @@ class Egress:
         self.agent.dropIdle()
 
     def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
-        """
-        Each call that is not over, as L{of_exchange} describes it, when called.
-
-        @param ahead: seconds that the wall clock is ahead of ours.
-        """
+        """See L{hoft.web.listing.Side.under_way}."""
         now = self.clock()
         return chain.from_iterable(peer.under_way(now, ahead) for peer in list(self._peers.values()))
 

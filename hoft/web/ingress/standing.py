@@ -76,12 +76,19 @@ _WHY_RECEIVING = {
 
 
 def of_tunnel(
-    ended: Ended, call: Call, sizes: tuple[int, int] | None, seconds: float, now: float, ahead: float
+    ended: Ended,
+    link: ILink | None,
+    call: Call,
+    sizes: tuple[int, int] | None,
+    seconds: float,
+    now: float,
+    ahead: float,
 ) -> dict[str, Any]:
     """
     A call that makes a tunnel of its connection.
 
     @param ended: what will be told of it; C{seconds} is when it began.
+    @param link: to its peer, if that is still one.
     @param sizes: bytes that have passed; C{None} while it is not connected.
     @param seconds: in which it must be.
     """
@@ -89,6 +96,8 @@ def of_tunnel(
     stage, why = "executing", f"what is behind {peer} has not answered, or its answer has not come"
     if sizes is not None or call.status:
         stage, why = "responding", "it lasts until either side closes it"
+    if link is not None:
+        why += unwell(link)
     return {
         "side": "ingress",
         "id": ended.id.hex(),
