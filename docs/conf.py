@@ -11,16 +11,9 @@ exclude_patterns = ["_build"]
 nitpicky = True
 highlight_language = "text"
 
-html_theme = "alabaster"
+html_theme = "furo"
 html_title = f"hoft {release}"
+html_static_path = ["_static"]
+html_css_files = ["hoft.css"]
 html_copy_source = False
 html_show_copyright = False
-html_theme_options = {
-    "description": "HTTP over file transfer",
-    "page_width": "72rem",
-    "sidebar_width": "15rem",
-    "fixed_sidebar": True,
-    "font_family": "system-ui, sans-serif",
-    "head_font_family": "system-ui, sans-serif",
-}
-html_sidebars = {"**": ["about.html", "searchbox.html", "navigation.html"]}

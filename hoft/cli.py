@@ -16,8 +16,25 @@ from pathlib import Path
 from typing import NoReturn
 
 from hoft import __version__, completing
-from hoft.defaults import DEFAULT_LISTEN, STAGES, SUITES
+from hoft.defaults import STAGES, SUITES
 from hoft.errors import LocalError
+
+_FIRST_TRY = """\
+a first try, on one machine:
+  mkdir exchange
+  hoft init near --folder exchange > near.card
+  hoft init far --folder exchange --listen 8090 > far.card
+  hoft trust near far.card && hoft trust far near.card
+  hoft allow far http://127.0.0.1:8000/
+  hoft route near files --peer far --url http://127.0.0.1:8000/
+and then, each in a terminal of its own:
+  hoft run near
+  hoft run far
+  python3 -m http.server 8000 --bind 127.0.0.1
+  curl http://127.0.0.1:8080/svc/files/
+
+'hoft COMMAND --help' tells all of a command, with examples.
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,6 +42,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+class _Commands(argparse.RawDescriptionHelpFormatter):
+    """Begins the help of a command beside its name: argparse forgets that names are indented once more."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = len("    completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,8 +119,9 @@ _seconds = _number(86400, "seconds")
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hoft",
-        description="HTTP over file transfer: HTTP calls across a gap that passes nothing but files.",
-        epilog="A first try of all of it: hoft init near --folder /srv/exchange; hoft run near",
+        description="HTTP over file transfer: calls across a gap that passes nothing but files.",
+        epilog=_FIRST_TRY,
+        formatter_class=_Commands,
     )
     parser.add_argument("--version", action="version", version=f"hoft {__version__}")
     words = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -122,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     one = add(
         "init", "commands.init", "make a node: its configuration, key and journal",
         "hoft init near --folder /srv/exchange",
-        "hoft init far --name far --inbox /srv/in --outbox /srv/out --listen tcp:8090:interface=127.0.0.1",
+        "hoft init far --name far --inbox /srv/in --outbox /srv/out --listen 8090",
     )  # fmt: skip
     one.add_argument("--name", metavar="NAME", help="what its card calls it (default: DIR's last part)")
     one.add_argument("--folder", dest="shared", metavar="PATH", help="one folder that both nodes see")
@@ -133,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--listen",
         metavar="ENDPOINT",
         action="append",
-        help=f"where callers connect (default: {DEFAULT_LISTEN})",
+        help="where callers connect: PORT of this machine, or an endpoint (default: 8080)",
     )
 
     add(
@@ -193,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     one = add(
         "route", "commands.route", "lead /svc/NAME/... to a service behind a peer",
         "hoft route near stock --peer far --url https://stock.example/api",
-        "curl http://127.0.0.1:8080/svc/stock/items?size=3",
+        "curl 'http://127.0.0.1:8080/svc/stock/items?size=3'",
         "hoft route near chat --peer far --url https://chat.example --websocket",
     )  # fmt: skip
     one.add_argument("name", metavar="NAME", help="the word after /svc/")
@@ -254,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         "caller", "commands.caller", "name who may call, and make or renew its token",
         "hoft caller near add billing > billing.token", "hoft caller near add shop --per-second 5",
         "hoft caller near renew billing", "hoft caller near remove billing",
-        "curl -H \"Authorization: Bearer $(cat billing.token)\" http://127.0.0.1:8080/svc/stock/",
+        "curl -H \"Authorization: Bearer $(cat billing.token)\" \\\n       http://127.0.0.1:8080/svc/stock/",
     )  # fmt: skip
     one.add_argument(
         "action",
@@ -274,9 +300,9 @@ def _parser() -> argparse.ArgumentParser:
         "callback", "registering.callback",
         "say where responses may be sent to, and make or renew what signs them",
         "hoft callback near add shop --url https://shop.example/hooks > shop.secret",
-        "hoft callback near add plant --url http://hooks.plant.lan --private --caller billing --ed25519",
+        "hoft callback near add plant --url http://hooks.plant.lan --private --ed25519",
         "hoft callback near renew shop > shop.secret", "hoft callback near remove shop",
-        "curl -H 'Hoft-Callback: https://shop.example/hooks/7' http://127.0.0.1:8080/svc/stock/",
+        "curl -H 'Hoft-Callback: https://shop.example/hooks/7' \\\n       http://127.0.0.1:8080/svc/stock/",
     )  # fmt: skip
     one.add_argument(
         "action",
@@ -318,7 +344,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add(
         "run", "operating.process.run", "be the node, in the foreground, until SIGTERM", "hoft run near",
-        "twistd --pidfile=near.pid --logfile=near.log hoft --config near/hoft.toml     (a daemon)",
+        "twistd --logfile=near.log hoft --config near/hoft.toml     (a daemon)",
     )  # fmt: skip
     add(
         "reload",
@@ -342,7 +368,7 @@ def _parser() -> argparse.ArgumentParser:
         "purge", "operating.purge.purge",
         "have the running node forget what routes with a cache have stored",
         "hoft purge near", "hoft purge near stock",
-        "hoft purge near https://stock.example/api/items?size=3", "hoft purge near '/svc/stock/items/*'",
+        "hoft purge near 'https://stock.example/api/items?size=3'", "hoft purge near '/svc/stock/items/*'",
     )  # fmt: skip
     one.add_argument(
         "what", metavar="WHAT", nargs="?",

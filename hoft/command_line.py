@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from attrs import evolve
 
-from hoft.addresses import check_allowed, check_endpoint, check_url
+from hoft.addresses import check_allowed, check_url, local_endpoint
 from hoft.config import COMMAND_LINE, Allow, Config, Peer, Route, check_distinct, check_transport
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card
@@ -54,7 +54,7 @@ def from_command_line(
     )
     names = [peer.name for peer in config.peers]
     if listen:
-        checked = tuple(check_endpoint(COMMAND_LINE, "--listen", one) for one in listen)
+        checked = tuple(local_endpoint(COMMAND_LINE, "--listen", one) for one in listen)
         config = evolve(config, listen=checked)
     found: dict[str, Route] = {}
     for text in routes:

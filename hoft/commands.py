@@ -18,7 +18,7 @@ from typing import Any
 from attrs import asdict
 
 from hoft import command_line, config, editing
-from hoft.addresses import check_allowed, check_endpoint, check_tcp_target, check_url, local_endpoint
+from hoft.addresses import check_allowed, check_tcp_target, check_url, local_endpoint
 from hoft.config import CONFIGURATION_FILE
 from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import ConfigurationError
@@ -72,9 +72,9 @@ def init(options: Namespace) -> int:
     url = command_line.transport_url(
         folder=options.shared, inbox=options.inbox, outbox=options.outbox, transport=options.transport
     )
-    listen = options.listen or [DEFAULT_LISTEN]
-    for endpoint in listen:
-        check_endpoint(config.COMMAND_LINE, "--listen", endpoint)
+    listen = [
+        local_endpoint(config.COMMAND_LINE, "--listen", one) for one in options.listen or [DEFAULT_LISTEN]
+    ]
     for file in (CONFIGURATION_FILE, IDENTITY_FILE, "journal.sqlite"):
         if (folder / file).exists():
             raise ConfigurationError(str(folder), "", f"there is a node already ({file})", "another folder")

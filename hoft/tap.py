@@ -80,7 +80,7 @@ class Options(usage.Options):
             self[option] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where callers connect; may be given several times (default: tcp:8080:interface=127.0.0.1)."""
+        """Where callers connect: PORT, or an endpoint; may be given several times (default: 8080)."""
         self["listen"].append(endpoint)
 
     def opt_peer(self, card: str) -> None:

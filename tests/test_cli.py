@@ -125,15 +125,17 @@ class CallerTests(Command):
 class InitTests(Command):
     def test_a_new_node_is_private_has_a_card_and_is_told_where_files_go(self) -> None:
         out = self.well(
-            "init", self.near, "--name", "gate", "--folder", "/srv/a b", "--listen", "unix:/run/x"
-        )
+            "init", self.near, "--name", "gate", "--folder", "/srv/a b",
+            "--listen", "unix:/run/x", "--listen", "80",
+        )  # fmt: skip
         text, fingerprint = out.splitlines()
         card = Card.parse(text)
         self.assertEqual(card.name, "gate")
         self.assertEqual(fingerprint, f"fingerprint {card.fingerprint}")
         made = config.read(self.near / "hoft.toml")
         self.assertEqual(
-            (made.name, made.transport, made.listen), ("gate", "folder:/srv/a%20b", ("unix:/run/x",))
+            (made.name, made.transport, made.listen),
+            ("gate", "folder:/srv/a%20b", ("unix:/run/x", "tcp:80:interface=127.0.0.1")),
         )
         self.assertEqual(made.state, self.near)
         self.assertEqual(Identity.load(self.near / "identity").card("gate"), card)
