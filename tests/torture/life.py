@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver, ITransaction, Outgoing
+from hoft.interfaces import (
+    Arrival,
+    CommitResult,
+    IArrivalReceiver,
+    ILink,
+    Incoming,
+    ITransaction,
+    Outgoing,
+)
 from hoft.protocols import log
 from hoft.protocols.journal import Journal
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
+from hoft.protocols.link_log import ALONE_AFTER
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
@@ -32,6 +42,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHANNEL = 1
+
+
+def repeatable(message: int) -> bool:
+    """Whether its sender says that its receiver may be given it twice (C{Outgoing.again})."""
+    return message % 5 == 0
+
+
+def arrival(message: int) -> Arrival:
+    """What becomes of a message when it comes."""
+    return (Arrival.STORE, Arrival.AT_ONCE, Arrival.STORE, Arrival.DONE)[message % 7 % 4]
+
+
+def urgency(message: int) -> int:
+    """Of a message."""
+    return message % 4 + 2
+
 
 PROGRAM = Schema(
     "program",
@@ -49,6 +75,7 @@ class Violation(AssertionError):
     """The log broke its promise."""
 
 
+@lru_cache(maxsize=1024)
 def content(seed: int, message: int, size: int) -> bytes:
     """The payload of a message: its number, then bytes that follow from it."""
     head = message.to_bytes(8, "big") + size.to_bytes(4, "big")
@@ -80,16 +107,23 @@ class Doom(Enum):
     """The next file that arrives: perhaps between its reading, its commit and what is said of it."""
     SPEAKING = auto()
     """The next file that it writes during a commit: what that says must be true without it."""
+    ARRIVING = auto()
+    """The next record that its program deals with before it is committed: just before that, or after."""
 
 
-@implementer(IRecordReceiver)
+@implementer(IArrivalReceiver)
 class Life:
-    """A node from one start to its crash."""
+    """
+    A node from one start to its crash.
+
+    @ivar given: the messages that its program was given, each once.
+    """
 
     def __init__(self, node: Node) -> None:
         world = node.world
         self.node = node
         self.over = False
+        self.given: set[int] = set()
         delays = (world.plan.commit, 0.0005, 0.0002, 0.0002)
         self.workers = [*(InlineWorker(world.clock, delay) for delay in delays), Disk(node)]
         journal, write, opening, read, sync = self.workers
@@ -151,54 +185,106 @@ class Life:
             self.carrier.stop()
         self.journal.abandon()
 
-    def send(self, message: int, size: int) -> None:
-        """The program on this node sends a message."""
+    def send(self, messages: Sequence[tuple[int, int]]) -> None:
+        """
+        The program on this node sends messages, in one commit.
+
+        @param messages: their numbers and sizes.
+        """
         if self.link is None:
             return
         world = self.node.world
-        world.note(f"{self.node.name} sends message {message}")
-        outgoing = Outgoing(content(world.plan.seed, message, size), CHANNEL, message % 4 + 2)
+        numbers = [message for message, _ in messages]
+        world.note(f"{self.node.name} sends messages {numbers}")
+        outgoing = [
+            Outgoing(
+                content(world.plan.seed, message, size), CHANNEL, urgency(message), again=repeatable(message)
+            )
+            for message, size in messages
+        ]
 
         def note(transaction: ITransaction) -> None:
-            transaction.execute("INSERT INTO sent (message) VALUES (?)", (message,))
+            for message in numbers:
+                transaction.execute("INSERT INTO sent (message) VALUES (?)", (message,))
 
-        def noted(outbox: int) -> None:
+        def named(transaction: ITransaction, outbox: Sequence[int]) -> None:
+            for id, message in zip(outbox, numbers, strict=True):
+                transaction.execute("UPDATE sent SET outbox = ? WHERE message = ?", (id, message))
+
+        def noted(outbox: Sequence[int]) -> None:
             assert self.link is not None
-            self.link.commit(
-                also=lambda t: t.execute("UPDATE sent SET outbox = ? WHERE message = ?", (outbox, message))
-            ).addErrback(world.failures.append)
+            self.link.commit(also=lambda t: named(t, outbox)).addErrback(world.failures.append)
 
-        done = self.link.commit([outgoing], also=note)
-        done.addCallbacks(lambda result: noted(result.sent[0]), world.failures.append)
+        done = self.link.commit(outgoing, also=note)
+        done.addCallbacks(lambda result: noted(result.sent), world.failures.append)
 
-    # --- IRecordReceiver
+    # --- IArrivalReceiver
+
+    def recordArriving(self, link: ILink, record: Incoming) -> Arrival:
+        """See L{IArrivalReceiver}."""
+        assert record.payload is not None
+        message, node = self._number(record.payload), self.node
+        becomes = arrival(message)
+        if becomes is not Arrival.STORE and node.doomed is Doom.ARRIVING:
+            node.doomed = None
+            wait = node.world.random.random() * 2 * (ALONE_AFTER + node.world.plan.commit)
+            node.world.clock.callLater(wait, node.crash_and_start)
+        if becomes is Arrival.DONE:
+            self._give(message)
+            # That it came may be lost, and then it comes again: so this may be done twice.
+            link.commit(
+                also=lambda t: t.execute("INSERT OR IGNORE INTO received VALUES (?)", (message,))
+            ).addErrback(node.world.failures.append)
+        return becomes
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}."""
+        world = self.node.world
         for record in records:
             if record.payload is None:
                 link.read([record.id]).addCallbacks(
                     lambda payloads, id=record.id: self._take(link, id, payloads[0]),
-                    self.node.world.failures.append,
+                    world.failures.append,
                 )
             else:
                 # Some at once, some later, so that crashes find them in the inbox.
-                wait = self.node.world.random.choice((0.0, 0.0, 0.5))
-                self.node.world.clock.callLater(wait, self._take, link, record.id, record.payload)
+                wait = world.random.choice((0.0, 0.0, 0.5))
+                if wait:
+                    world.clock.callLater(wait, self._take, link, record.id, record.payload)
+                else:
+                    self._take(link, record.id, record.payload)
+
+    def _broken(self, promise: str) -> None:
+        """Ends this world soon; it is called from within the link, which would go on after an exception."""
+        self.node.world.failures.append(Violation(promise))
+
+    def _number(self, payload: bytes) -> int:
+        """Of the message with this payload."""
+        message = int.from_bytes(payload[:8], "big")
+        if payload != content(self.node.world.plan.seed, message, int.from_bytes(payload[8:12], "big")):
+            self._broken(f"message {message} arrived damaged")
+        return message
+
+    def _give(self, message: int) -> None:
+        """The program is given a message."""
+        node = self.node
+        if message in self.given and not node.may_double(message):
+            self._broken(f"{node.name} is given message {message} twice in one life")
+        self.given.add(message)
+        node.world.given[node.uuid].add(message)
 
     def _take(self, link: ILink, id: int, payload: bytes) -> None:
         if self.over:
             return
-        message = int.from_bytes(payload[:8], "big")
-        if payload != content(self.node.world.plan.seed, message, int.from_bytes(payload[8:12], "big")):
-            raise Violation(f"message {message} arrived damaged")
+        message = self._number(payload)
+        self._give(message)
 
         def note(transaction: ITransaction) -> bool:
             held = transaction.execute("SELECT 1 FROM inbox WHERE id = ?", (id,)).fetchone()
             if held is None:  # a rollback has taken it back
                 return False
             added = transaction.execute("INSERT OR IGNORE INTO received VALUES (?)", (message,))
-            if not added.rowcount and message not in world.shared:
+            if not added.rowcount and not node.may_double(message):
                 raise Violation(f"{node.name} is handed message {message} again")
             return True
 

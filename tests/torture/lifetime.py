@@ -10,8 +10,8 @@ consumes it that it was received, and what it was told to be uncertain.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from hoft.interfaces import LinkState
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.testing.clock import HeapClock
 from hoft.transports.memory import MemoryFolder
-from tests.torture.life import Doom, Violation
+from tests.torture.life import Doom, Violation, repeatable
 from tests.torture.node import Node
 from tests.torture.tracing import Trace
 
@@ -39,6 +39,8 @@ class Plan:
 
     seed: int
     messages: int = 200
+    together: int = 1
+    """How many of them a program commits at once, at most."""
     faults: Faults = field(factory=Faults)
     crashes: int = 0
     restores: int = 0
@@ -75,7 +77,8 @@ def plan_of(seed: int, messages: int) -> Plan:
     return Plan(
         seed,
         messages,
-        faults,
+        together=random.choice((1, 4, 16, 64)),
+        faults=faults,
         crashes=random.choice((0, 1, 2, 3, 5, 8)),
         restores=random.choice((0, 0, 0, 1, 2)),
         power_cuts=random.choice((0, 0, 0, 1, 2)),
@@ -111,6 +114,8 @@ class World:
     @ivar trace: a digest of all that crossed, equal for equal seeds.
     @ivar shared: messages that two copies of a node held before either had numbered them.
     @ivar rolled_back: nodes that were restored, wiped or copied.
+    @ivar lost_state: these, and nodes whose power has failed.
+    @ivar given: by node, the messages that its program was ever given.
     @ivar crossed: names and contents of all files so far, by recipient, if the plan has replays.
     """
 
@@ -130,6 +135,8 @@ class World:
         self.files = 0
         self.shared: set[int] = set()
         self.rolled_back: set[UUID] = set()
+        self.lost_state: set[UUID] = set()
+        self.given: defaultdict[UUID, set[int]] = defaultdict(set)
         self._acted: Counter[tuple[UUID, int]] = Counter()
         self._readable = trace
         self.crossed: dict[UUID, list[tuple[str, bytes]]] = {}
@@ -255,9 +262,11 @@ class World:
         nodes = (self.near, self.far)
         for node in nodes:
             later(random.random(), node.start)
-        for message in range(1, plan.messages + 1):
-            size = min(int(random.lognormvariate(6, 2)), 65000)
-            later(1 + random.random() * plan.seconds, self._send, random.choice(nodes), message, size)
+        messages = [(at + 1, min(int(random.lognormvariate(6, 2)), 65000)) for at in range(plan.messages)]
+        while messages:
+            count = random.randint(1, plan.together)
+            later(1 + random.random() * plan.seconds, self._send, random.choice(nodes), messages[:count])
+            del messages[:count]
         for _ in range(plan.crashes):
             at = 1 + random.random() * plan.seconds
             for node in random.choice(((self.near,), (self.far,), nodes)):
@@ -301,6 +310,7 @@ class World:
         self.shared |= clone.unsent()
         self.restores += 1
         self.rolled_back.add(node.uuid)
+        self.lost_state.add(node.uuid)
         clone.start()
         self.burst(clone, self.clock.seconds())
         if self.random.random() < 0.3:
@@ -347,12 +357,12 @@ class World:
         for burst in range(5):
             message = self.plan.messages + 1 + self.random.getrandbits(40)
             self.clock.callLater(
-                max(0.0, at + 0.02 + burst / 50 - self.clock.seconds()), self._send, node, message, 100
+                max(0.0, at + 0.02 + burst / 50 - self.clock.seconds()), self._send, node, [(message, 100)]
             )
 
-    def _send(self, node: Node, message: int, size: int) -> None:
+    def _send(self, node: Node, messages: Sequence[tuple[int, int]]) -> None:
         if node.life is not None:
-            node.life.send(message, size)
+            node.life.send(messages)
 
     def _back_up(self, node: Node) -> None:
         if node.folder.exists():
@@ -422,6 +432,11 @@ class World:
             missing = [message for message in certain if message not in received]
             if missing:
                 raise Violation(f"{sender.name} to {receiver.name}: lost in silence: {missing[:10]}")
+            if sender.uuid not in self.lost_state:
+                # Where others would be uncertain, these are sent again.
+                dropped = [m for m in sent if repeatable(m) and m not in self.given[receiver.uuid]]
+                if dropped:
+                    raise Violation(f"{sender.name} was to send these again, if need be: {dropped[:10]}")
             left = self._ask(receiver, "SELECT count(*) FROM inbox")[0][0]
             if left:
                 raise Violation(f"{receiver.name}: {left} records were never handed up")

@@ -14,10 +14,13 @@ from typing import Any
 from unittest.mock import patch
 
 from attrs import evolve
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
+from hoft.interfaces import Incoming
 from hoft.protocols import log, log_writing
 from hoft.protocols.flight import Packet
+from hoft.protocols.link_log import LinkLog
+from hoft.protocols.log_writing import Step
 from hoft.protocols.packets import PacketReader
 from hoft.protocols.queueing import Frames, OutgoingRecord
 from hoft.protocols.ranges import RangeSet
@@ -162,19 +165,23 @@ def keep_suspects() -> AbstractContextManager[object]:
     return patch.object(log, "begin_all_logs", lambda transaction, restored: begin(transaction, {}))
 
 
-def keep_inbox() -> AbstractContextManager[object]:
-    """After a restore, what lay in the copy's inbox is handed up, though it may have been acted on."""
+def _kept_through_restores(table: str, which: str, but: str) -> AbstractContextManager[object]:
 
     def mutated(transaction: Any, restored: Any) -> dict[bytes, log.Adopted]:
-        rows = transaction.execute("SELECT * FROM inbox").fetchall()
-        transaction.execute("DELETE FROM inbox")
+        transaction.execute(f"UPDATE {table} SET {but} WHERE {which}")
+        rows = transaction.execute(f"DELETE FROM {table} WHERE {which} RETURNING *").fetchall()
         begun = begin(transaction, restored)
         for row in rows:
-            transaction.execute(f"INSERT INTO inbox VALUES ({','.join('?' * len(row))})", row)
+            transaction.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
         return begun
 
     begin = log.begin_all_logs
     return patch.object(log, "begin_all_logs", mutated)
+
+
+def keep_inbox() -> AbstractContextManager[object]:
+    """After a restore, what lay in the copy's inbox is handed up, though it may have been acted on."""
+    return _kept_through_restores("inbox", "true", "channel = channel")
 
 
 def forget_received() -> AbstractContextManager[object]:
@@ -237,6 +244,38 @@ def rollback_told_too_soon() -> AbstractContextManager[object]:
     return patch.multiple(log, adopt=adopted, begin_all_logs=begun)
 
 
+def dealt_with_is_acknowledged() -> AbstractContextManager[object]:
+    """What the program deals with at once is acknowledged before it is committed."""
+    accept = LinkLog.accept
+
+    def mutated(
+        self: LinkLog, clock: int, numbers: Sequence[int], early: Sequence[Incoming], late: Sequence[Incoming]
+    ) -> Deferred[bool]:
+        accepting = accept(self, clock, numbers, early, late)
+        return accepting if late else succeed(True)
+
+    return patch.object(LinkLog, "accept", mutated)
+
+
+def consumed_before_it_came() -> AbstractContextManager[object]:
+    """What is handed up while it is being committed can be let go of before that is done."""
+
+    def mutated(self: LinkLog, step: Step, durable: bool = False) -> Deferred[Any]:
+        return self._journal.transact_together(self._take_steps, step, durable)
+
+    return patch.object(LinkLog, "write", mutated)
+
+
+def repeatable_dropped() -> AbstractContextManager[object]:
+    """A peer that has lost its state is not sent again what may be."""
+    return patch.object(log, "AGAIN", 0)
+
+
+def repeated_by_the_restored() -> AbstractContextManager[object]:
+    """A node that has lost its own state sends again what may be, though its peer has it."""
+    return _kept_through_restores("outbox", f"channel & {log.AGAIN}", "number = NULL")
+
+
 MUTANTS: Sequence[Mutant] = (
     ack_before_commit,
     small_window,
@@ -253,4 +292,8 @@ MUTANTS: Sequence[Mutant] = (
     accept_unsynchronised,
     number_at_once,
     rollback_told_too_soon,
+    dealt_with_is_acknowledged,
+    consumed_before_it_came,
+    repeatable_dropped,
+    repeated_by_the_restored,
 )

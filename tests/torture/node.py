@@ -14,7 +14,7 @@ from uuid import UUID
 from nacl.public import PrivateKey
 
 from hoft.protocols.database import DATABASE
-from tests.torture.life import Doom, Life
+from tests.torture.life import Doom, Life, repeatable
 
 if TYPE_CHECKING:
     from tests.torture.lifetime import World
@@ -89,6 +89,11 @@ class Node:
         self.crash()
         self.world.clock.callLater(1.0, self.start)
 
+    def may_double(self, message: int) -> bool:
+        """Whether this node may be given a message that it was given before."""
+        world = self.world
+        return message in world.shared or (repeatable(message) and self.uuid in world.lost_state)
+
     def back_up(self) -> None:
         """Somebody copies the state folder of the running node."""
         target = self.world.folder / f"{self.name}-{len(self.backups)}"
@@ -119,11 +124,13 @@ class Node:
         self.told = False
         self.world.restores += 1
         self.world.rolled_back.add(self.uuid)
+        self.world.lost_state.add(self.uuid)
 
     def _put(self, copy: Path) -> None:
         shutil.rmtree(self.folder)
         shutil.copytree(copy, self.folder)
         self.world.restores += 1
+        self.world.lost_state.add(self.uuid)
 
     def threaten(self) -> None:
         """The power is about to fail: note from now on what is on the disk."""

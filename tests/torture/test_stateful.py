@@ -49,10 +49,10 @@ class TwoNodes(RuleBasedStateMachine):
     @rule(which=WHICH, size=st.sampled_from((0, 10, 3000, 60000)), count=st.integers(1, 5))
     def send(self, which: str, size: int, count: int) -> None:
         life = self.node(which).life
-        for _ in range(count):
-            self.message += 1
-            if life is not None:
-                life.send(self.message, size)
+        messages = [(self.message + at + 1, size) for at in range(count)]
+        self.message += count
+        if life is not None:
+            life.send(messages)
 
     @rule(seconds=st.sampled_from((0.001, 0.01, 0.1, 1.0, 10.0)))
     def wait(self, seconds: float) -> None:

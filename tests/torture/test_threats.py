@@ -17,7 +17,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.packets import HEADER_SIZE
 from hoft.protocols.sealing import BoxSuite
-from hoft.testing.channel import Faults
 from hoft.transports.filenames import FileName
 from tests.torture.lifetime import Plan, World
 from tests.torture.node import Node
@@ -68,7 +67,7 @@ class ThreatTests(SynchronousTestCase):
         """Two nodes that will send so many messages over a carrier without faults."""
         folder = self.folder / str(len(list(self.folder.iterdir())))
         folder.mkdir()
-        world = World(Plan(seed, messages, Faults(), replays=KEEP, seconds=messages / 10, **plan), folder)
+        world = World(Plan(seed, messages, replays=KEEP, seconds=messages / 10, **plan), folder)
         for node in world.nodes():
             self.addCleanup(node.crash)
         world.arrange()
