@@ -77,6 +77,10 @@ class Examples(SynchronousTestCase):
         """Two nodes, a mirror that works, and one that does not."""
         self.follow("docs/tutorial.rst")
 
+    def test_install(self) -> None:
+        """Two zones, and a mirror between them."""
+        self.follow("docs/how-to-install.rst")
+
     def test_container(self) -> None:
         """A node that is told by options."""
         self.follow("docs/how-to-container.rst")
