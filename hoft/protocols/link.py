@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -52,8 +51,9 @@ from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.replication import Replication, Settings
 from hoft.protocols.sealing import BOX, Suite
 from hoft.protocols.synchronisation import Judgement, Sighting
-from hoft.protocols.waking import AckSync, Alarm
+from hoft.protocols.waking import AckSync
 from hoft.protocols.withdrawing import Withdrawals
+from hoft.timers import Alarm, Soon
 
 T = TypeVar("T")
 
@@ -106,7 +106,8 @@ class Link:
             lambda failure: self._lost(failure, "nothing can be acknowledged"),
             self.pump,
         )
-        self._settling: IDelayedCall | None = None
+        # Once for all that happens in one turn of the reactor.
+        self._settling = Soon(parts.reactor, 0, self._settle)
         self._closed = False
         self._carrier_up = True
         self.counters = {
@@ -164,9 +165,7 @@ class Link:
         self._closed = True
         self._records.close()
         self._alarm.cancel()
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
+        self._settling.cancel()
         if self._publisher is not None:
             self._publisher.close()
 
@@ -459,12 +458,9 @@ class Link:
             plan = self.engine.next_packet(self._records.clock, now)
             if plan is not None:
                 publisher.publish(plan, self.engine, self._records.outbox, self.pump)
-        if self._settling is None:
-            # Once for all that happens in this turn of the reactor.
-            self._settling = self._parts.reactor.callLater(0, self._settle)
+        self._settling.ask()
 
     def _settle(self) -> None:
-        self._settling = None
         if not self._closed:
             now = self._now()
             self._update_state()

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from hoft.interfaces import Incoming
@@ -25,6 +24,7 @@ from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Record
 from hoft.protocols.replication import Replication
 from hoft.protocols.synchronisation import Sighting
+from hoft.timers import Soon
 
 T = TypeVar("T")
 
@@ -52,9 +52,8 @@ class LinkLog:
         self.outbox = Outbox()
         self._inbox = Inbox()
         self._journal = parts.journal
-        self._reactor = parts.reactor
         self._waiting: list[tuple[Step, Deferred[Any]]] = []
-        self._catching_up: IDelayedCall | None = None
+        self._catching_up = Soon(parts.reactor, ALONE_AFTER, self._write_waiting)
         self._closed = False
         self._boot = parts.boot
         self._peer = peer
@@ -89,7 +88,7 @@ class LinkLog:
         @param durable: fire only once it would survive a power cut.
         @return: fires with what L{log_writing.write} tells of it.
         """
-        self._catch_up()
+        self._catching_up.now()
         return self._journal.transact_together(self._take_steps, step, durable)
 
     def _write_with_next(self, step: Step) -> Deferred[Any]:
@@ -101,28 +100,22 @@ class LinkLog:
             return self.write(step)
         waiting: Deferred[Any] = Deferred()
         self._waiting.append((step, waiting))
-        if self._catching_up is None:
-            self._catching_up = self._reactor.callLater(ALONE_AFTER, self._catch_up)
+        self._catching_up.ask()
         return waiting
 
     def close(self) -> None:
         """The journal may be closed any time now: leave nothing for later."""
         self._closed = True
-        self._catch_up()
+        self._catching_up.now()
 
-    def _catch_up(self) -> None:
+    def _write_waiting(self) -> None:
         """Have the journal take what was left for later."""
-        if self._catching_up is None:
-            return
-        if self._catching_up.active():
-            self._catching_up.cancel()
-        self._catching_up = None
         steps, self._waiting = self._waiting, []
         for step, waiting in steps:
             self._journal.transact_together(self._take_steps, step).chainDeferred(waiting)
 
     def _transact(self, operation: Callable[[Transaction], T]) -> Deferred[T]:
-        self._catch_up()
+        self._catching_up.now()
         return self._journal.transact(operation)
 
     def _take_steps(self, transaction: Transaction, steps: Sequence[Step]) -> Sequence[Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +20,7 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packet_writing import PacketJob, write_packet
 from hoft.protocols.replication import PacketPlan, Replication, Settings
+from hoft.timers import Soon
 
 CONTROL_FILES = 4
 """Files without records that may lie in the folder, for each peer."""
@@ -65,7 +65,7 @@ class Publisher:
         self._retry: float | None = None
         self._control_files: list[str] = []
         self._to_remove: list[str] = []
-        self._removing: IDelayedCall | None = None
+        self._removing = Soon(parts.reactor, GATHER, self._remove)
         self._swept = False
         self._closed = False
 
@@ -145,13 +145,10 @@ class Publisher:
         self._to_remove += names
         if self._closed:
             self._remove()
-        elif self._to_remove and self._removing is None:
-            self._removing = self._parts.reactor.callLater(GATHER, self._remove)
+        elif self._to_remove:
+            self._removing.ask()
 
     def _remove(self) -> None:
-        if self._removing is not None and self._removing.active():
-            self._removing.cancel()
-        self._removing = None
         names, self._to_remove = self._to_remove, []
         if names:
             self._transport.remove(names)
@@ -169,5 +166,5 @@ class Publisher:
     def close(self) -> None:
         """Finish what is being written, and no more."""
         self._closed = True
-        self._remove()
+        self._removing.now()
         self._transport.loseConnection()

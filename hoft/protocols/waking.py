@@ -1,4 +1,4 @@
-"""When a link has something to do: its timer, and its syncs of the journal."""
+"""When a link has the journal synced."""
 
 from __future__ import annotations
 
@@ -7,50 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from hoft.protocols.replication import Replication
 
 SYNC_AGAIN = 60.0
 """Seconds after which a journal that could not be synced is asked again."""
-
-
-class Alarm:
-    """
-    One timer that is set anew all the time.
-
-    @ivar due: (clock) when it is to ring; infinite for never.
-    """
-
-    def __init__(self, reactor: IReactorTime, ring: Callable[[], None]) -> None:
-        self.due = -math.inf
-        self._reactor = reactor
-        self._ring = ring
-        self._call: IDelayedCall | None = None
-        self._at = 0.0
-
-    def set(self, due: float, now: float) -> None:
-        """Ring when C{due} has come."""
-        self.due = due
-        if due == math.inf:
-            return
-        if self._call is not None:
-            if self._at <= due:
-                return  # it rings too early, and is set anew then: cheaper than moving it each time
-            self.cancel()
-        self._at = due
-        self._call = self._reactor.callLater(max(0.0, due - now), self._rang)
-
-    def _rang(self) -> None:
-        self._call = None
-        self._ring()
-
-    def cancel(self) -> None:
-        """Do not ring."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
 
 
 class AckSync:

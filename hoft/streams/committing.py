@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull
 from hoft.interfaces import CommitResult, ILink, ITransaction, Outgoing
 from hoft.streams.parts import STREAMS, Kind, Part, encode
 from hoft.streams.stream import Stream
+from hoft.timers import Soon
 
 BACKLOG = 64 << 20
 """Bytes that wait for the peer above which no more DATA is committed."""
@@ -35,7 +36,6 @@ class Committer:
     def __init__(self, link: ILink, reactor: IReactorTime, failed: Callable[[Failure], None]) -> None:
         """@param failed: called when the journal takes nothing more."""
         self._link = link
-        self._reactor = reactor
         self._failed = failed
         self._note: Callable[[ITransaction], object] | None = None
         self._begun = False
@@ -49,7 +49,7 @@ class Committer:
         self._gathered: list[Stream] = []
         """Those that have given what is in C{_unsent}."""
         self._committing = 0
-        self._flushing: IDelayedCall | None = None
+        self._flushing = Soon(reactor, 0, self.flush)
         self._quiet: Deferred[None] | None = None
         self._last: set[int] = set()
 
@@ -70,9 +70,7 @@ class Committer:
         """Nothing more."""
         self._closed = True
         self._dirty.clear()
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        self._flushing.cancel()
 
     def wake(self, stream: Stream) -> None:
         """It has something to send."""
@@ -113,14 +111,12 @@ class Committer:
         return not (self._dirty or self._unsent or self._answered or self._bound or self._consumed)
 
     def _flush_later(self) -> None:
-        if self._flushing is None and not self._closed:
-            self._flushing = self._reactor.callLater(0, self.flush)
+        if not self._closed:
+            self._flushing.ask()
 
     def flush(self) -> None:
         """Commit what is there; called also now and then, for what found no room before."""
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
+        self._flushing.cancel()
         if self._closed or not self._begun or self._committing >= COMMITS:
             return
         if not self._unsent:

@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import CarrierDown, WorkerStopped
 from hoft.interfaces import IFileReceiver, IWorker, Verdict
+from hoft.timers import Alarm, Soon
 from hoft.transports.directories import NotAFile
 from hoft.transports.reading import InboundFile, Inbox, State, Step, TooLarge, judge
 from hoft.transports.scanning import Condemned, Entry, Fate
@@ -70,7 +70,6 @@ class Delivery:
         poll: float,
         tally: Tally,
     ) -> None:
-        self._reactor = reactor
         self._clock = clock
         self._inbox = inbox
         self._receiver = receiver
@@ -86,10 +85,9 @@ class Delivery:
         self._slots: dict[int, InboundFile] = {}
         self._due: list[tuple[float, int, InboundFile]] = []
         self._tickets = count(1)
-        self._alarm: IDelayedCall | None = None
-        self._alarm_at = 0.0
+        self._alarm = Alarm(reactor, self._ring)
         self._condemned: list[InboundFile] = []
-        self._execution: IDelayedCall | None = None
+        self._execution = Soon(reactor, GATHER, self._execute)
         self._deleting = False
         self._stopped = False
 
@@ -156,13 +154,9 @@ class Delivery:
 
     def stop(self) -> None:
         """Nothing is handed over any more."""
-        if self._execution is not None:
-            self._execution.cancel()
-            self._execute()
+        self._execution.now()
         self._stopped = True
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._alarm.cancel()
 
     def _running(self) -> bool:
         return not self._stopped
@@ -298,19 +292,11 @@ class Delivery:
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        if self._stopped or not self._due:
-            return
-        at = self._due[0][0]
-        if self._alarm is not None:
-            if self._alarm_at <= at:
-                return
-            self._alarm.cancel()
-        self._alarm_at = at
-        self._alarm = self._reactor.callLater(max(0.0, at - now), self._ring)
+        if self._due and not self._stopped:
+            self._alarm.set(self._due[0][0], now)
 
     def _ring(self) -> None:
         """Some files are due."""
-        self._alarm = None
         now = self._clock()
         while self._due and self._due[0][0] <= now:
             _, ticket, file = heappop(self._due)
@@ -355,12 +341,10 @@ class Delivery:
     def _condemn(self, file: InboundFile) -> None:
         file.state = State.DELETING
         self._condemned.append(file)
-        if self._execution is None:
-            self._execution = self._reactor.callLater(GATHER, self._execute)
+        self._execution.ask()
 
     def _execute(self) -> None:
         """Delete what is to be deleted, all that has gathered at once."""
-        self._execution = None
         if self._deleting or self._stopped or not self._condemned:
             return
         batch, self._condemned = self._condemned, []
@@ -385,7 +369,7 @@ class Delivery:
             else:
                 # Where nobody may delete, many lie there for long: look at few of them a second.
                 self._idle(file, max(self._backoff(file, _KEPT), len(self._files) / _KEPT_LOOKS))
-        if self._execution is None:
+        if not self._execution.pending:
             self._execute()
         self._fill()
 

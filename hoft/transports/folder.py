@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from hoft.errors import CarrierDown
 from hoft.interfaces import ICarrier, IFileReceiver, IWorker
+from hoft.timers import Timers
 from hoft.transports.delivery import Delivery
 from hoft.transports.directories import Root
 from hoft.transports.locations import FolderLocation, check
@@ -32,7 +33,6 @@ from hoft.transports.outbox import Outbox
 from hoft.transports.reading import Inbox
 from hoft.transports.scanning import MAX_ENTRIES, Condemned, Entry, Fate, Scan, Scanner
 from hoft.transports.tally import Tally
-from hoft.transports.timers import Timers
 from hoft.transports.writing import FolderTransport, probe
 from hoft.worker import Worker
 

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
 from hoft.interfaces import Arrival, CommitResult, ILink, Incoming
+from hoft.timers import Soon
 from hoft.web.client.policy import Policy
 from hoft.web.crossing.exchange import NUMBERED, Kind, Part, Side, decode_part, whole_of
 from hoft.web.crossing.unread import Unread
@@ -62,12 +62,12 @@ class PeerExchanges:
         self._exchanges: dict[bytes, Exchange] = {}
         self._queue: deque[Exchange] = deque()
         self._watched: set[Exchange] = set()
-        self._watching: IDelayedCall | None = None
+        self._watching = Soon(egress.reactor, WATCH, self._watch)
         self._heldUp: dict[Exchange, None] = {}
         """Those that wait for room, the first that came first."""
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._discards: list[int] = []
-        self._discarding: IDelayedCall | None = None
+        self._discarding = Soon(egress.reactor, 0, self.flush)
         self._early: list[Incoming] | None = []
         """What came before the table was read."""
         self._unread = Unread(link, self._take, self._uncommitted)
@@ -116,17 +116,15 @@ class PeerExchanges:
 
     def watch(self, exchange: Exchange) -> None:
         self._watched.add(exchange)
-        if self._watching is None:
-            self._watching = self.reactor.callLater(WATCH, self._watch)
+        self._watching.ask()
 
     def unwatch(self, exchange: Exchange) -> None:
         self._watched.discard(exchange)
 
     def _watch(self) -> None:
-        self._watching = None
         self.lookAtDeadlines(self.clock())
         if self._watched:
-            self._watching = self.reactor.callLater(WATCH, self._watch)
+            self._watching.ask()
 
     def lookAtDeadlines(self, now: float) -> None:
         """Wait no longer for services that did not answer in time."""
@@ -150,13 +148,10 @@ class PeerExchanges:
 
     def discard(self, records: Sequence[int]) -> None:
         self._discards.extend(records)
-        if self._discarding is None:
-            self._discarding = self.reactor.callLater(0, self.flush)
+        self._discarding.ask()
 
     def flush(self) -> None:
-        if self._discarding is not None and self._discarding.active():
-            self._discarding.cancel()
-        self._discarding = None
+        self._discarding.cancel()
         discards, self._discards = self._discards, []
         if discards:
             self.link.commit((), discards).addErrback(self._uncommitted)
@@ -288,7 +283,5 @@ class PeerExchanges:
             exchange.abandon()
         self._exchanges.clear()
         self._heldUp.clear()
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+        self._watching.cancel()
         self.flush()

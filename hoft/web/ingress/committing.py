@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import HoftError, JournalFull
 from hoft.interfaces import ILink, ITransaction, Outgoing
+from hoft.timers import Soon
 from hoft.web.crossing.exchange import REQUESTS
 
 
@@ -22,10 +24,9 @@ class Batches:
 
     def __init__(self, reactor: IReactorTime, later: Callable[[], None]) -> None:
         """@param later: called where L{flush} is to be called with the next tick."""
-        self._reactor = reactor
         self._later = later
         self._batches: dict[ILink, _Batch] = {}
-        self._flushing: IDelayedCall | None = None
+        self._flushing = Soon(reactor, 0, self.flush)
 
     @property
     def waiting(self) -> bool:
@@ -49,18 +50,21 @@ class Batches:
         batch = self._batches.get(link)
         if batch is None:
             batch = self._batches[link] = _Batch()
-            if self._flushing is None:
-                self._flushing = self._reactor.callLater(0, self.flush)
+            self._flushing.ask()
         return batch
 
     def flush(self) -> None:
         """One commit for all that the exchanges of a link asked for in this turn of the reactor."""
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
+        self.commits()
+
+    def commits(self) -> Sequence[Deferred[object]]:
+        """L{flush}, and the commits that this comes to; none of them fails."""
+        self._flushing.cancel()
         batches, self._batches = self._batches, {}
-        for link, batch in batches.items():
+        return [
             link.commit(batch.send, batch.consume, batch.write).addErrback(self._not_flushed, link, batch)
+            for link, batch in batches.items()
+        ]
 
     def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
         if failure.check(JournalFull) and (batch.send or batch.also):

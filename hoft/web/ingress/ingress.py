@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from hoft.errors import RecordError
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkState
+from hoft.timers import Soon
 from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, whole_of
 from hoft.web.crossing.memory import share
 from hoft.web.crossing.unread import Unread
@@ -65,6 +66,7 @@ from hoft.web.ingress.routing import Routing
 from hoft.web.ingress.server_factory import ServerFactory
 from hoft.web.ingress.standing import of_kept, of_waiting
 from hoft.web.ingress.submitting import Repetition, Submission
+from hoft.web.ingress.sweeping import Sweeper
 from hoft.web.ingress.tunnelling import Tunnelling, Tunnels
 from hoft.web.ingress.waiting import Outcome, Waiting
 from hoft.web.measuring import Metrics
@@ -95,7 +97,9 @@ class Ingress:
     @ivar asking: answers who asks for them.
     @ivar callbacks: sends them to who wants to have them sent.
     @ivar cache: what routes that have one answer calls with.
+    @ivar sweeper: does what is much in small pieces.
     @ivar entropy: so many random bytes.
+    @ivar tickLater: to be called where somebody waits.
     """
 
     log = Logger()
@@ -125,7 +129,6 @@ class Ingress:
         self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
         self.routing = routing
         self.pseudonym = pseudonym
-        self._reactor = reactor
         self._clock = clock
         self.entropy = entropy
         self._links = links
@@ -137,14 +140,17 @@ class Ingress:
         self._waiting: dict[bytes, Waiting] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._counts = self.accounts.counts
+        self._ticking = Soon(reactor, TICK, self._ticked)
+        self.tickLater = self._ticking.ask
         self._batches = batches = Batches(reactor, self.tickLater)
         self.send = batches.send
         self.consume = batches.consume
         self.also = batches.also
         self.commit_failed = batches.failed
         self.later = reactor.callLater
+        self.commits = batches.commits
+        self.sweeper = Sweeper(reactor, batches.commits)
         self._unread: dict[ILink, Unread] = {}
-        self._ticking: IDelayedCall | None = None
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
         self.handover = Handover(self)
@@ -200,10 +206,9 @@ class Ingress:
         return stopped.addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
+        self.sweeper.stop()
         self._batches.flush()
-        if self._ticking is not None:
-            self._ticking.cancel()
-            self._ticking = None
+        self._ticking.cancel()
 
     # --- calls --------------------------------------------------------------------
 
@@ -367,13 +372,7 @@ class Ingress:
         self.callbacks.tick(now)
         self._batches.flush()
 
-    def tickLater(self) -> None:
-        """Somebody waits."""
-        if self._ticking is None:
-            self._ticking = self._reactor.callLater(TICK, self._ticked)
-
     def _ticked(self) -> None:
-        self._ticking = None
         self.tick()
         if self._waiting or self._batches.waiting or not self.keeper.quiet:
             self.tickLater()
