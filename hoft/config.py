@@ -94,6 +94,8 @@ class Caller:
     """Whether it may also see the node's status and metrics."""
     results: int = 1 << 30
     """The most bytes of results that are kept for it."""
+    cache: int | None = None
+    """The most bytes of responses that are stored for it; C{None} is any, while others want no room."""
 
 
 @frozen
@@ -410,7 +412,12 @@ def _caller(table: Table) -> Caller:
         wanted = f"what 'hoft caller' writes, {TOKEN_HASH} and 64 hexadecimal digits"
         raise ConfigurationError(table.where, f"{table.prefix}.token", given, wanted)
     return Caller(
-        table.own_name, tokens, _allowance(table), table.truth("operator"), table.size("results", 1 << 30)
+        table.own_name,
+        tokens,
+        _allowance(table),
+        table.truth("operator"),
+        table.size("results", 1 << 30),
+        None if (cache := table.size("cache", -1)) < 0 else cache,
     )
 
 

@@ -304,7 +304,7 @@ class PurgeTests(CachingCase):
         ):
             for target in (b"a?x", b"a?y", b"b/c", b"b/d"):
                 yield self.get(b"/svc/demo/" + target)
-            self.assertEqual(self.ingress.cache.purge(what), count, what)
+            self.assertEqual(self.ingress.cache.purge(what).purged, count, what)
         yield self.until(lambda: not self.near.unconsumed())
         yield self.restart()
         self.assertEqual(self.ingress.counters()["cache_entries"], 0)

@@ -331,7 +331,7 @@ class StreamingTests(CachingCase):
         yield self.until(lambda: self.ingress.counters()["cache_stored"])
         response = yield self.get()
         self.assertTrue(response.body == body)
-        self.assertEqual(self.ingress.cache.purge(None), 1)
+        self.assertEqual(self.ingress.cache.purge(None).purged, 1)
         [call] = self.ingress.cache.calls
         call.due = 0.0
         restarting = self.restart()

@@ -6,9 +6,9 @@ them there may be, and when they are forgotten.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,8 @@ from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row, Stage
+from hoft.web.ingress.shares import Shares
+from hoft.web.ingress.sweeping import TURN
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
@@ -50,7 +52,6 @@ class Keeper:
     """
     @ivar kept: by id.
     @ivar waiters: calls that are held, or under way in answer.
-    @ivar size: bytes of results that are kept.
     """
 
     log = Logger()
@@ -64,12 +65,16 @@ class Keeper:
         self.keys: dict[tuple[str | None, bytes], Kept | None] = {}
         """By caller and Idempotency-Key; C{None} while the request is still coming."""
         self.waiters: set[Waiter] = set()
-        self.size = 0
         self.wall = time.time
         self.clock = clock
         self._ingress = ingress
         self._links = links
-        self._sizes: Counter[str | None] = Counter()
+        self._sizes = Shares()
+        self._pending = 0
+        """How many are not over."""
+        self._of: dict[str | None, dict[bytes, Kept]] = {}
+        """As C{kept}, by caller; the newest last."""
+        self._by_peer: dict[bytes, ILink] = {}
         self._unacknowledged: dict[ILink, dict[int, Kept]] = {}
         self._restored: dict[bytes, dict[int, Kept]] = {}
         """As C{_unacknowledged}, by peer: from rows, before the link is known."""
@@ -78,12 +83,17 @@ class Keeper:
         self._timers: list[tuple[float, int, bytes]] = []
         self._timer = 0
         self._expired = 0
+        self._looked = 0.0
+        """When L{tick} was called last."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of results that are kept."""
+        return self._sizes.total
 
     def counters(self) -> dict[str, int]:
         """By a stable name each."""
-        stages = Counter(kept.stage for kept in self.kept.values())
-        over = sum(stages[stage] for stage in Stage if stage.last)
-        return {"kept": len(self.kept), "kept_pending": len(self.kept) - over, "kept_bytes": self.size}
+        return {"kept": len(self.kept), "kept_pending": self._pending, "kept_bytes": self.size}
 
     # --- begin ------------------------------------------------------------------------
 
@@ -98,7 +108,7 @@ class Keeper:
             if row.records:
                 self._known.update(row.records)
                 kept.counted = row.response_size
-                self._take(kept, row.response_size)
+                self._sizes.take(kept.caller, row.response_size)
             if row.sent:
                 self._restored.setdefault(row.peer, {}).update(dict.fromkeys(row.sent, kept))
                 kept.wasSent()
@@ -155,6 +165,8 @@ class Keeper:
 
     def _add(self, kept: Kept, due: float) -> None:
         self.kept[kept.id] = kept
+        self._of.setdefault(kept.caller, {})[kept.id] = kept
+        self._pending += not kept.over
         if kept.key is not None:
             self.keys[kept.caller, kept.key] = kept
         self._arm(kept, due)
@@ -179,7 +191,11 @@ class Keeper:
 
     def link(self, kept: Kept | Entry) -> ILink | None:
         """That of its peer, if that is still one."""
-        return next((link for link in self._links.values() if link.peer.bytes == kept.peer), None)
+        link = self._by_peer.get(kept.peer)
+        if link is None or self._links.get(link.name) is not link:
+            self._by_peer = {link.peer.bytes: link for link in self._links.values()}
+            link = self._by_peer.get(kept.peer)
+        return link
 
     def name(self, kept: Kept) -> str:
         """What its peer is called."""
@@ -215,32 +231,29 @@ class Keeper:
         @return: C{False}: that is too much, and it was given up.
         """
         kept.counted += more
-        self._take(kept, more)
+        self._sizes.take(kept.caller, more)
         if more and self._over(kept.caller):
             kept.fail(self, self._full())
             return False
         return True
 
-    def _take(self, kept: Kept, size: int) -> None:
-        self.size += size
-        self._sizes[kept.caller] += size
-
     def release(self, kept: Kept) -> None:
         """Its result is not kept any more."""
-        self._take(kept, -kept.counted)
+        self._sizes.take(kept.caller, -kept.counted)
         kept.counted = 0
 
     def _over(self, caller: str | None) -> bool:
         routing = self._ingress.routing
         if self.size > routing.results:
             return True
-        return caller is not None and self._sizes[caller] > routing.results_of(caller)
+        return caller is not None and self._sizes.of(caller) > routing.results_of(caller)
 
     def _full(self) -> Problem:
         return quota_exceeded("as many bytes of results are kept as this node, or its caller, may have", 60)
 
     def ended(self, kept: Kept, stage: Stage) -> None:
         """It reaches this stage now, which is its last but for being forgotten."""
+        self._pending -= 1
         self._begin_ttl(kept)
         if stage is not Stage.DONE:
             self.release(kept)
@@ -273,9 +286,7 @@ class Keeper:
 
     def of(self, caller: str | None, most: int) -> list[Kept]:
         """The newest of this caller's, the newest first."""
-        own = [kept for kept in self.kept.values() if kept.caller == caller]
-        own.sort(key=lambda kept: kept.stages[Stage.ACCEPTED], reverse=True)
-        return own[:most]
+        return list(islice(reversed(self._of.get(caller, {}).values()), most))
 
     def cancel(self, kept: Kept) -> Deferred[Any]:
         """
@@ -313,7 +324,12 @@ class Keeper:
         self._expired -= kept.stage is Stage.EXPIRED
         if kept.delivery is not None:
             kept.delivery.drop()
-        self.kept.pop(kept.id, None)
+        if self.kept.pop(kept.id, None) is not None:
+            self._pending -= not kept.over
+            own = self._of[kept.caller]
+            del own[kept.id]
+            if not own:
+                del self._of[kept.caller]
         if kept.key is not None and self.keys.get((kept.caller, kept.key)) is kept:
             del self.keys[kept.caller, kept.key]
         self.also(kept, kept_rows.forget(kept.id))
@@ -324,11 +340,20 @@ class Keeper:
         """Let go of callers that have waited long enough, and of what has been kept long enough."""
         for waiter in [waiter for waiter in self.waiters if waiter.due <= now]:
             waiter.expire()
-        while self._timers and self._timers[0][0] <= now:
+        self._looked = now
+        if self._timers and self._timers[0][0] <= now:
+            self._ingress.sweeper.begin(self._due_some)
+
+    def _due_some(self) -> bool:
+        now = self._looked
+        for _ in range(TURN):
+            if not self._timers or self._timers[0][0] > now:
+                return False
             due, _, id = heappop(self._timers)
             kept = self.kept.get(id)
             if kept is not None and kept.due == due:
                 self._due(kept, now)
+        return True
 
     def _due(self, kept: Kept, now: float) -> None:
         if kept.stage is Stage.EXPIRED:

@@ -55,6 +55,8 @@ class Routing:
     """Routes by their name, each with its peer."""
     caches: Mapping[str, Caching] = field(init=False, repr=False)
     """Of routes that have one, by their name."""
+    cache_limits: Mapping[str, int] = field(init=False, repr=False)
+    """The most bytes of responses that are stored for callers of which that is said."""
     known_callers: Callers = field(init=False, repr=False)
 
     @mounts.default
@@ -70,6 +72,10 @@ class Routing:
     @caches.default
     def _caches(self) -> Mapping[str, Caching]:
         return {route.name: route.cache for route in self.routes if route.cache is not None}
+
+    @cache_limits.default
+    def _cache_limits(self) -> Mapping[str, int]:
+        return {caller.name: caller.cache for caller in self.callers if caller.cache is not None}
 
     @known_callers.default
     def _callers(self) -> Callers:

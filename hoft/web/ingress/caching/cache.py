@@ -37,7 +37,7 @@ from hoft.web.ingress.caching.fetch import Fetch
 from hoft.web.ingress.caching.keys import collapsing, partition, referred, url_of
 from hoft.web.ingress.caching.policy import Asked, conditional
 from hoft.web.ingress.caching.rows import Entry
-from hoft.web.ingress.caching.store import CacheStore
+from hoft.web.ingress.caching.store import CacheStore, Purge
 from hoft.web.ingress.calls import Call, CallReceiver
 from hoft.web.ingress.ends import stopped
 from hoft.web.ingress.keeping import Kept
@@ -247,13 +247,13 @@ class Cache:
                 self.counts["cache_invalidated"] += self.store.invalidate(place)
         self._outdate(lambda fetch: fetch.leader.url in places)
 
-    def purge(self, what: object) -> int:
+    def purge(self, what: object) -> Purge:
         """
         Drop what is stored.
 
         @param what: the name of a route; a URL of the service, or a path below C{/svc/}, query
             included, or all that begins with what is before a final C{*}; C{None}: everything.
-        @return: how many responses that were.
+        @return: from now on none of it is used; what it is done with when it is over is gone.
         @raise LocalError: there is no such route, or that is no URL.
         """
         if what is None:

@@ -270,6 +270,7 @@ class Fetch:
         except ValueError:
             return None  # with a Date it is larger than a head may be
         return Entry(
+            caller=leader.caller,
             exchange=self.id,
             peer=self.link.peer.bytes,
             route=leader.mount.name,

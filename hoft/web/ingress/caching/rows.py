@@ -30,6 +30,7 @@ SCHEMA = Schema(
             " encoded BLOB NOT NULL, size INTEGER NOT NULL, requested REAL NOT NULL,"
             " received REAL NOT NULL, records BLOB NOT NULL) STRICT",
         ),
+        ("ALTER TABLE cached ADD COLUMN caller TEXT",),
     ),
 )
 
@@ -49,6 +50,7 @@ class Entry:
     @ivar requested: (seconds since 1970) when it was asked for or, if it was confirmed, that was.
     @ivar received: when that was here.
     @ivar records: ids of its records, in order.
+    @ivar caller: for whom it came, whose room it takes; C{None} is anybody.
     @ivar readers: how many calls are being answered with it now.
     @ivar dropped: it is not to be found any more; its records go with the last reader.
     """
@@ -65,6 +67,7 @@ class Entry:
     requested: float = 0.0
     received: float = 0.0
     records: array[int] = field(factory=lambda: array("q"), repr=False)
+    caller: str | None = None
     readers: int = field(default=0, metadata={"kept": False})
     dropped: bool = field(default=False, metadata={"kept": False})
     _stored: Stored | None = field(default=None, init=False, repr=False, metadata={"kept": False})

@@ -6,12 +6,16 @@ them there may be, and which go first.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from hoft.web.http.fields import FieldList
 from hoft.web.ingress.caching import rows as cache_rows
+from hoft.web.ingress.caching.keys import variant
 from hoft.web.ingress.caching.rows import Entry
+from hoft.web.ingress.shares import Shares
+from hoft.web.ingress.sweeping import TURN
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
@@ -22,27 +26,95 @@ MEMORY: Final = 64 << 20
 SHARE: Final = 4
 """One response may have this part of the room that there is."""
 
+VARIES: Final = 8
+"""How many different C{Vary} there may be among the responses of one URL to one partition."""
+
+LOOKED_AT: Final = 2000
+"""How many are looked at in a turn of the reactor."""
+
+
+class _Variants:
+    """What there is of one URL for one partition."""
+
+    __slots__ = ("entries", "varies")
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, bytes], Entry] = {}
+        """By the names in Vary, and what the request said in those fields."""
+        self.varies: dict[str, int] = {}
+        """How many there are with each."""
+
+    def find(self, request: FieldList) -> Entry | None:
+        """The newest that is selected."""
+        found: Entry | None = None
+        for vary in self.varies:
+            entry = self.entries.get((vary, variant(vary.encode("ascii").split(), request)))
+            if entry is not None and (found is None or entry.received > found.received):
+                found = entry
+        return found
+
+
+class Purge:
+    """
+    One that is under way: what it concerns is not found any more from its beginning on.
+
+    @ivar purged: how many are gone.
+    """
+
+    def __init__(self, entries: Iterable[Entry], unwanted: Callable[[Entry], bool]) -> None:
+        self.purged = 0
+        self._entries = dict.fromkeys(entries)
+        self._unwanted = unwanted
+
+    @property
+    def left(self) -> int:
+        """How many are to be looked at yet."""
+        return len(self._entries)
+
+    def concerns(self, entry: Entry) -> bool:
+        """It is not to be found."""
+        return entry in self._entries and self._unwanted(entry)
+
+    def next(self, most: int) -> Sequence[Entry]:
+        """Some that are to be dropped, and at most so many."""
+        found: list[Entry] = []
+        for _ in range(min(LOOKED_AT, len(self._entries))):
+            if len(found) >= most:
+                break
+            entry, _ = self._entries.popitem()
+            if not entry.dropped and self._unwanted(entry):
+                found.append(entry)
+        self.purged += len(found)
+        return found
+
 
 class CacheStore:
     """
-    The one used longest ago goes first.  That order is not kept: after a start it is that in which
-    they came.
-
-    @ivar size: bytes of records.
+    Where there is no room, something goes of the caller that has the most: what it has used
+    longest ago.  So nobody whose part is no larger than an equal one loses anything to
+    another.  That order is not kept: after a start it is that in which they came.
     """
 
     def __init__(self, ingress: Ingress) -> None:
-        self.size = 0
-        self._memory = 0
         self._ingress = ingress
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._urls: dict[bytes, list[Entry]] = {}
+        self._sizes, self._memory = Shares(), Shares()
+        self._entries: dict[str | None, OrderedDict[bytes, Entry]] = {}
+        """By caller, in the order in which they were used, and exchange."""
+        self._urls: dict[bytes, dict[bytes, _Variants]] = {}
+        """By URL and partition."""
+        self._count = 0
+        self._purges: list[Purge] = []
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._count
+
+    @property
+    def size(self) -> int:
+        """Bytes of records."""
+        return self._sizes.total
 
     def load(self, entries: Iterable[Entry]) -> None:
-        """What an earlier process has stored; before any record comes."""
+        """What an earlier process has stored, the oldest first; before any record comes."""
         for entry in entries:
             self._ingress.keeper.expect(entry.records)
             self._add(entry)
@@ -54,27 +126,35 @@ class CacheStore:
 
     def find(self, url: bytes, partition: bytes, request: FieldList) -> Entry | None:
         """The newest that these fields of a request select."""
-        for entry in reversed(self._urls.get(url, ())):
-            if entry.partition == partition and entry.selected(request):
-                self._entries.move_to_end(entry.exchange)
-                return entry
-        return None
+        variants = self._urls.get(url, {}).get(partition)
+        entry = None if variants is None else variants.find(request)
+        if entry is None or any(purge.concerns(entry) for purge in self._purges):
+            return None
+        self._entries[entry.caller].move_to_end(entry.exchange)
+        return entry
 
     def add(self, entry: Entry) -> None:
         """It is complete: from now on it is found, in place of its like."""
-        for other in list(self._urls.get(entry.url, ())):
-            same = other.vary == entry.vary and other.variant == entry.variant
-            if same and other.partition == entry.partition:
-                self.drop(other)
+        variants = self._urls.get(entry.url, {}).get(entry.partition)
+        if variants is not None:
+            if entry.vary not in variants.varies and len(variants.varies) >= VARIES:
+                self.discard(entry)
+                return
+            like = variants.entries.get((entry.vary, entry.variant))
+            if like is not None:
+                self.drop(like)
         self._add(entry)
         self._ingress.keeper.also(entry, cache_rows.write(entry))
         self.make_room()
 
     def _add(self, entry: Entry) -> None:
-        self._entries[entry.exchange] = entry
-        self._urls.setdefault(entry.url, []).append(entry)
-        self.size += entry.size
-        self._memory += entry.footprint
+        self._entries.setdefault(entry.caller, OrderedDict())[entry.exchange] = entry
+        variants = self._urls.setdefault(entry.url, {}).setdefault(entry.partition, _Variants())
+        variants.entries[entry.vary, entry.variant] = entry
+        variants.varies[entry.vary] = variants.varies.get(entry.vary, 0) + 1
+        self._count += 1
+        self._sizes.take(entry.caller, entry.size)
+        self._memory.take(entry.caller, entry.footprint)
 
     def changed(self, entry: Entry, before: int) -> None:
         """
@@ -83,20 +163,35 @@ class CacheStore:
         @param before: its footprint until then.
         """
         if not entry.dropped:
-            self._memory += entry.footprint - before
+            self._memory.take(entry.caller, entry.footprint - before)
             self._ingress.keeper.also(entry, cache_rows.write(entry))
 
     def drop(self, entry: Entry) -> None:
         """It is not found any more."""
-        if self._entries.pop(entry.exchange, None) is not None:
-            others = self._urls[entry.url]
-            others.remove(entry)
-            if not others:
-                del self._urls[entry.url]
-            self.size -= entry.size
-            self._memory -= entry.footprint
-            self._ingress.keeper.also(entry, cache_rows.forget(entry.exchange))
-            self.discard(entry)
+        own = self._entries.get(entry.caller)
+        if own is None or own.pop(entry.exchange, None) is None:
+            return
+        if not own:
+            del self._entries[entry.caller]
+        self._unlist(entry)
+        self._count -= 1
+        self._sizes.take(entry.caller, -entry.size)
+        self._memory.take(entry.caller, -entry.footprint)
+        self._ingress.keeper.also(entry, cache_rows.forget(entry.exchange))
+        self.discard(entry)
+
+    def _unlist(self, entry: Entry) -> None:
+        partitions = self._urls[entry.url]
+        variants = partitions[entry.partition]
+        if variants.entries.get((entry.vary, entry.variant)) is entry:
+            del variants.entries[entry.vary, entry.variant]
+        variants.varies[entry.vary] -= 1
+        if not variants.varies[entry.vary]:
+            del variants.varies[entry.vary]
+        if not variants.varies:
+            del partitions[entry.partition]
+        if not partitions:
+            del self._urls[entry.url]
 
     def discard(self, entry: Entry) -> None:
         """It was never to be found, or is not any more: its records go once nobody reads them."""
@@ -118,25 +213,60 @@ class CacheStore:
             records, entry.records = entry.records.tolist(), entry.records[:0]
             self._ingress.consume(link, records)
 
+    # --- room -----------------------------------------------------------------------------
+
     def make_room(self) -> None:
         """Drop what there is no room for any more."""
-        while self._entries and (self.size > self._ingress.routing.cache or self._memory > MEMORY):
-            self.drop(next(iter(self._entries.values())))
+        self._ingress.sweeper.begin(self._drop_some)
 
-    def remove(self, unwanted: Callable[[Entry], bool]) -> int:
-        """
-        Drop those.
-
-        @return: how many they were.
-        """
-        found = [entry for entry in self._entries.values() if unwanted(entry)]
-        for entry in found:
+    def _drop_some(self) -> bool:
+        for _ in range(TURN):
+            entry = self._superfluous()
+            if entry is None:
+                return False
             self.drop(entry)
-        return len(found)
+        return self._superfluous() is not None
+
+    def _superfluous(self) -> Entry | None:
+        """The one that goes next, if one must."""
+        routing, sizes, memory = self._ingress.routing, self._sizes, self._memory
+        limits = routing.cache_limits
+        greedy: list[str | None] = [caller for caller in limits if sizes.of(caller) > limits[caller]]
+        if sizes.total > routing.cache:
+            greedy.append(sizes.largest())
+        elif memory.total > MEMORY:
+            greedy.append(memory.largest())
+        return next(iter(self._entries[greedy[-1]].values())) if greedy else None
+
+    # --- what is not true any more ------------------------------------------------------------
+
+    def remove(self, unwanted: Callable[[Entry], bool]) -> Purge:
+        """Drop those that there are now; if they are many, in several turns of the reactor."""
+        purge = Purge(chain.from_iterable(own.values() for own in self._entries.values()), unwanted)
+        self._begin(purge)
+        return purge
 
     def invalidate(self, url: bytes) -> int:
         """Drop all responses of this URL, whoever has got them; how many they were."""
-        found = list(self._urls.get(url, ()))
-        for entry in found:
-            self.drop(entry)
-        return len(found)
+        found = (variants.entries.values() for variants in self._urls.get(url, {}).values())
+        purge = Purge(chain.from_iterable(found), lambda entry: True)
+        count = purge.left
+        self._begin(purge)
+        return count
+
+    def _begin(self, purge: Purge) -> None:
+        if purge.left:
+            self._purges.append(purge)
+            self._ingress.sweeper.begin(self._purge_some)
+
+    def _purge_some(self) -> bool:
+        room = TURN
+        while self._purges and room > 0:
+            purge = self._purges[0]
+            for entry in purge.next(room):
+                self.drop(entry)
+                room -= 1
+            if purge.left:
+                break
+            self._purges.remove(purge)
+        return bool(self._purges)
