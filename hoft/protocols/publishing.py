@@ -13,7 +13,7 @@ from uuid import UUID
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.errors import CarrierError
+from hoft.errors import CarrierError, PayloadLost
 from hoft.interfaces import IFileTransport
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
@@ -115,7 +115,14 @@ class Publisher:
                 return  # the transport was closed with it; the next start writes what is committed
             sender.not_written(plan.number)
             engine.not_written(parts.clock())
-            self._wait(failure)
+            if not (failure.check(PayloadLost) and overtaken()):
+                self._wait(failure)
+
+        def overtaken() -> bool:
+            # What was to go once more has been acknowledged, or went with its log, and left the journal.
+            return sender is not engine.sender or any(
+                record.settled for frame in plan.frames for record in frame
+            )
 
         def done(_: object) -> None:
             self.busy = False
