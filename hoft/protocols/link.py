@@ -38,6 +38,7 @@ from hoft.interfaces import (
     Outgoing,
 )
 from hoft.protocols import log
+from hoft.protocols.adopting import Adoption
 from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
 from hoft.protocols.keyring import Keyring
@@ -98,7 +99,7 @@ class Link:
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
         self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
-        self._adopting: list[Deferred[bool]] | None = None
+        self._adoption = Adoption(self, self._records, receiver, self._lost)
         self._alarm = Alarm(parts.reactor, self.tick)
         self._ack_sync = AckSync(
             parts.clock,
@@ -142,7 +143,7 @@ class Link:
         if opened.outbox:
             self.engine.greet(parts.clock())
         if opened.rolled_back:
-            self._tell_rolled_back(self._records.outbox.ids())
+            self._adoption.tell(self._records.outbox.ids())
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
@@ -265,10 +266,8 @@ class Link:
         @return: fires with C{CURRENT} if the records of the packet count, else
             with what the engine made of it.
         """
-        if self._adopting is not None:
-            waiting: Deferred[bool] = Deferred()
-            self._adopting.append(waiting)
-            return self._hear_after(waiting, header, control)
+        if self._adoption.under_way:
+            return self._hear_after(self._adoption.wait(), header, control)
         if self.keys.heard(header):
             self._log.info(
                 "{peer} has key {id} of this node; packets to it are sealed with that from now on",
@@ -277,7 +276,8 @@ class Link:
             )
         heard = self.engine.hear(header, control, self._now())
         if heard.judgement is Judgement.ADOPT:
-            return self._hear_after(self._adopt(heard.sighting), header, control)
+            adoption = self._adoption.begin(heard.sighting, self._adopted)
+            return self._hear_after(adoption.addCallback(self._adoption_over), header, control)
         if heard.judgement is Judgement.CLONE:
             self._log.critical(
                 "A copy of {peer} runs beside it: the link is stopped. Stop one of the two for good,"
@@ -295,7 +295,7 @@ class Link:
 
     def is_current(self, header: Header) -> bool:
         """Whether records of a packet that was current still count."""
-        return self._adopting is None and self.engine.is_current(header)
+        return not self._adoption.under_way and self.engine.is_current(header)
 
     def accept(self, clock: int, records: Sequence[Record]) -> Deferred[None]:
         """
@@ -373,15 +373,7 @@ class Link:
 
     # --- who the peer is
 
-    def _adopt(self, sighting: Sighting) -> Deferred[bool]:
-        """Fires once it is over with whether the sender of what was seen is adopted."""
-        mine: Deferred[bool] = Deferred()
-        self._adopting = [mine]
-        done = self._records.adopt(sighting).addCallback(self._adopted, sighting)
-        done.addErrback(self._not_adopted).addCallback(self._adoption_over)
-        return mine
-
-    def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> bool:
+    def _adopted(self, adopted: log.Adopted, sighting: Sighting) -> None:
         known = self.engine.synchronisation.peer_incarnation != 0
         sender = self.engine.sender
         left = [queued for queued in adopted.outbox if not self._withdrawals.is_withdrawn(queued.id)]
@@ -391,34 +383,16 @@ class Link:
         if new and known:
             self._rolled_back(adopted)
         self._hand_up(self._records.leftovers())
-        return True
 
-    def _not_adopted(self, failure: Failure) -> bool:
-        self._lost(failure, "the peer could not be noted; it will greet again")
-        return False
-
-    def _adoption_over(self, adopted: bool) -> None:
-        waiting, self._adopting = self._adopting or [], None
+    def _adoption_over(self, adopted: bool) -> bool:
         if adopted and self._publisher is not None:
             self._publisher.sweep()
         self.pump()
-        for deferred in waiting:
-            deferred.callback(adopted)
+        return adopted
 
     def _rolled_back(self, adopted: log.Adopted) -> None:
         self.counters["rollbacks"] += 1
-        self._log.warn(
-            "The log with {peer} begins anew, because one side was restored from an older copy or lost"
-            " its state; {dropped} records of ours were under way and their fate is unknown.",
-            peer=self.name,
-            dropped=len(adopted.dropped),
-        )
-        self._tell_rolled_back([queued.id for queued in adopted.outbox])
-
-    def _tell_rolled_back(self, resent: Sequence[int]) -> None:
-        self._receiver.peerRolledBack(self, resent)
-        # After whatever that has just asked to be committed: a crash before this tells it again.
-        self._records.rollback_told().addErrback(self._lost, "that the log began anew will be told again")
+        self._adoption.rolled_back(adopted)
 
     def reincarnated(self, begun: log.Adopted) -> None:
         """Our own journal was restored and has minted an incarnation: the log is a new one."""
@@ -453,7 +427,7 @@ class Link:
         now = self._now()
         self._expire(now)
         self._ack_sync.sync_if_due(self.engine, now)
-        may = self._carrier_up and self._adopting is None and now >= publisher.not_before
+        may = self._carrier_up and not self._adoption.under_way and now >= publisher.not_before
         if may and not publisher.busy:
             plan = self.engine.next_packet(self._records.clock, now)
             if plan is not None:

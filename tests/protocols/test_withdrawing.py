@@ -130,7 +130,7 @@ class CancelTests(WithdrawalTestCase):
             self.near.start()
             ids = self.send(b"one", b"two")
             self.far.start()
-            while self.near.link._adopting is None:
+            while not self.near.link._adoption.under_way:
                 pair.clock.step()
             for _ in range(wait):
                 pair.clock.step()
