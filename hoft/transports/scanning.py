@@ -111,6 +111,7 @@ class _Listing:
     @ivar strange: names that are no packets'.
     @ivar gone: names that were told of and turned out not to be there.
     @ivar not_before: when it may be listed again.
+    @ivar took: seconds that its last listing took.
     @ivar modified: its time of change, as the file system says, and when we saw
         that first.
     @ivar complete_until: as long as C{modified} stays, nothing is new there before this.
@@ -122,6 +123,7 @@ class _Listing:
         self.strange: dict[str, int] = {}
         self.gone: dict[str, _Gone] = {}
         self.not_before = float("-inf")
+        self.took = 0.0
         self.modified = (0, float("-inf"))
         self.complete_until = float("-inf")
 
@@ -274,8 +276,10 @@ class Scanner:
         found.vanished.extend((name, listing.flat) for name in before.keys() - now.keys())
         listing.inodes, listing.strange, listing.gone = now, strange_now, gone_now
         ended = self._clock()
+        # What took long once may have had to wait for the machine, or for the network.
+        cost, listing.took = min(listing.took, ended - began), ended - began
         share = _FLAT_SHARE if listing.flat else _SHARE
-        listing.not_before = ended + share * (ended - began) if ended - began > 0.002 else ended
+        listing.not_before = ended + share * cost if cost > 0.002 else ended
         if not found.more and not gone_now and began >= listing.modified[1] + _SURE:
             listing.complete_until = ended + _UNSURE
 

@@ -31,3 +31,42 @@ class BudgetTests(SynchronousTestCase):
             told += [entry.text for entry in scan.added]
         self.assertEqual(sorted(told), names)
         self.assertEqual(scanner.scan([], 0).added, [])
+
+
+class LongListingTests(SynchronousTestCase):
+    """A folder that takes long to list is not listed each time."""
+
+    def setUp(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        self.folder = path / str(BOB)
+        self.folder.mkdir(parents=True)
+        self.now = self.step = 0.0
+        self.number = 0
+        self.scanner = Scanner(Root(str(path), "inbox"), BOB, self.clock)
+
+    def clock(self) -> float:
+        """What is done between two looks at it takes a step."""
+        self.now += self.step
+        return self.now
+
+    def finds(self, step: float) -> bool:
+        """Whether a look at the inbox, whose listing takes so long, finds a file that has just come."""
+        self.step = step
+        self.number += 1
+        name = str(FileName(ALICE, BOB, 1, self.number))
+        (self.folder / name).touch()
+        return name in [entry.text for entry in self.scanner.scan([], 100).added]
+
+    def test_once(self) -> None:
+        """A machine that stood still for a moment makes nobody blind."""
+        self.assertTrue(self.finds(0.0001))
+        self.assertTrue(self.finds(0.5))
+        self.assertTrue(self.finds(0.0001))
+
+    def test_again_and_again(self) -> None:
+        """But one that always takes so long is left alone for a while."""
+        self.assertTrue(self.finds(0.5))
+        self.assertTrue(self.finds(0.5))
+        self.assertFalse(self.finds(0.5))
+        self.now += 10
+        self.assertTrue(self.finds(0.5))
