@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from base64 import b32encode, urlsafe_b64encode
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +19,7 @@ from nacl.bindings import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from hoft.identity import Card
 from hoft.protocols.compression import LEAST, expand, zstd
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
@@ -36,6 +38,7 @@ from hoft.protocols.packets import (
 )
 from hoft.protocols.sealing import AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
 from hoft.transports.filenames import FileName
+from hoft.web.http.problems import MAX_DETAIL, MAX_RETRY_AFTER
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.rst"
 BLOCK = re.compile(r"^\.\. code-block:: text\n   :name: example-(\S+)\n\n((?:   .*\n)+)", re.MULTILINE)
@@ -50,6 +53,7 @@ class WorkedExample(SynchronousTestCase):
         lines = [line.rsplit(None, 1) for line in blocks.pop("inputs").splitlines()]
         self.inputs = {name.strip(): bytes.fromhex(value) for name, value in lines}
         self.name = blocks.pop("name").strip()
+        self.card, self.fingerprint = blocks.pop("card").split()
         self.said = {name: bytes.fromhex("".join(value.split())) for name, value in blocks.items()}
         self.control = Control(
             ack=4,
@@ -111,6 +115,17 @@ class WorkedExample(SynchronousTestCase):
         for node in ("near", "far"):
             public = crypto_scalarmult_base(self.inputs[f"{node} secret key"])
             self.assertEqual(self.inputs[f"{node} public key"], public)
+
+    def test_card_by_the_text_alone(self) -> None:
+        """Card and fingerprint are made of UUID and key, as ours are."""
+        uuid, key = self.inputs["near uuid"], self.inputs["near public key"]
+        said = f"hoft-card:near:{UUID(bytes=uuid)}:{urlsafe_b64encode(key).decode().rstrip('=')}"
+        self.assertEqual(self.card, f"{said}:{blake2b(said.encode(), digest_size=5).hexdigest()}")
+        digest = blake2b(uuid + key, digest_size=20, person=b"hoft card").digest()
+        letters = b32encode(digest).decode().lower()
+        self.assertEqual(self.fingerprint, "-".join(re.findall("....", letters)))
+        card = Card.parse(self.card)
+        self.assertEqual((card, card.fingerprint), (Card("near", UUID(bytes=uuid), key), self.fingerprint))
 
     def test_written(self) -> None:
         """From the inputs we write these bytes, in these pieces."""
@@ -226,6 +241,7 @@ class WorkedExample(SynchronousTestCase):
     def test_limits(self) -> None:
         """The limits that the text states are those of the code."""
         text = " ".join(self.text.split())
+        self.assertIn(f"at most {MAX_RETRY_AFTER}). Texts are at most {MAX_DETAIL} characters", text)
         self.assertIn(f"distance of record frames, {MIN_STRIDE} to {MAX_STRIDE};", text)
         self.assertIn(f"at most {MAX_LENGTH}", text)
         self.assertIn(f"payload is at most {MAX_RECORD} bytes", text)
