@@ -105,7 +105,9 @@ class FolderCarrier:
         self._reads = Root(location.inbox, "inbox")
         self._inbox = Inbox(self._reads, location.naming.folder(node))
         self._scanner = Scanner(self._reads, node, clock, location.naming)
-        self._outbox = Outbox(location, node, boot, self._tally, self._outbox_reported)
+        self._outbox = Outbox(
+            location, node, boot, self._tally, clock, self._outbox_reported, self._published
+        )
         self._peers: set[UUID] = set()
         self._delivery: Delivery | None = None
         self._receiver: IFileReceiver | None = None
@@ -195,7 +197,7 @@ class FolderCarrier:
     def transport(self, recipient: UUID) -> FolderTransport:
         """See L{ICarrier.transport}."""
         self._peers.add(recipient)
-        return FolderTransport(self._outbox, recipient, self._worker("write"), self._wrote)
+        return FolderTransport(self._outbox, recipient, self._worker("write"))
 
     def wake(self) -> None:
         """See L{ICarrier.wake}."""
@@ -260,19 +262,16 @@ class FolderCarrier:
 
     # -- writing
 
-    def _wrote(self) -> None:
-        """Something goes out: an answer may come soon, or the folder may hang."""
+    def _published(self) -> None:
+        """On any thread that writes: a file is out, and an answer may come soon."""
         if self._unannounced:
-            self._hurry()
-        if "hang" not in self._timers:
-            reason = f"outbox {self._location.outbox} does not answer"
-            self._timers.set("hang", self._location.patience, lambda: self._trouble("hang", reason))
-            self._worker("write").call(int).addBoth(self._answered)
+            self._reactor.callFromThread(self._hurry)
 
-    def _answered(self, _: object) -> None:
-        """The thread that writes has come as far as this."""
-        self._timers.cancel("hang")
-        self._mend("hang")
+    def _mind_writers(self) -> None:
+        if self._outbox.blocked() > self._location.patience:
+            self._trouble("hang", f"outbox {self._location.outbox} does not answer")
+        else:
+            self._mend("hang")
 
     def _outbox_reported(self, recipient: UUID, reason: str | None) -> None:
         """On any thread that writes."""
@@ -311,6 +310,7 @@ class FolderCarrier:
         self._look(self._interval)
 
     def _scan(self) -> None:
+        self._mind_writers()
         if self._scanning or self._delivery is None:
             self._scan_again = True
             return

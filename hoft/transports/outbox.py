@@ -44,10 +44,13 @@ class Outbox:
     """
     The folder into which a node's files go, for all recipients.
 
-    All methods but L{name_for} block; they may be called on several threads.
+    All methods but L{name_for} and L{blocked} block; they may be called on several threads.
 
+    @param clock: monotonic seconds.
     @param reported: told, on the thread that noticed, what fails for which
         recipient; L{None} as the reason once something works again.
+    @param published: told, on the thread that wrote it, that a file is there to be read.
+    @ivar waits: since when writers have waited for the folder to answer, by writer.
     """
 
     def __init__(
@@ -56,12 +59,17 @@ class Outbox:
         node: UUID,
         boot: int,
         tally: Tally,
+        clock: Callable[[], float],
         reported: Callable[[UUID, str | None], None],
+        published: Callable[[], None],
     ) -> None:
         self.root = Root(location.outbox, "outbox")
         self.location = location
         self.node = node
         self.tally = tally
+        self.clock = clock
+        self.published = published
+        self.waits: dict[object, float] = {}
         self._boot = boot
         self._naming = location.naming
         self._reported = reported
@@ -72,6 +80,11 @@ class Outbox:
         self._stumps: dict[UUID, list[str]] = {}
         self._broken = False
         self._down = False
+
+    def blocked(self) -> float:
+        """Seconds for which the folder has not answered a writer."""
+        since = min(tuple(self.waits.values()), default=None)
+        return 0.0 if since is None else self.clock() - since
 
     def serve(self, recipient: UUID) -> None:
         """There will be files for C{recipient}."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from twisted.logger import Logger
@@ -28,6 +30,9 @@ from hoft.transports.directories import (
 from hoft.transports.outbox import FolderAddress, Outbox
 
 log = Logger()
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_WAITING = 1000
 """Small files that may wait for a folder that hangs; further ones count as lost."""
@@ -64,6 +69,23 @@ def probe(outbox: Outbox, recipient: UUID) -> None:
     outbox.works(recipient)
 
 
+def _waits(
+    method: Callable[Concatenate[FolderWriter, P], T],
+) -> Callable[Concatenate[FolderWriter, P], T]:
+    """While this runs the outbox knows for how long the folder has not answered."""
+
+    @wraps(method)
+    def waiting(writer: FolderWriter, /, *arguments: P.args, **named: P.kwargs) -> T:
+        outbox = writer._outbox
+        outbox.waits[writer] = outbox.clock()
+        try:
+            return method(writer, *arguments, **named)
+        finally:
+            del outbox.waits[writer]
+
+    return waiting
+
+
 @implementer(IFileWriter)
 class FolderWriter:
     """
@@ -83,6 +105,7 @@ class FolderWriter:
         self._folder = -1
         self._size = 0
 
+    @_waits
     def begin(self) -> None:
         """
         Make the file under its temporary name.
@@ -114,6 +137,7 @@ class FolderWriter:
             raise CarrierError(f"{self.name} is not being written any more")
         self._write(piece if self._armour is None else self._armour.put_on(piece))
 
+    @_waits
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         try:
@@ -129,6 +153,14 @@ class FolderWriter:
             raise CarrierError(f"{self.name} is not being written any more")
         if self._armour is not None:
             self._write(self._armour.close())
+        self._publish()
+        self._outbox.tally.add("files_written")
+        self._outbox.tally.add("bytes_written", self._size)
+        self._outbox.works(self._recipient)
+        self._outbox.published()
+
+    @_waits
+    def _publish(self) -> None:
         file, self._file = self._file, -1
         try:
             os.close(file)  # where some file systems first tell that there was no space
@@ -137,10 +169,8 @@ class FolderWriter:
         except OSError as error:
             raise self._outbox.fails(self._recipient, error) from error
         self._close()
-        self._outbox.tally.add("files_written")
-        self._outbox.tally.add("bytes_written", self._size)
-        self._outbox.works(self._recipient)
 
+    @_waits
     def abandon(self) -> None:
         """See L{IFileWriter.abandon}.  What is published already stays."""
         if self._folder >= 0 and not unlink(self._folder, self._temporary):
@@ -168,7 +198,6 @@ class FolderTransport:
         outbox: Outbox,
         recipient: UUID,
         worker: IWorker,
-        sent: Callable[[], None],
     ) -> None:
         self.recipient = recipient
         self.max_file = outbox.location.max_content
@@ -176,7 +205,6 @@ class FolderTransport:
         self.disconnecting = False
         self._outbox = outbox
         self._worker = worker
-        self._sent = sent
         self._waiting = 0
         outbox.serve(recipient)
         self._do(outbox.sweep, recipient, False)
@@ -191,7 +219,6 @@ class FolderTransport:
             self._outbox.tally.note("write_errors", f"{MAX_WAITING} files wait already")
             return
         self._do(write_file, self._outbox, self.recipient, data)
-        self._sent()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Publish all these pieces as one file; see L{IFileTransport}."""

@@ -611,7 +611,7 @@ class RootTests(FolderTestCase):
             return creating(folder, name, mode)
 
         self.patch(writing, "create_regular", hung_create)
-        transport.write(b"hangs")
+        self.send(transport, b"hangs").addErrback(lambda _: None)
         yield self.until(lambda: receiver.health[-1] == "down", "it is down")
         began = time.monotonic()
         yield carrier.stop()
