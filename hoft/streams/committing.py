@@ -159,8 +159,7 @@ class Committer:
             self._last.update(result.sent)
         for stream in streams:
             stream.committed()
-        waiting = self._consumed or self._answered
-        if waiting or (self._dirty and self._link.backlog() <= BACKLOG):
+        if self._consumed or self._answered or self._dirty:
             self._flush_later()
 
     def _not_committed(

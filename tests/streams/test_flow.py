@@ -198,6 +198,19 @@ class JournalTests(Ends):
         self.pump()
         self.assertEqual(bytes(far.received), data)
 
+    def test_control_that_came_while_the_journal_was_busy_does_not_wait_for_the_peer(self) -> None:
+        self.patch(committing, "BACKLOG", 100_000)
+        near, _ = self.talk()
+        self.near_link.open = False
+        near.transport.write(pattern(COMMIT_BYTES))
+        self.pump()
+        for _ in range(committing.COMMITS + 1):
+            self.near.streams.open("it", 60.0)
+            self.near.streams.tick()
+        self.pump()
+        opened = [part.kind for part in self.sent(self.near_link)].count(Kind.OPEN)
+        self.assertEqual(opened, 1 + committing.COMMITS + 1)
+
 
 class HostileTests(Ends):
     def give(self, *parts: Part) -> None:
