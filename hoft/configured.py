@@ -4,8 +4,10 @@ What the layers are to do, as the configuration says it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from hoft.config import COMMAND_LINE, Config, Traffic
 from hoft.errors import ConfigurationError
@@ -44,7 +46,7 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-def metrics_of(config: Config, status: Callable[[], Mapping[str, Any]]) -> Metrics | None:
+def metrics_of(config: Config, status: Callable[[], Deferred[dict[str, Any]]]) -> Metrics | None:
     """
     Those that somebody scrapes, if anybody does.
 

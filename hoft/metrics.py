@@ -77,10 +77,10 @@ class Metrics:
     """
     One node's.
 
-    @param status: L{hoft.node.Node.status}; called on the reactor thread.
+    @param status: L{hoft.node.Node.look}; called on the reactor thread.
     """
 
-    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], Deferred[dict[str, Any]]]) -> None:
         self._status = status
         self._calls = CollectorRegistry()
         labels = ("caller", "route")
@@ -119,9 +119,13 @@ class Metrics:
 
     def exposition(self) -> Deferred[bytes]:
         """All of it in Prometheus's text format; made on a thread of the pool."""
-        registry = CollectorRegistry()
-        registry.register(_Snapshot(self._status()))
-        return deferToThread(lambda: generate_latest(self._calls) + generate_latest(registry))
+
+        def shown(status: Mapping[str, Any]) -> Deferred[bytes]:
+            registry = CollectorRegistry()
+            registry.register(_Snapshot(status))
+            return deferToThread(lambda: generate_latest(self._calls) + generate_latest(registry))
+
+        return self._status().addCallback(shown)
 
 
 class _Snapshot:

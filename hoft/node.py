@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
@@ -24,12 +24,11 @@ from hoft.config import Config, Peer, Traffic
 from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
-from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver
+from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, ITransaction
 from hoft.listening import listen, shown
 from hoft.local_server import LocalServer
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
-from hoft.probing import probe
 from hoft.protocols import log as link_log
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
@@ -40,8 +39,9 @@ from hoft.protocols.quarantine import Quarantine
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import ChecksumSuite, Suite
-from hoft.protocols.statefolder import footprint
+from hoft.protocols.statefolder import Footprint, footprint
 from hoft.protocols.synchronisation import random64
+from hoft.questions import Questions, carrier_status
 from hoft.silence import Silence
 from hoft.streams import registry
 from hoft.streams.forwards import TcpForwards
@@ -63,10 +63,16 @@ from hoft.web.ingress.ingress import Ingress
 from hoft.web.ingress.limiting import Meters
 from hoft.web.ingress.routing import Routing
 from hoft.web.listing import Listing
+from hoft.web.slices import Slices
 from hoft.worker import Worker
 
 if TYPE_CHECKING:
     from hoft.web.ingress.callbacks.registrations import Registrations
+
+T = TypeVar("T")
+
+LOADED = 250
+"""Rows that are taken up in a turn of the reactor."""
 
 SAVE_USAGE = 5.0
 """Seconds between writes of what callers and routes have used of their day."""
@@ -146,9 +152,9 @@ class Node(Service):
             self.links,
             Routing.of(config),
             config.name,
-            self.status,
+            self.look,
             self._meters,
-            metrics_of(config, self.status),
+            metrics_of(config, self.look),
             self.streams,
         )
         self._messages = MessageLinks(program, clock, os.urandom)
@@ -166,8 +172,10 @@ class Node(Service):
         self._ticker: Ticker | None = None
         self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
         self._listing.log(config.log_calls)
-        self._server = LocalServer(reactor, config.state, self._answer)
+        questions = Questions(reactor, self.look, self._listing, self._ingress, self.links)
+        self._server = LocalServer(reactor, config.state, questions.answer)
         self._started_at = clock()
+        self._slices = Slices(reactor)
         self._silence = Silence(self.links)
         self._identity: Identity
         self._parts: NodeParts
@@ -189,10 +197,9 @@ class Node(Service):
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open()
         self._meters.load(await self._journal.transact(limiting.load))
-        self._ingress.load(
-            await self._journal.transact(kept_rows.load), await self._journal.transact(cache_rows.load)
-        )
-        self._ingress.callbacks.load(await self._journal.transact(callback_rows.load))
+        await self._load(kept_rows.load, self._ingress.keeper.load)
+        await self._load(cache_rows.load, self._ingress.cache.load)
+        await self._load(callback_rows.load, self._ingress.callbacks.load)
         self._ingress.callbacks.reconfigure(await self._registrations(config))
         self._parts = NodeParts(
             node=self._identity.uuid,
@@ -237,15 +244,28 @@ class Node(Service):
             link.makeConnection(carrier.transport(link.peer))
             if number % TOGETHER == 0:
                 # What they have to do comes again and again at the same time, so not for all at once.
-                turn: Deferred[None] = Deferred()
-                self._reactor.callFromThread(turn.callback, None)
-                await turn
+                await self._turn()
         self._ticker = Ticker(self._reactor, self._tick)
         for description in config.listen:
             await self._listen(description)
         await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
         registry.started(self.streams)
         self._announce()
+
+    async def _load(
+        self, read: Callable[[ITransaction], Sequence[T]], take: Callable[[Sequence[T]], None]
+    ) -> None:
+        """What an earlier process has left in a table; there may be a hundred thousand rows."""
+        rows = await self._journal.transact(read)
+        for start in range(0, len(rows), LOADED):
+            take(rows[start : start + LOADED])
+            await self._turn()
+
+    def _turn(self) -> Deferred[None]:
+        """Fires in the next turn of the reactor."""
+        turn: Deferred[None] = Deferred()
+        self._reactor.callFromThread(turn.callback, None)
+        return turn
 
     def _announce(self) -> None:
         """One line: who we are, where we listen, whom we know."""
@@ -267,6 +287,7 @@ class Node(Service):
         await maybeDeferred(super().stopService)
         await self._server.stop()
         self._listing.stop()
+        self._slices.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
         self._ports.clear()
         await self.forwards.stop()
@@ -439,12 +460,22 @@ class Node(Service):
         self._announce()
 
     def status(self) -> dict[str, Any]:
-        """
-        What there is to know of the node, ready for JSON, see
-        C{docs/reference-status.rst}: C{GET /_hoft/status} and C{hoft status} show this.
-        """
+        """What there is to know of the node, ready for JSON, see C{docs/reference-status.rst}.  May block."""
+        links = {name: link.status() for name, link in self.links.items()}
+        return self._status(footprint(self._config.state), links)
+
+    def look(self) -> Deferred[dict[str, Any]]:
+        """L{status}, for C{GET /_hoft/status} and C{hoft status}, without harm to what is under way."""
+        return Deferred.fromCoroutine(self._look())
+
+    async def _look(self) -> dict[str, Any]:
+        disk = await self._workers["open"].call(footprint, self._config.state)
+        links = dict(self.links)
+        statuses = await self._slices.gather(link.status for link in links.values())
+        return self._status(disk, dict(zip(links, statuses, strict=True)))
+
+    def _status(self, disk: Footprint, links: dict[str, Any]) -> dict[str, Any]:
         router = self._router
-        disk = footprint(self._config.state)
         return {
             "name": self._config.name,
             "node": str(self._identity.uuid),
@@ -454,8 +485,8 @@ class Node(Service):
             "carrier_down": router.trouble,
             "journal_bytes": disk.size,
             "journal_free": disk.free,
-            "peers": {name: link.status() for name, link in self.links.items()},
-            "carrier": {} if self._carrier is None else _counted(self._carrier),
+            "peers": links,
+            "carrier": {} if self._carrier is None else carrier_status(self._carrier),
             "refused": dict(router.refused),
             "refused_last": router.refused_last(),
             "unknown_channel": self._channels.unknown,
@@ -466,28 +497,3 @@ class Node(Service):
             "streams": self.streams.counters(),
             "forwards": self.forwards.counters(),
         }
-
-    def _answer(self, question: Mapping[str, Any]) -> Any:
-        """See L{hoft.local_socket}."""
-        match question.get("ask"):
-            case "status":
-                return self.status()
-            case "requests":
-                return self._listing.answer(question)
-            case "callbacks":
-                return self._ingress.callbacks.listing()
-            case "resend":
-                return self._ingress.callbacks.resend(question.get("which"))
-            case "purge":
-                return {"purged": self._ingress.cache.purge(question.get("what"))}
-            case "probe":
-                return probe(self._reactor, time.monotonic, dict(self.links), question.get("within"))
-        raise LocalError("this node does not know that question: it is of another version")
-
-
-def _counted(carrier: ICarrier) -> dict[str, int | str]:
-    """A carrier's counters, and examples of what some of them count."""
-    examples = {
-        f"{name}_last": f"{example} ({ago:.0f} s ago)" for name, (example, ago) in carrier.examples().items()
-    }
-    return {**carrier.counters(), **examples}

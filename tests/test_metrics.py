@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
 from hoft.config import Caller
@@ -45,7 +45,7 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
 class MetricsTests(TestCase):
     @inlineCallbacks
     def test_the_status_as_numbers(self) -> Test:
-        found = samples((yield Metrics(lambda: STATUS).exposition()))
+        found = samples((yield Metrics(lambda: succeed(STATUS)).exposition()))
         self.assertEqual(found["hoft_node_uptime",], 12.5)
         self.assertEqual(found["hoft_ingress_requests_total",], 5)
         self.assertEqual(found["hoft_ingress_waiting",], 1)
@@ -63,7 +63,7 @@ class MetricsTests(TestCase):
 
     @inlineCallbacks
     def test_what_calls_took(self) -> Test:
-        metrics = Metrics(dict)
+        metrics = Metrics(lambda: succeed({}))
         metrics.called("billing", "stock", 200, 0.3, 0.2, (10, 1000))
         metrics.called("billing", "stock", 200, 3.0, 0.02, (0, 1 << 40))
         metrics.called(None, None, 504, 60.0, None, (0, 0))
@@ -81,7 +81,7 @@ class ScrapeTests(IngressCase):
     """C{GET /_hoft/metrics}."""
 
     def metrics(self) -> Metrics:
-        return Metrics(lambda: STATUS)
+        return Metrics(lambda: succeed(STATUS))
 
     def scrape(self, *fields: bytes) -> Deferred[Any]:
         return self.get(b"/_hoft/metrics", *fields)

@@ -10,18 +10,19 @@ from heapq import merge
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Cooperator
 
 from hoft.errors import LocalError
 from hoft.web.history import History, Logged
+from hoft.web.slices import Slices
 
 MOST = 1000
 """The most calls of each kind that one answer has."""
 
-SLICE = 0.004
-"""Seconds of the reactor's time that are taken in one go: there may be a hundred thousand calls."""
-
 _FILTERS = ("side", "peer", "route", "caller", "stage")
+
+
+Describe = Callable[[], dict[str, Any]]
+"""What describes a call, when called."""
 
 
 class Side(Protocol):
@@ -31,9 +32,9 @@ class Side(Protocol):
     def history(self) -> History:
         """Of those that have ended."""
 
-    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+    def under_way(self, ahead: float) -> Iterator[Describe | None]:
         """
-        Each of those that are not over: what describes it, when called.
+        Each of those that are not over; C{None} here and there where many are looked at that are.
 
         @param ahead: seconds that the wall clock is ahead of the side's.
         """
@@ -46,9 +47,8 @@ class Listing:
         """@param clock: that of all sides."""
         self._clock = clock
         self._sides = sides
-        self._cooperator = Cooperator(
-            terminationPredicateFactory=_Slice, scheduler=lambda turn: reactor.callLater(0, turn)
-        )
+        self._slices = Slices(reactor)
+        """There may be a hundred thousand calls."""
 
     def answer(self, question: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         """
@@ -68,11 +68,7 @@ class Listing:
             "ended": [],
             "left_off": {"under_way": 0, "ended": 0},
         }
-        done: Deferred[dict[str, Any]] = Deferred(lambda _: task.stop())
-        task = self._cooperator.cooperate(self._look(found, wanted, id.lower(), limit))
-        # What stops it is that nobody waits any more.
-        task.whenDone().addCallbacks(lambda _: done.callback(found), lambda _: None)
-        return done
+        return self._slices.run(self._look(found, wanted, id.lower(), limit), found)
 
     def log(self, which: str) -> None:
         """@param which: the value of a L{Logged}: of which calls the log says when they end."""
@@ -81,12 +77,14 @@ class Listing:
 
     def stop(self) -> None:
         """Leave off."""
-        self._cooperator.stop()
+        self._slices.stop()
 
     def _look(self, found: dict[str, Any], wanted: dict[str, Any], id: str, limit: int) -> Iterator[None]:
         for kind, calls in (("under_way", self._under_way()), ("ended", self._ended())):
             for describe in calls:
                 yield
+                if describe is None:
+                    continue
                 if len(found[kind]) >= limit and not (wanted or id):
                     found["left_off"][kind] += 1
                     continue
@@ -97,23 +95,13 @@ class Listing:
                     else:
                         found["left_off"][kind] += 1
 
-    def _under_way(self) -> Iterator[Callable[[], dict[str, Any]]]:
+    def _under_way(self) -> Iterator[Describe | None]:
         ahead = time.time() - self._clock()
         for side in self._sides:
             yield from side.under_way(ahead)
 
-    def _ended(self) -> Iterator[Callable[[], dict[str, Any]]]:
+    def _ended(self) -> Iterator[Describe]:
         # Of now: while it is looked at others end.
         of_each = [list(side.history) for side in self._sides]
         for call in merge(*of_each, key=lambda call: call.at, reverse=True):
             yield call.as_json
-
-
-class _Slice:
-    """Says when a turn has taken long enough."""
-
-    def __init__(self) -> None:
-        self._end = time.monotonic() + SLICE
-
-    def __call__(self) -> bool:
-        return time.monotonic() >= self._end

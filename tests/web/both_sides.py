@@ -6,7 +6,7 @@ import time
 from random import Random
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 
 from hoft.config import Route
@@ -22,7 +22,13 @@ class BothSidesCase(Callers, EgressCase):
         """Take calls by this route; to be called once, by C{setUp}."""
         routing = Routing(routes=(route,), deadline=10.0)
         self.ingress = Ingress(
-            reactor, time.monotonic, Random(5).randbytes, {"far": self.near_link}, routing, "near", dict
+            reactor,
+            time.monotonic,
+            Random(5).randbytes,
+            {"far": self.near_link},
+            routing,
+            "near",
+            lambda: succeed({}),
         )
         self.near_link.attach(self.ingress)
         self.door = self.listen(self.ingress.factory)

@@ -10,7 +10,7 @@ from random import Random
 
 from attrs import evolve
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import inlineCallbacks, succeed
 
 from hoft.config import Caching, Route
 from hoft.web.http.heads import Fields
@@ -61,7 +61,7 @@ class CachingCase(IngressCase):
             self.links,
             self.routing,
             "near",
-            lambda: self.status,
+            lambda: succeed(self.status),
         )
         database = Transaction(self.near.database)
         self.ingress.load(kept_rows.load(database), cache_rows.load(database))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from attrs import define, field
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -222,7 +222,7 @@ class IngressCase(Callers, TestCase):
         self.links["far"] = self.near
         self.far = FarSide(self.far_link)
         self.routing = Routing(routes=(Route("demo", "far", "http://service.example:81/base"),), deadline=5.0)
-        self.status: Mapping[str, Any] = {"node": "near"}
+        self.status: dict[str, Any] = {"node": "near"}
         random = Random(11)
         self.ingress = Ingress(
             reactor,
@@ -231,7 +231,7 @@ class IngressCase(Callers, TestCase):
             self.links,
             self.routing,
             "near",
-            lambda: self.status,
+            lambda: succeed(self.status),
             metrics=self.metrics(),
         )
         self.near.attach(self.ingress)

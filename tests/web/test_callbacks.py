@@ -478,7 +478,7 @@ class EndTests(CallbackCase):
         self.ingress.callbacks.tick(time.monotonic() + 10)
         self.links["far"] = link
         yield self.until(lambda: self.ingress.callbacks.counters()["failed"] == 2)
-        [listed] = self.ingress.callbacks.listing()["callbacks"]
+        [listed] = (yield self.ingress.callbacks.listing())["callbacks"]
         self.assertIn("not trusted any more", listed["reason"])
         self.assertEqual(len(self.receiver.requests), 1)
 
@@ -526,7 +526,7 @@ class EndTests(CallbackCase):
         self.assertIn(b"id=78", self.receiver.requests[1].line)
         yield self.until(lambda: self.ingress.callbacks.counters()["delivered"])
         self.assertEqual(self.ingress.callbacks.counters()["dead"], 3)
-        for one in self.ingress.callbacks.listing()["callbacks"]:
+        for one in (yield self.ingress.callbacks.listing())["callbacks"]:
             self.assertIn("410", one["reason"])
 
     @inlineCallbacks
@@ -538,7 +538,7 @@ class EndTests(CallbackCase):
         self.ingress.callbacks.reconfigure(None)
         self.far.one.answer(body=b"done")
         yield self.until(lambda: self.row().state is State.DEAD)
-        [listed] = self.ingress.callbacks.listing()["callbacks"]
+        [listed] = (yield self.ingress.callbacks.listing())["callbacks"]
         self.assertEqual((listed["id"], listed["state"]), (id, "dead"))
         self.assertNotIn("id=7", listed["url"], "a query may hold secrets")
         self.assertEqual(self.receiver.connections, [])

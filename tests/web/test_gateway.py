@@ -15,7 +15,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -109,7 +109,7 @@ class GatewayCase(Callers, EgressCase):
             {"far": self.near_link},
             Routing(routes=(Route("app", "far", f"http://127.0.0.1:{self.port}/app"),), deadline=8.0),
             "near",
-            dict,
+            lambda: succeed({}),
         )
         self.near_link.attach(self.ingress)
         self.addCleanup(self.close, web, self.listen(self.ingress.factory))

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 
 from hoft.interfaces import LinkState
@@ -80,7 +80,7 @@ class KeepingCase(IngressCase):
             self.links,
             self.routing,
             "near",
-            lambda: self.status,
+            lambda: succeed(self.status),
         )
         self.ingress.load(kept_rows.load(Transaction(self.near.database)))
         self.near.attach(self.ingress)

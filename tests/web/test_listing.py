@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,7 +22,9 @@ from tests.web.test_history import CALL
 class ListingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock: Any = Clock()
-        self.ingress = Ingress(self.clock, self.clock.seconds, bytes, {}, Routing(), "near", dict)
+        self.ingress = Ingress(
+            self.clock, self.clock.seconds, bytes, {}, Routing(), "near", lambda: succeed({})
+        )
         self.egress = Egress(self.clock, self.clock.seconds, Policy(), "near")
         self.listing = Listing(self.clock, self.clock.seconds, (self.ingress, self.egress))
         self.ingress.accounts.history.logged = self.egress.history.logged = Logged.NONE

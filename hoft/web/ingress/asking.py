@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
+from twisted.internet.threads import deferToThread
 
 from hoft.web.http.heads import Field
 from hoft.web.http.problems import (
@@ -129,7 +131,11 @@ class Asking:
 
     def _list(self, call: Call, caller: str | None) -> None:
         found = self._ingress.keeper.of(caller, MOST)
-        self._respond(call, 200, {"requests": [self.described(kept, call) for kept in found]})
+        listed = self._ingress.slices.gather(partial(self.described, kept, call) for kept in found)
+        # On a thread: that of a thousand takes longer than others should have to wait.
+        shown = listed.addCallback(lambda requests: deferToThread(_encoded, {"requests": requests}))
+        shown.addCallback(lambda body: self._show(call, 200, body))
+        shown.addErrback(lambda failure: self._ingress.log.failure("Requests could not be listed", failure))
 
     def _result(self, call: Call, kept: Kept, query: bytes) -> CallReceiver:
         seconds = 0
@@ -155,9 +161,15 @@ class Asking:
         self._ingress.respond(call, 204, [], b"")
 
     def _respond(self, call: Call, status: int, body: Any, fields: Sequence[Field] = ()) -> None:
-        encoded = json.dumps(body, indent=1).encode("ascii") + b"\n"
+        self._show(call, status, _encoded(body), fields)
+
+    def _show(self, call: Call, status: int, encoded: bytes, fields: Sequence[Field] = ()) -> None:
         kind = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
         self._ingress.respond(call, status, [*kind, *fields], encoded)
+
+
+def _encoded(body: Any) -> bytes:
+    return json.dumps(body, indent=1).encode("ascii") + b"\n"
 
 
 def shown_time(at: float) -> str:

@@ -70,6 +70,7 @@ from hoft.web.ingress.sweeping import Sweeper
 from hoft.web.ingress.tunnelling import Tunnelling, Tunnels
 from hoft.web.ingress.waiting import Outcome, Waiting
 from hoft.web.measuring import Metrics
+from hoft.web.slices import Slices
 
 MAX_WAITING = 4096
 """The most exchanges under way at once."""
@@ -97,7 +98,8 @@ class Ingress:
     @ivar asking: answers who asks for them.
     @ivar callbacks: sends them to who wants to have them sent.
     @ivar cache: what routes that have one answer calls with.
-    @ivar sweeper: does what is much in small pieces.
+    @ivar sweeper: for what is much, and is to be committed.
+    @ivar slices: for what is much, and is to be shown.
     @ivar entropy: so many random bytes.
     @ivar tickLater: to be called where somebody waits.
     """
@@ -112,7 +114,7 @@ class Ingress:
         links: Mapping[str, ILink],
         routing: Routing,
         pseudonym: str,
-        status: Callable[[], Mapping[str, Any]],
+        status: Callable[[], Deferred[dict[str, Any]]],
         meters: Meters | None = None,
         metrics: Metrics | None = None,
         tunnels: Tunnels | None = None,
@@ -150,6 +152,7 @@ class Ingress:
         self.later = reactor.callLater
         self.commits = batches.commits
         self.sweeper = Sweeper(reactor, batches.commits)
+        self.slices = Slices(reactor)
         self._unread: dict[ILink, Unread] = {}
         self._date = (0, b"")
         self.keeper = Keeper(self, clock, links)
@@ -170,7 +173,7 @@ class Ingress:
         self._meters.configure(routing.allowances())
         self.cache.store.make_room()
 
-    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
+    def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]] | None]:
         """See L{hoft.web.listing.Side.under_way}."""
         now, keeper = self._clock(), self.keeper
         for waiting in list(self._waiting.values()):
@@ -178,8 +181,7 @@ class Ingress:
         yield from self._tunnelling.under_way(now, ahead)
         yield from self.cache.under_way(now, ahead)
         for kept in list(keeper.kept.values()):
-            if not kept.over:
-                yield partial(of_kept, kept, keeper, now)
+            yield None if kept.over else partial(of_kept, kept, keeper, now)
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
@@ -207,6 +209,7 @@ class Ingress:
 
     def _stopped(self) -> None:
         self.sweeper.stop()
+        self.slices.stop()
         self._batches.flush()
         self._ticking.cancel()
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,7 +29,7 @@ class OwnPages:
     log = Logger()
 
     def __init__(
-        self, ingress: Ingress, status: Callable[[], Mapping[str, Any]], metrics: Metrics | None
+        self, ingress: Ingress, status: Callable[[], Deferred[dict[str, Any]]], metrics: Metrics | None
     ) -> None:
         """
         @param status: what C{GET /_hoft/status} shows, ready for JSON.
@@ -61,9 +62,8 @@ class OwnPages:
             shown.addErrback(self._not_shown, call)
         else:
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            shown = deferToThread(_encoded, self._status()).addCallback(
-                partial(ingress.respond, call, 200, fields)
-            )
+            shown = self._status().addCallback(partial(deferToThread, _encoded))
+            shown.addCallback(partial(ingress.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
 
     def _not_shown(self, failure: Failure, call: Call) -> None:

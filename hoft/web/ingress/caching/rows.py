@@ -53,6 +53,7 @@ class Entry:
     @ivar caller: for whom it came, whose room it takes; C{None} is anybody.
     @ivar readers: how many calls are being answered with it now.
     @ivar dropped: it is not to be found any more; its records go with the last reader.
+    @ivar number: rises with each that is stored by this process.
     """
 
     exchange: bytes
@@ -70,6 +71,7 @@ class Entry:
     caller: str | None = None
     readers: int = field(default=0, metadata={"kept": False})
     dropped: bool = field(default=False, metadata={"kept": False})
+    number: int = field(default=0, metadata={"kept": False})
     _stored: Stored | None = field(default=None, init=False, repr=False, metadata={"kept": False})
 
     @property

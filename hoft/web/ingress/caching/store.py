@@ -61,9 +61,14 @@ class Purge:
     @ivar purged: how many are gone.
     """
 
-    def __init__(self, entries: Iterable[Entry], unwanted: Callable[[Entry], bool]) -> None:
+    def __init__(self, entries: list[Entry], before: int, unwanted: Callable[[Entry], bool]) -> None:
+        """
+        @param entries: among which those are that it concerns.
+        @param before: the number of the first that comes too late for it.
+        """
         self.purged = 0
-        self._entries = dict.fromkeys(entries)
+        self._entries = entries
+        self._before = before
         self._unwanted = unwanted
 
     @property
@@ -73,7 +78,7 @@ class Purge:
 
     def concerns(self, entry: Entry) -> bool:
         """It is not to be found."""
-        return entry in self._entries and self._unwanted(entry)
+        return entry.number < self._before and self._unwanted(entry)
 
     def next(self, most: int) -> Sequence[Entry]:
         """Some that are to be dropped, and at most so many."""
@@ -81,7 +86,7 @@ class Purge:
         for _ in range(min(LOOKED_AT, len(self._entries))):
             if len(found) >= most:
                 break
-            entry, _ = self._entries.popitem()
+            entry = self._entries.pop()
             if not entry.dropped and self._unwanted(entry):
                 found.append(entry)
         self.purged += len(found)
@@ -102,7 +107,7 @@ class CacheStore:
         """By caller, in the order in which they were used, and exchange."""
         self._urls: dict[bytes, dict[bytes, _Variants]] = {}
         """By URL and partition."""
-        self._count = 0
+        self._count = self._number = 0
         self._purges: list[Purge] = []
 
     def __len__(self) -> int:
@@ -153,6 +158,8 @@ class CacheStore:
         variants.entries[entry.vary, entry.variant] = entry
         variants.varies[entry.vary] = variants.varies.get(entry.vary, 0) + 1
         self._count += 1
+        self._number += 1
+        entry.number = self._number
         self._sizes.take(entry.caller, entry.size)
         self._memory.take(entry.caller, entry.footprint)
 
@@ -242,22 +249,20 @@ class CacheStore:
 
     def remove(self, unwanted: Callable[[Entry], bool]) -> Purge:
         """Drop those that there are now; if they are many, in several turns of the reactor."""
-        purge = Purge(chain.from_iterable(own.values() for own in self._entries.values()), unwanted)
-        self._begin(purge)
-        return purge
+        return self._begin((own.values() for own in self._entries.values()), unwanted)
 
     def invalidate(self, url: bytes) -> int:
         """Drop all responses of this URL, whoever has got them; how many they were."""
-        found = (variants.entries.values() for variants in self._urls.get(url, {}).values())
-        purge = Purge(chain.from_iterable(found), lambda entry: True)
-        count = purge.left
-        self._begin(purge)
-        return count
+        found = [list(variants.entries.values()) for variants in self._urls.get(url, {}).values()]
+        self._begin(found, lambda entry: entry.url == url)
+        return sum(map(len, found))
 
-    def _begin(self, purge: Purge) -> None:
+    def _begin(self, among: Iterable[Iterable[Entry]], unwanted: Callable[[Entry], bool]) -> Purge:
+        purge = Purge(list(chain.from_iterable(among)), self._number + 1, unwanted)
         if purge.left:
             self._purges.append(purge)
             self._ingress.sweeper.begin(self._purge_some)
+        return purge
 
     def _purge_some(self) -> bool:
         room = TURN

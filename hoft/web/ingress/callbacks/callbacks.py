@@ -12,7 +12,7 @@ What attempts need is imported by the first one: most nodes make none, and start
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from heapq import heappop, heappush
 from itertools import chain, islice
@@ -20,7 +20,7 @@ from random import random
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -85,6 +85,18 @@ class Delivery(Row):
         """The exchange is forgotten."""
         self.callbacks.drop(self)
 
+    def listed(self) -> dict[str, Any]:
+        """For operators, ready for JSON."""
+        from hoft.web.ingress.callbacks.delivering import delivery_id
+
+        return {
+            "id": self.exchange.hex(),
+            "webhook_id": delivery_id(self.kept),
+            "caller": self.kept.caller,
+            **self.described(),
+            "url": self.url.partition("?")[0],
+        }
+
     def described(self) -> dict[str, Any]:
         """For its caller, ready for JSON."""
         return {
@@ -145,7 +157,8 @@ class Callbacks:
         self._chance = chance
         self._found: dict[State, dict[bytes, Delivery]] = {state: {} for state in State}
         """By state, in the order in which they came to it, and exchange."""
-        self._later: deque[Callable[[], None]] = deque()
+        self._later: deque[Iterator[None]] = deque()
+        """What is to be done to many, each a step."""
         self._receivers: dict[tuple[str, str, int], Receiver] = {}
         self._timers: list[tuple[float, int, Delivery]] = []
         self._timer = 0
@@ -248,8 +261,11 @@ class Callbacks:
         self._go(now)
 
     def _turn(self) -> None:
-        for _ in range(min(TURN, len(self._later))):
-            self._later.popleft()()
+        room = TURN
+        while self._later and room:
+            room -= sum(1 for _ in islice(self._later[0], room))
+            if room:
+                self._later.popleft()
 
     def _queue(self, delivery: Delivery) -> None:
         """It is due."""
@@ -326,8 +342,9 @@ class Callbacks:
         if outcome.gone:
             self._give_up(delivery, f"{outcome.reason}: it wants no more of them")
             why = f"{outcome.reason} to another: it wants no more of them"
-            others = [one for one in self._found[State.PENDING].values() if one.url == delivery.url]
-            self._later.extend(partial(self._give_up, other, why) for other in others)
+            pending = list(self._found[State.PENDING].values())
+            others = (one for one in pending if one.url == delivery.url)
+            self._later.append(map(partial(self._give_up, reason=why), others))
             self._turn()
         elif delivery.attempts >= len(SCHEDULE):
             self._give_up(delivery, outcome.reason)
@@ -355,24 +372,17 @@ class Callbacks:
 
     # --- for operators ----------------------------------------------------------------------
 
-    def listing(self) -> dict[str, Any]:
-        """The dead ones, and those that are to be delivered, the oldest of both first; ready for JSON."""
-        from hoft.web.ingress.callbacks.delivering import delivery_id
+    def listing(self) -> Deferred[dict[str, Any]]:
+        """
+        The dead ones, and those that are to be delivered, the oldest of both first.
 
+        @return: fires with that, ready for JSON.
+        """
         dead, pending = self._found[State.DEAD], self._found[State.PENDING]
-        return {
-            "count": len(dead) + len(pending),
-            "callbacks": [
-                {
-                    "id": delivery.exchange.hex(),
-                    "webhook_id": delivery_id(delivery.kept),
-                    "caller": delivery.kept.caller,
-                    **delivery.described(),
-                    "url": delivery.url.partition("?")[0],
-                }
-                for delivery in islice(chain(dead.values(), pending.values()), MOST)
-            ],
-        }
+        count = len(dead) + len(pending)
+        shown = list(islice(chain(dead.values(), pending.values()), MOST))
+        listed = self._ingress.slices.gather(delivery.listed for delivery in shown)
+        return listed.addCallback(lambda callbacks: {"count": count, "callbacks": callbacks})
 
     def resend(self, which: object) -> int:
         """
@@ -382,13 +392,13 @@ class Callbacks:
         @return: how many there are.
         @raise LocalError: the one is not dead.
         """
-        dead = self._found[State.DEAD].values()
-        chosen = [one for one in dead if which in ("all", one.exchange.hex())]
+        dead = list(self._found[State.DEAD].values())
+        chosen = dead if which == "all" else [one for one in dead if one.exchange.hex() == which]
         if not chosen and which != "all":
             raise LocalError(f"{which} is no callback that was given up; 'hoft callbacks DIR' lists them")
         for receiver in self._receivers.values():
             receiver.rests = 0.0
-        self._later.extend(partial(self._again, delivery) for delivery in chosen)
+        self._later.append(map(self._again, chosen))
         self._turn()
         return len(chosen)
 
