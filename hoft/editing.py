@@ -8,23 +8,23 @@ one, at once or not at all.  They block on the disk, and wait for one another.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, InlineTable, Table
 
 from hoft import config
 from hoft.errors import ConfigurationError
 from hoft.identity import Card, check_name
-
-Document = MutableMapping[str, Any]
+from hoft.toml_document import (
+    Document,
+    append,
+    change,
+    named,
+    put_named,
+    remove_from_array,
+    remove_named,
+    write,
+)
 
 
 def trust(
@@ -62,9 +62,9 @@ def trust(
                 raise ConfigurationError(
                     str(path), f"peers.{name}", "another node has this name", "another with --name"
                 )
-        _put_named(document, "peers", name, card=str(card), **values)
+        put_named(document, "peers", name, card=str(card), **values)
 
-    return _change(path, edit)
+    return change(path, edit)
 
 
 def _check_known(path: Path, peer: config.Peer, name: str, card: Card, new_key: bool) -> None:
@@ -103,14 +103,14 @@ def forget_older_key(path: Path, name: str) -> None:
     """
 
     def edit(document: Document, current: config.Config) -> None:
-        table = _named(document, path, "peers", name, [peer.name for peer in current.peers])
+        table = named(document, path, "peers", name, [peer.name for peer in current.peers])
         if "older_card" not in table:
             raise ConfigurationError(
                 str(path), f"peers.{name}", "has no older key", "a peer that has, or no --old"
             )
         del table["older_card"]
 
-    _change(path, edit)
+    change(path, edit)
 
 
 def untrust(path: Path, name: str) -> list[str]:
@@ -123,28 +123,19 @@ def untrust(path: Path, name: str) -> list[str]:
     gone: list[str] = []
 
     def edit(document: Document, current: config.Config) -> None:
-        _remove_named(document, path, "peers", name, [peer.name for peer in current.peers])
+        remove_named(document, path, "peers", name, [peer.name for peer in current.peers])
         for route in current.routes:
             if route.peer == name:
-                _remove_named(document, path, "routes", route.name, [route.name])
+                remove_named(document, path, "routes", route.name, [route.name])
                 gone.append(f"route {route.name}")
-        gone.extend(
-            f"allow {one['url']}"
-            for one in _remove_from_array(document, "allow", lambda one: one.get("peer") == name)
-        )
-        gone.extend(
-            f"forward {one['match']}"
-            for one in _remove_from_array(document, "forward", lambda one: one.get("peer") == name)
-        )
-        gone.extend(
-            f"tcp {one['listen']}"
-            for one in _remove_from_array(document, "tcp", lambda one: one.get("peer") == name)
-        )
+        for key, what in (("allow", "url"), ("forward", "match"), ("tcp", "listen")):
+            taken = remove_from_array(document, key, lambda one: one.get("peer") == name)
+            gone.extend(f"{key} {one[what]}" for one in taken)
         if current.default_peer == name:
             del document["default_peer"]
             gone.append("default_peer")
 
-    _change(path, edit)
+    change(path, edit)
     return gone
 
 
@@ -163,13 +154,13 @@ def route(path: Path, name: str, peer: str, url: str, websocket: bool = False) -
         existing = document.get("routes", {}).get(name)
         if existing is None:
             given = {"websocket": True} if websocket else {}
-            _put_named(document, "routes", name, peer=peer, url=url, **given)
+            put_named(document, "routes", name, peer=peer, url=url, **given)
             return
         for key, value in (("peer", peer), ("url", url), ("websocket", websocket)):
             if existing.get(key, False) != value:
                 existing[key] = value
 
-    return _change(path, edit)
+    return change(path, edit)
 
 
 def unroute(path: Path, name: str) -> None:
@@ -178,9 +169,9 @@ def unroute(path: Path, name: str) -> None:
 
     @raise ConfigurationError: there is none of that name.
     """
-    _change(
+    change(
         path,
-        lambda document, current: _remove_named(
+        lambda document, current: remove_named(
             document, path, "routes", name, [route.name for route in current.routes]
         ),
     )
@@ -201,7 +192,6 @@ def allow(
     def edit(document: Document, current: config.Config) -> None:
         if config.Allow(url, peer, private, websocket=websocket) in current.allowed:
             return
-        entries = document.setdefault("allow", tomlkit.aot())
         values: dict[str, Any] = {"url": url}
         if peer is not None:
             values["peer"] = peer
@@ -209,9 +199,9 @@ def allow(
             values["private"] = True
         if websocket:
             values["websocket"] = True
-        _append(entries, values)
+        append(document, "allow", values)
 
-    return _change(path, edit)
+    return change(path, edit)
 
 
 def forward(path: Path, listen: str, peer: str, to: str) -> bool:
@@ -223,15 +213,14 @@ def forward(path: Path, listen: str, peer: str, to: str) -> bool:
     """
 
     def edit(document: Document, current: config.Config) -> None:
-        entries = document.setdefault("tcp", tomlkit.aot())
         values = {"listen": listen, "peer": peer, "to": to}
-        for one in entries:
+        for one in document.get("tcp", ()):
             if one.get("listen") == listen:
                 one.update({key: value for key, value in values.items() if one.get(key) != value})
                 return
-        _append(entries, values)
+        append(document, "tcp", values)
 
-    return _change(path, edit)
+    return change(path, edit)
 
 
 def unforward(path: Path, listen: str) -> None:
@@ -242,13 +231,13 @@ def unforward(path: Path, listen: str) -> None:
     """
 
     def edit(document: Document, current: config.Config) -> None:
-        if not _remove_from_array(document, "tcp", lambda one: one["listen"] == listen):
+        if not remove_from_array(document, "tcp", lambda one: one["listen"] == listen):
             there = ", ".join(one.listen for one in current.tcp)
             raise ConfigurationError(
                 str(path), "tcp", f"nothing listens at {listen}", f"one of {there or '(none)'}"
             )
 
-    _change(path, edit)
+    change(path, edit)
 
 
 def disallow(
@@ -266,13 +255,13 @@ def disallow(
         return config.Allow(one["url"], one.get("peer"), private, websocket=websocket) == unwanted
 
     def edit(document: Document, current: config.Config) -> None:
-        if not _remove_from_array(document, "allow", is_unwanted):
+        if not remove_from_array(document, "allow", is_unwanted):
             there = ", ".join(map(_as_options, current.allowed))
             raise ConfigurationError(
                 str(path), "allow", f"{_as_options(unwanted)} is not allowed", f"one of {there or '(none)'}"
             )
 
-    _change(path, edit)
+    change(path, edit)
 
 
 def _as_options(entry: config.Allow) -> str:
@@ -297,7 +286,7 @@ def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: 
     def edit(document: Document, current: config.Config) -> None:
         names = [one.name for one in current.callers]
         if renew:
-            table = _named(document, path, "callers", name, names)
+            table = named(document, path, "callers", name, names)
             known = table["token"]
             table["token"] = [token, known if isinstance(known, str) else known[0]]
         elif name in names:
@@ -305,9 +294,9 @@ def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: 
                 str(path), f"callers.{name}", "is there already", "another name, or 'renew' for a new token"
             )
         else:
-            _put_named(document, "callers", name, token=token, **limits)
+            put_named(document, "callers", name, token=token, **limits)
 
-    _change(path, edit)
+    change(path, edit)
 
 
 def remove_caller(path: Path, name: str) -> bool:
@@ -321,10 +310,10 @@ def remove_caller(path: Path, name: str) -> bool:
 
     def edit(document: Document, current: config.Config) -> None:
         nonlocal left
-        _remove_named(document, path, "callers", name, [one.name for one in current.callers])
+        remove_named(document, path, "callers", name, [one.name for one in current.callers])
         left = len(current.callers) > 1
 
-    _change(path, edit)
+    change(path, edit)
     return left
 
 
@@ -345,9 +334,9 @@ def callback(path: Path, name: str, values: Mapping[str, Any]) -> None:
                 "is there already",
                 "another name, or 'renew' for a new secret",
             )
-        _put_named(document, "callbacks", name, **values)
+        put_named(document, "callbacks", name, **values)
 
-    _change(path, edit)
+    change(path, edit)
 
 
 def remove_callback(path: Path, name: str) -> None:
@@ -356,9 +345,9 @@ def remove_callback(path: Path, name: str) -> None:
 
     @raise ConfigurationError: there is none of that name.
     """
-    _change(
+    change(
         path,
-        lambda document, current: _remove_named(
+        lambda document, current: remove_named(
             document, path, "callbacks", name, [one.name for one in current.callbacks]
         ),
     )
@@ -373,121 +362,4 @@ def create(path: Path, text: str) -> None:
     config.parse(text, path)
     if path.exists():
         raise ConfigurationError(str(path), "", "exists already", "a folder without a node")
-    _replace(path, text, 0o600)
-
-
-def _change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool:
-    # Through a link, not in its place.
-    path = Path(os.path.realpath(path))
-    with alone(path.parent):
-        current = config.read(path)
-        text = path.read_text("utf-8")
-        try:
-            document = tomlkit.parse(text)
-            edit(document, current)
-            edited = tomlkit.dumps(document)
-        except (TOMLKitError, ValueError) as error:
-            # Legal TOML that tomlkit cannot edit, such as some mixes of inline and other tables.
-            raise ConfigurationError(
-                str(path), "", f"cannot be edited here ({error})", "the change made by hand"
-            ) from error
-        if edited == text:
-            return False
-        config.parse(edited, path)
-        _replace(path, edited, stat.S_IMODE(path.stat().st_mode))
-        return True
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        handle = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(handle, mode)
-                os.fsync(handle)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise ConfigurationError(
-            str(path), "", f"cannot be written ({error.strerror})", "a folder that can be written"
-        ) from error
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """
-    While others that change files in this folder wait.
-
-    @raise ConfigurationError: it cannot be opened.
-    """
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigurationError(
-            str(folder),
-            "",
-            f"cannot be opened ({error.strerror})",
-            "the folder of a node, as 'hoft init' makes it",
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _append(entries: Any, values: Mapping[str, Any]) -> None:
-    entries.append(_filled(tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table(), values))
-
-
-def _put_named(document: Document, key: str, name: str, **values: Any) -> None:
-    tables = document.setdefault(key, tomlkit.table(is_super_table=True))
-    inline = isinstance(tables, InlineTable)
-    tables[name] = _filled(tomlkit.inline_table() if inline else tomlkit.table(), values)
-
-
-def _filled(table: Table | InlineTable, values: Mapping[str, Any]) -> Table | InlineTable:
-    table.update(values)
-    if isinstance(table, Table):
-        # A blank line before whatever comes next.
-        table.add(tomlkit.nl())
-    return table
-
-
-def _named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> Document:
-    if name not in names:
-        known = f"one of {', '.join(sorted(names))}" if names else "(there is none)"
-        raise ConfigurationError(str(path), key, f"none is called {name!r}", known)
-    table: Document = document[key][name]
-    return table
-
-
-def _remove_named(document: Document, path: Path, key: str, name: str, names: Sequence[str]) -> None:
-    _named(document, path, key, name, names)
-    del document[key][name]
-    if not document[key]:
-        del document[key]
-
-
-def _remove_from_array(document: Document, key: str, unwanted: Callable[[Document], bool]) -> list[Document]:
-    entries = document.get(key, ())
-    removed: list[Document] = []
-    for index in reversed(range(len(entries))):
-        if unwanted(entries[index]):
-            removed.append(dict(entries[index]))
-            del entries[index]
-    if removed and not entries:
-        del document[key]
-    return removed
+    write(path, text, 0o600)

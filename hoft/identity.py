@@ -25,6 +25,7 @@ from uuid import UUID
 from attrs import field, frozen
 from nacl import bindings
 
+from hoft import durable
 from hoft.errors import IdentityError
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -154,10 +155,6 @@ class Identity:
 
         @raise IdentityError: there is one already, or it cannot be written.
         """
-        text = ""
-        for key in self.secret_keys:
-            parts = (_IDENTITY, str(self.uuid), _encoded(key))
-            text += ":".join((*parts, _check(*parts))) + "\n"
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -165,7 +162,7 @@ class Identity:
         except OSError as error:
             raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
+            file.write(self._text())
             file.flush()
             os.fsync(file.fileno())
 
@@ -176,17 +173,15 @@ class Identity:
 
         @raise IdentityError: it cannot be written.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        self.save(temporary)
         try:
-            os.rename(temporary, path)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            durable.replace(path, self._text())
         except OSError as error:
             raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def _text(self) -> str:
+        """What is in the key file."""
+        lines = ((_IDENTITY, str(self.uuid), _encoded(key)) for key in self.secret_keys)
+        return "".join(":".join((*parts, _check(*parts))) + "\n" for parts in lines)
 
     @property
     def secret_keys(self) -> tuple[bytes, ...]:

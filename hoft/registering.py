@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hoft import config, editing
+from hoft import config, durable, editing
 from hoft.addresses import check_url
 from hoft.commands import read_node
 from hoft.config import CONFIGURATION_FILE, Callback
@@ -106,14 +106,8 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
 
     @raise IdentityError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.writelines(f"{key.secret()}\n" for key in keys)
-            file.flush()
-            os.fsync(handle)
-        os.rename(temporary, path)
+        durable.replace(path, "".join(f"{key.secret()}\n" for key in keys))
     except OSError as error:
         raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
 

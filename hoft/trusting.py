@@ -18,6 +18,7 @@ from hoft.config import CONFIGURATION_FILE
 from hoft.errors import IdentityError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Card, Identity, key_id, load_psk, psk_path
 from hoft.local_socket import ask
+from hoft.toml_document import alone
 
 FORGEABLE = "whoever can write to the folder can make up packets of a peer with the suite 'checksum'"
 
@@ -83,7 +84,7 @@ def key(options: Namespace) -> int:
     """C{hoft key}: show the node's keys, make a new one, retire the old one."""
     current = read_node(options.folder)
     path = current.state / IDENTITY_FILE
-    with editing.alone(current.state):
+    with alone(current.state):
         identity = Identity.load(path)
         if options.action == "rotate":
             return _rotate(options, current, identity)

@@ -57,10 +57,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoft.durable import sync_folder
 from hoft.errors import JournalError, JournalFull
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema, back_up, migrate
-from hoft.protocols.segments import FULL, Location, Segments, sync_folder
+from hoft.protocols.segments import FULL, Location, Segments
 from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
 
 DATABASE = "journal.sqlite"

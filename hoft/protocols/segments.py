@@ -38,6 +38,7 @@ from typing import Any
 from attrs import field, frozen
 from xxhash import xxh3_64_intdigest as checksum_of
 
+from hoft.durable import sync_folder
 from hoft.errors import JournalError, JournalFull, PayloadLost
 
 SEGMENT_SIZE = 16 << 20
@@ -298,9 +299,8 @@ class Segments:
         if location.inline is not None:
             return location.inline
         try:
-            file = self._file(
-                location.segment
-            )  # a name of its own: it must not close before the call is over
+            # A name of its own: it must not close before the call is over.
+            file = self._file(location.segment)
             payload = os.pread(file.descriptor, location.size, location.offset)
         except FileNotFoundError:
             raise PayloadLost(f"{location} is gone") from None
@@ -366,15 +366,6 @@ class Segments:
             else:
                 self._files.move_to_end(number)
             return file
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _told(error: OSError, doing: str) -> JournalError:

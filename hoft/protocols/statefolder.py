@@ -13,8 +13,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from hoft.durable import sync_folder
 from hoft.errors import JournalError, JournalInUse
-from hoft.protocols.segments import sync_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"}
