@@ -62,7 +62,7 @@ class OwnPages:
             shown.addErrback(self._not_shown, call)
         else:
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            shown = self._status().addCallback(partial(deferToThread, _encoded))
+            shown = self._status().addCallback(lambda status: deferToThread(_encoded, status))
             shown.addCallback(partial(ingress.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
 
