@@ -71,8 +71,8 @@ class CallbackCase(KeepingCase):
         self.url = b"http://127.0.0.1:%d/hooks/order?id=7" % self.hooks
         self.register(f"http://127.0.0.1:{self.hooks}/hooks")
 
-    def hang_up(self) -> None:
-        self.ingress.callbacks.stop()
+    def hang_up(self) -> Deferred[None]:
+        return self.ingress.callbacks.stop(0.0)
 
     def register(self, url: str, **more: Any) -> None:
         """Let that be all that is registered."""

@@ -22,10 +22,14 @@ from hoft.tokens import hash_token
 from hoft.web.client.agent import ExactAgent
 from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import connection_refused
+from hoft.web.ingress import ingress
 from hoft.web.ingress.callbacks import callbacks, delivering
+from hoft.web.ingress.callbacks import rows as callback_rows
+from hoft.web.ingress.callbacks.callbacks import PARALLEL
 from hoft.web.ingress.callbacks.rows import State
 from hoft.web.ingress.kept_response import KeptResponse
 from tests.web.listening import Test
+from tests.web.loopback import Transaction
 from tests.web.receiving import CallbackCase, verified
 from tests.web.services import Names, NamingReactor, Received, Service
 from tests.web.test_keeping import Steps
@@ -380,10 +384,25 @@ class RestartTests(CallbackCase):
         self.receiver.script = lambda service, request: None
         yield self.order()
         yield self.delivered()
-        self.ingress.callbacks.stop()
+        self.patch(ingress, "GRACE", 0.05)
+        yield self.ingress.stop()
         yield self.until(lambda: self.receiver.connections[0].lost)
-        yield deferLater(reactor, 0.02)
         self.assertEqual((self.row().state, self.row().attempts), (State.PENDING, 0))
+
+    @inlineCallbacks
+    def test_the_end_of_the_node_waits_for_an_attempt_and_begins_no_other(self) -> Test:
+        self.far.then = lambda request: request.answer(body=b"done")
+        self.receiver.script = lambda service, request: None
+        for _ in range(PARALLEL + 1):
+            yield self.order()
+        yield self.delivered(PARALLEL)
+        stopping = self.ingress.stop()
+        yield deferLater(reactor, 0.02)
+        for connection in self.receiver.connections:
+            connection.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        yield stopping
+        states = [row.state for row in callback_rows.load(Transaction(self.near.database))]
+        self.assertEqual(sorted(state.value for state in states), ["delivered"] * PARALLEL + ["pending"])
 
     @inlineCallbacks
     def test_an_attempt_that_is_due_later_is_made_then(self) -> Test:

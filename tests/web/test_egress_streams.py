@@ -16,6 +16,7 @@ from hoft.web.crossing import memory
 from hoft.web.crossing.exchange import MAX_BODY, WINDOW
 from hoft.web.crossing.memory import LEAST, MOST
 from hoft.web.crossing.reading import LARGE_READ
+from hoft.web.egress import gathering
 from hoft.web.egress.surroundings import Limits
 from tests.web.services import REACTOR, EgressCase, Received, Service, Test, until, wait
 
@@ -267,5 +268,21 @@ class RequestTests(EgressCase):
         parts = self.near.parts(call.id, self.head(b"POST"), PIECE * (33 << 4))
         call.send(*parts[:-1])
         yield until(lambda: call.credit > WINDOW + (32 << 20))
+        call.cancel()
+        yield until(lambda: not self.link.unconsumed())
+
+    @inlineCallbacks
+    def test_credit_that_found_no_room_in_the_journal_is_granted_once_there_is_some(self) -> Test:
+        self.patch(gathering, "WINDOW", 1 << 20)
+        call = self.near.expect()
+        call.credit = 0
+        *parts, _ = self.near.parts(call.id, self.head(b"POST"), PIECE * 10)
+        self.link.full = True
+        call.send(*parts)
+        yield until(lambda: self.link.unconsumed() == len(parts))
+        self.assertEqual(call.credit, 0)
+        self.link.full = False
+        self.egress.tick()
+        yield until(lambda: call.credit > 1 << 20)
         call.cancel()
         yield until(lambda: not self.link.unconsumed())

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -82,7 +82,7 @@ REMEMBERED = 10_000
 """How many ended exchanges are remembered, for what still comes for them."""
 
 GRACE = 2.0
-"""Seconds that responses under way get when the node stops."""
+"""Seconds that responses and callbacks under way get when the node stops."""
 
 _COUNTED = ("requests", "stray_parts", "malformed_parts")
 
@@ -194,8 +194,8 @@ class Ingress:
 
     def stop(self) -> Deferred[None]:
         """
-        Answer who waits with 503, let responses under way come to their end for
-        L{GRACE} seconds, then cut what is left.
+        Answer who waits with 503, let responses and callbacks under way come to their
+        end for L{GRACE} seconds, then cut what is left.
 
         @return: fires when no caller is connected any more.
         """
@@ -204,8 +204,8 @@ class Ingress:
             if not waiting.responding:
                 waiting.fail(stopping(waiting.link.name))
         self.keeper.stop()
-        self.callbacks.stop()
-        return stopped.addCallback(lambda _: self._stopped())
+        ends = gatherResults([stopped, self.callbacks.stop(GRACE)])
+        return ends.addCallback(lambda _: self._stopped())
 
     def _stopped(self) -> None:
         self.sweeper.stop()

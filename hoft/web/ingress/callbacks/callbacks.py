@@ -153,6 +153,7 @@ class Callbacks:
         """@param chance: from 0 to 1."""
         self.registrations: Registrations | None = None
         self.agent = ExactAgent(reactor)
+        self._reactor = reactor
         self._ingress = ingress
         self._chance = chance
         self._found: dict[State, dict[bytes, Delivery]] = {state: {} for state in State}
@@ -166,6 +167,8 @@ class Callbacks:
         self._counts: Counter[str] = Counter()
         self._going = False
         self._stopped = False
+        self._idle: Deferred[None] | None = None
+        """Fires once no attempt is under way any more."""
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, and what there is now, by a stable name each."""
@@ -316,6 +319,7 @@ class Callbacks:
                 self._ended(delivery, destination, result)
             elif not result.check(CancelledError):
                 self.log.failure("Call {id}: its callback could not be delivered", result, id=kept.id.hex())
+            self._attempt_over()
 
         attempt.start().addBoth(over)
 
@@ -406,12 +410,28 @@ class Callbacks:
         if self._found[State.DEAD].get(delivery.exchange) is delivery:
             self.begin(delivery)
 
-    def stop(self) -> None:
-        """Attempts under way are broken off: they are made again after the next start."""
+    def stop(self, grace: float) -> Deferred[None]:
+        """
+        Begin no attempt more.  Those under way are broken off after C{grace} seconds, and made again
+        after the next start.
+
+        @return: fires when there is none.
+        """
         self._stopped = True
+        idle = self._idle = Deferred()
+        cutting = self._reactor.callLater(grace, self._cut)
+        idle.addCallback(lambda _: cutting.cancel() if cutting.active() else None)
+        idle.addCallback(lambda _: self.agent.stop())
+        self._attempt_over()
+        return idle
+
+    def _cut(self) -> None:
         for attempt in list(self._attempts):
             attempt.stop()
-        self.agent.stop()
+
+    def _attempt_over(self) -> None:
+        if self._idle is not None and not self._attempts and not self._idle.called:
+            self._idle.callback(None)
 
 
 _LONGEST: Final = (1 + JITTER) * max(SCHEDULE)
