@@ -109,6 +109,10 @@ class Gathering:
             return total
         return None
 
+    def not_granted(self) -> None:
+        """What L{grant} gave was not told: it is time to."""
+        self._credited = 0
+
 
 class Reservation:
     """What a request takes of the quota of its peer, or will need."""

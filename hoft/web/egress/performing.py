@@ -149,7 +149,11 @@ class Exchange:
         total = self.request.grant(always) if self.stage is Stage.GATHERING else None
         if total is not None:
             credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
-            self._link.commit([credit]).addErrback(self._uncommitted)
+            self._link.commit([credit]).addErrback(self._notGranted)
+
+    def _notGranted(self, failure: Failure) -> None:
+        self.request.not_granted()
+        self._uncommitted(failure)
 
     def _readHead(self) -> RequestHead | None:
         """
@@ -391,9 +395,11 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
-        if self.stage is Stage.GATHERING and now - self._heard >= self._patience:
-            self._patience *= 2
-            self.poke()
+        if self.stage is Stage.GATHERING:
+            overdue = now - self._heard >= self._patience
+            if overdue:
+                self._patience *= 2
+            self.poke(always=overdue)
         self.sender.tick()
 
     def _serviceDone(self) -> None:
