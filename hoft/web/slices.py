@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Cooperator
+from twisted.internet.task import Cooperator, SchedulerStopped, TaskStopped
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -36,12 +37,17 @@ class Slices:
     def run(self, steps: Iterator[object], result: T) -> Deferred[T]:
         """
         @param steps: each short.
-        @return: fires with C{result} when there are no more; cancelling it leaves off.
+        @return: fires with C{result} when there are no more, or fails as one of them did; cancelling
+            it leaves off.
         """
         done: Deferred[T] = Deferred(lambda _: task.stop())
         task = self._cooperator.cooperate(steps)
-        # What stops it is that nobody waits any more.
-        task.whenDone().addCallbacks(lambda _: done.callback(result), lambda _: None)
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(TaskStopped, SchedulerStopped):  # nobody waits any more
+                done.errback(failure)
+
+        task.whenDone().addCallbacks(lambda _: done.callback(result), failed)
         return done
 
     def gather(self, makers: Iterable[Callable[[], T]]) -> Deferred[list[T]]:

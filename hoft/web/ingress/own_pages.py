@@ -62,8 +62,8 @@ class OwnPages:
             shown.addErrback(self._not_shown, call)
         else:
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-            shown = self._status().addCallback(lambda status: deferToThread(_encoded, status))
-            shown.addCallback(partial(ingress.respond, call, 200, fields))
+            encoded = self._status().addCallback(_encoded)
+            shown = encoded.addCallback(partial(ingress.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
 
     def _not_shown(self, failure: Failure, call: Call) -> None:
@@ -71,6 +71,6 @@ class OwnPages:
         self._ingress.answer(call, internal_error("the log of this node says why"))
 
 
-def _encoded(status: Mapping[str, Any]) -> bytes:
+def _encoded(status: Mapping[str, Any]) -> Deferred[bytes]:
     # With indent the encoder is Python: it lets other threads run before it is done.
-    return json.dumps(status, indent=1).encode("ascii") + b"\n"
+    return deferToThread(lambda: json.dumps(status, indent=1).encode("ascii") + b"\n")
