@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from hoft import __version__
@@ -25,8 +24,9 @@ from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, ITransaction
-from hoft.listening import listen, shown
+from hoft.listening import Ports, shown
 from hoft.local_server import LocalServer
+from hoft.messages import ledger
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
 from hoft.protocols import log as link_log
@@ -43,7 +43,7 @@ from hoft.protocols.statefolder import Footprint, footprint
 from hoft.protocols.synchronisation import random64
 from hoft.questions import Questions, carrier_status
 from hoft.silence import Silence
-from hoft.streams import registry
+from hoft.streams import epochs, registry
 from hoft.streams.forwards import TcpForwards
 from hoft.streams.node_streams import NodeStreams
 from hoft.streams.parts import STREAMS
@@ -52,7 +52,7 @@ from hoft.suites import suites_of
 from hoft.ticking import Ticker
 from hoft.transports.schemes import maker_for
 from hoft.web.crossing.exchange import REQUESTS, RESPONSES
-from hoft.web.egress import secret_store
+from hoft.web.egress import executions, secret_store
 from hoft.web.egress.credentials import Credentials
 from hoft.web.egress.egress import Egress
 from hoft.web.egress.secret_store import SecretStore
@@ -126,14 +126,14 @@ class Node(Service):
             self._workers["sync"],
             [
                 link_log.SCHEMA,
-                Egress.SCHEMA,
+                executions.SCHEMA,
                 limiting.SCHEMA,
                 kept_rows.SCHEMA,
                 cache_rows.SCHEMA,
                 callback_rows.SCHEMA,
                 secret_store.SCHEMA,
-                MessageLinks.SCHEMA,
-                NodeStreams.SCHEMA,
+                ledger.SCHEMA,
+                epochs.SCHEMA,
                 *schemas,
             ],
             entropy=os.urandom,
@@ -167,7 +167,7 @@ class Node(Service):
                 STREAMS: self.streams,
             }
         )
-        self._ports: dict[str, IListeningPort] = {}
+        self._ports = Ports(reactor, self._ingress.factory, "listen")
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
@@ -246,8 +246,7 @@ class Node(Service):
                 # What they have to do comes again and again at the same time, so not for all at once.
                 await self._turn()
         self._ticker = Ticker(self._reactor, self._tick)
-        for description in config.listen:
-            await self._listen(description)
+        await self._ports.add(config.listen, where_of(config))
         await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
         registry.started(self.streams)
         self._announce()
@@ -270,7 +269,7 @@ class Node(Service):
     def _announce(self) -> None:
         """One line: who we are, where we listen, whom we know."""
         config = self._config
-        where = ", ".join(shown(port.getHost()) for port in self._ports.values())
+        where = ", ".join(map(shown, self._ports.addresses()))
         self._log.info(
             "{name} takes {where} (peers: {peers}; routes: {routes})",
             name=config.name,
@@ -288,8 +287,7 @@ class Node(Service):
         await self._server.stop()
         self._listing.stop()
         self._slices.stop()
-        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports.values()])
-        self._ports.clear()
+        await self._ports.keep(())
         await self.forwards.stop()
         registry.stopped(self.streams)
         await gatherResults([self._ingress.stop(), self._egress.stop(), self.streams.stop()])
@@ -365,11 +363,6 @@ class Node(Service):
                     peer=peer.name,
                 )
 
-    async def _listen(self, description: str) -> None:
-        self._ports[description] = await listen(
-            self._reactor, description, self._ingress.factory, where_of(self._config), "listen"
-        )
-
     def _tick(self) -> None:
         self._router.tick()
         self._ingress.tick()
@@ -428,12 +421,9 @@ class Node(Service):
         registrations = await self._registrations(config)
         old = {peer.name: peer.card.uuid for peer in self._config.peers}
         new = {peer.name: peer.card.uuid for peer in config.peers}
-        for description in config.listen:
-            if description not in self._ports:
-                await self._listen(description)
+        await self._ports.add(config.listen, where_of(config))
         await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
-        for description in [known for known in self._ports if known not in config.listen]:
-            await maybeDeferred(self._ports.pop(description).stopListening)
+        await self._ports.keep(config.listen)
         for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
             link = self.links.pop(name)
             self._router.remove(link.peer)

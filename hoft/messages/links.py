@@ -31,7 +31,7 @@ from hoft.interfaces import (
     OutgoingMessage,
 )
 from hoft.messages.incoming import IncomingMessages, Message
-from hoft.messages.ledger import SCHEMA, Flow, Ledger
+from hoft.messages.ledger import Flow, Ledger
 from hoft.messages.outgoing import OutgoingMessages
 
 T = TypeVar("T")
@@ -173,7 +173,6 @@ class MessageLink:
 class MessageLinks:
     """The messages of all links of a node."""
 
-    SCHEMA = SCHEMA
     _log = Logger()
 
     def __init__(

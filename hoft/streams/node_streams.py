@@ -18,7 +18,7 @@ from hoft.errors import LinkClosed
 from hoft.interfaces import CommitResult, ILink, Incoming, IRecordReceiver
 from hoft.streams import registry
 from hoft.streams.calls import StreamCalls
-from hoft.streams.epochs import SCHEMA, Epochs
+from hoft.streams.epochs import Epochs
 from hoft.streams.failures import StreamRefused, StreamReset, StreamTimedOut
 from hoft.streams.multiplexer import Accepted, Multiplexer
 from hoft.streams.parts import ID, MAX_SAID, TCP
@@ -83,8 +83,6 @@ class NodeStreams:
     @ivar targets: what peers may reach by TCP.
     @ivar history: of streams that were opened for programs and ports.
     """
-
-    SCHEMA = SCHEMA
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from hoft.interfaces import (
     LinkState,
     OutgoingMessage,
 )
+from hoft.messages import ledger
 from hoft.messages.links import MessageLink, MessageLinks
 from hoft.protocols import log
 from hoft.protocols.schema import Schema
@@ -70,7 +71,7 @@ class MessageNode(Node):
     @ivar mind: its program, until a crash; C{None} to run without one.
     """
 
-    schemas = (log.SCHEMA, MessageLinks.SCHEMA, NOTES)
+    schemas = (log.SCHEMA, ledger.SCHEMA, NOTES)
 
     def __init__(self, pair: Pair, name: str) -> None:
         super().__init__(pair, name)

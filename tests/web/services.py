@@ -40,6 +40,7 @@ from hoft.web.crossing.exchange import (
     encode_credit,
 )
 from hoft.web.crossing.reassembly import Reassembler
+from hoft.web.egress import executions
 from hoft.web.egress.egress import Egress
 from hoft.web.egress.surroundings import Limits
 from hoft.web.http.heads import Fields, RequestHead, ResponseHead, decode_response
@@ -474,7 +475,7 @@ class EgressCase(TestCase):
         self.near_link, self.link = pair(REACTOR, self.seed)
         self.near = NearSide(self.near_link)
         self.near_link.create(kept_rows.SCHEMA)
-        self.link.create(Egress.SCHEMA)
+        self.link.create(executions.SCHEMA)
         self.names = Names()
         self.policy = Policy([Rule.parse(f"http://127.0.0.1:{self.port}/")])
         self.egress = self.begin()

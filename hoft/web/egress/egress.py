@@ -49,7 +49,7 @@ from hoft.web.client.agent import ExactAgent
 from hoft.web.client.policy import Policy
 from hoft.web.crossing.memory import share
 from hoft.web.egress.credentials import Credentials
-from hoft.web.egress.executions import SCHEMA, TICK
+from hoft.web.egress.executions import TICK
 from hoft.web.egress.peer_exchanges import PeerExchanges
 from hoft.web.egress.surroundings import Limits
 from hoft.web.history import History
@@ -65,8 +65,6 @@ class Egress:
     @ivar history: of calls that were performed, or were not.
     @ivar stopping: nothing is begun any more.
     """
-
-    SCHEMA = SCHEMA
 
     def __init__(
         self,
