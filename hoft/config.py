@@ -18,6 +18,7 @@ from typing import Any
 from attrs import field, frozen
 
 from hoft.addresses import check_allowed, check_endpoint, check_host_pattern, check_tcp_target, check_url
+from hoft.consistency import Consistency
 from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Card, psk_path
@@ -357,6 +358,7 @@ def parse(text: str, path: Path) -> Config:
         compress=top.truth("compress", default=True),
     )
     top.finish()
+    Consistency(top.where, values, config).check()
     return config
 
 
