@@ -45,11 +45,15 @@ _GAUGES: Final = frozenset(
         "held_records",
         "journal_bytes",
         "journal_free",
+        "kept",
+        "kept_bytes",
+        "kept_pending",
         "oldest_unacknowledged",
         "open",
         "packet_size",
         "peer_full",
         "pending",
+        "process",
         "queued",
         "round_trip",
         "running",
@@ -60,6 +64,8 @@ _GAUGES: Final = frozenset(
         "unacknowledged_records",
         "uptime",
         "waiting",
+        "waiting_for_peers",
+        "waiting_for_program",
     }
 )
 """Members of the status that go up and down; all other numbers only go up."""

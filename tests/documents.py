@@ -182,7 +182,7 @@ class Session:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "LC_ALL": "C.UTF-8",
-            "COLUMNS": "110",
+            "COLUMNS": "98",
             "HOME": str(folder),
         }
         for name in ("XDG_STATE_HOME", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy"):

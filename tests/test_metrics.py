@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -14,6 +16,8 @@ from hoft.metrics import Metrics
 from hoft.tokens import hash_token
 from tests.web.callers import IngressCase
 from tests.web.listening import Test
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference-status.rst"
 
 STATUS: dict[str, Any] = {
     "name": "near",
@@ -60,6 +64,16 @@ class MetricsTests(TestCase):
         self.assertEqual(found["hoft_link_retransmitted_records_total", "cut", "far"], 4)
         self.assertEqual(found["hoft_link_state", "far", "late"], 1)
         self.assertEqual(found["hoft_link_state", "far", "up"], 0)
+
+    @inlineCallbacks
+    def test_what_the_reference_calls_now_goes_down_too(self) -> Test:
+        rows = re.findall(
+            r"^((?:``[a-z_]+``(?:, )?)+) .*\b[Nn]ow\b", REFERENCE.read_text("utf-8"), re.MULTILINE
+        )
+        now = {name for row in rows for name in re.findall("[a-z_]+", row)}
+        self.assertLessEqual({"kept", "waiting_for_peers", "dead", "running", "open"}, now)
+        found = samples((yield Metrics(lambda: succeed({"ingress": dict.fromkeys(now, 1)})).exposition()))
+        self.assertEqual({name for (name,) in found}, {f"hoft_ingress_{name}" for name in now})
 
     @inlineCallbacks
     def test_what_calls_took(self) -> Test:
