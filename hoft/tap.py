@@ -233,7 +233,7 @@ class Gateway(Service):
         super().startService()
         # Once it runs, for the reactor installs a handler of its own when it starts.
         self.reactor.callWhenRunning(self._watchTermination)
-        maybeDeferred(self.node.startService).addErrback(self._startFailed)
+        maybeDeferred(self.node.startService).addErrback(self._start_failed)
 
     def stopService(self) -> Deferred[None]:
         """Stop the node."""
@@ -277,7 +277,7 @@ class Gateway(Service):
         reading = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _read_runnable, self.path)
         reading.addCallback(self.node.reload)
         reading.addCallbacks(
-            lambda _: self._log.info("configuration taken up from {path}", path=self.path), self._reloadFailed
+            lambda _: self._log.info("configuration taken up from {path}", path=self.path), self._reload_failed
         )
         return reading.addCallback(self._reloaded)
 
@@ -288,13 +288,13 @@ class Gateway(Service):
         self._again = False
         return self.reload()
 
-    def _reloadFailed(self, failure: Failure) -> None:
+    def _reload_failed(self, failure: Failure) -> None:
         if failure.check(LocalError):
             self._log.error("configuration unchanged: {error}", error=failure.value)
         else:
             self._log.failure("configuration unchanged", failure)
 
-    def _startFailed(self, failure: Failure) -> None:
+    def _start_failed(self, failure: Failure) -> None:
         if failure.check(LocalError):
             end(self.reactor, f"hoft: {failure.value}", 2)
         else:

@@ -118,7 +118,7 @@ class WebSocketServices:
 
         def send(request: ExactRequest, _: None) -> Deferred[Handshake]:
             def build(address: str) -> Handshake:
-                return Handshake(request, address, expected, calling.agent.headLimit)
+                return Handshake(request, address, expected, calling.agent.head_limit)
 
             return calling.agent.connect(request, build).addCallback(_shake)
 

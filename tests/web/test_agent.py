@@ -418,7 +418,7 @@ class KeepingTests(AgentCase):
         for request in requests:
             yield request.addCallback(body)
         yield until(lambda: agent.counters() == {"connections_open": 1, "connections_idle": 1})
-        agent.dropIdle()
+        agent.drop_idle()
         yield until(lambda: agent.counters() == {"connections_open": 0, "connections_idle": 0})
 
     @inlineCallbacks

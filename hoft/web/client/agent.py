@@ -108,7 +108,7 @@ class ExactAgent:
     a fresh connection; for others only connections are used again that were busy a
     moment ago.  Nothing else is ever repeated.
 
-    @ivar headLimit: the most bytes of the head of a response on connections that are yet to be made.
+    @ivar head_limit: the most bytes of the head of a response on connections that are yet to be made.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class ExactAgent:
         """
         self._reactor = reactor
         self._connector = Connector(reactor, connectTimeout, tls)
-        self.headLimit = HEAD_LIMIT
+        self.head_limit = HEAD_LIMIT
         self._permit = permit
         self._keep = keep
-        self._keepUnrepeatable = keepUnrepeatable
-        self._idlePerOrigin = idlePerOrigin
+        self._keep_unrepeatable = keepUnrepeatable
+        self._idle_per_origin = idlePerOrigin
         self._idle: dict[Origin, dict[ServiceConnection, None]] = {}
         """Those that idle, by origin, the longest idle first."""
         self._open: set[ServiceConnection] = set()
@@ -181,16 +181,16 @@ class ExactAgent:
         if kept is None:
             return self._connect(request).addCallback(_send, outbound)
         sending: Deferred[Any] = kept.send(outbound)
-        return sending.addErrback(self._sendAgain, kept, request, outbound) if again else sending
+        return sending.addErrback(self._send_again, kept, request, outbound) if again else sending
 
-    def _sendAgain(
+    def _send_again(
         self, failure: Failure, kept: ServiceConnection, request: ExactRequest, outbound: Outbound
     ) -> Any:
         if not (kept.untouched and failure.check(ServiceError)):
             return failure
         return self._connect(request).addCallback(_send, outbound)
 
-    def dropIdle(self) -> None:
+    def drop_idle(self) -> None:
         """Close the connections that no request is using, as after a change of policy."""
         for connections in list(self._idle.values()):
             for connection in list(connections):
@@ -217,7 +217,7 @@ class ExactAgent:
         kind = SecureServiceConnection if origin.scheme == "https" else ServiceConnection
 
         def build(address: str) -> ServiceConnection:
-            return kind(origin, address, self.headLimit, self._open.add, self._becameIdle, self._lost)
+            return kind(origin, address, self.head_limit, self._open.add, self._became_idle, self._lost)
 
         return self.connect(request, build)
 
@@ -226,7 +226,7 @@ class ExactAgent:
         connections = self._idle.get(request.origin)
         while connections:
             connection, _ = connections.popitem()
-            if not repeatable and self._reactor.seconds() - connection.idleSince > self._keepUnrepeatable:
+            if not repeatable and self._reactor.seconds() - connection.idle_since > self._keep_unrepeatable:
                 connections[connection] = None
                 return None
             if request.permit(connection.address):
@@ -234,11 +234,11 @@ class ExactAgent:
             connection.abort()
         return None
 
-    def _becameIdle(self, connection: ServiceConnection) -> None:
+    def _became_idle(self, connection: ServiceConnection) -> None:
         connections = self._idle.setdefault(connection.origin, {})
-        connection.idleSince = self._reactor.seconds()
+        connection.idle_since = self._reactor.seconds()
         connections[connection] = None
-        if len(connections) > self._idlePerOrigin:
+        if len(connections) > self._idle_per_origin:
             next(iter(connections)).abort()
         if self._sweeping is None:
             self._sweeping = self._reactor.callLater(self._keep, self._sweep)
@@ -249,12 +249,12 @@ class ExactAgent:
         late = self._reactor.seconds() - self._keep
         for origin, connections in list(self._idle.items()):
             for connection in list(connections):
-                if connection.idleSince > late:
+                if connection.idle_since > late:
                     break
                 connection.abort()
             if not connections:
                 del self._idle[origin]
-        oldest = [next(iter(connections)).idleSince for connections in self._idle.values()]
+        oldest = [next(iter(connections)).idle_since for connections in self._idle.values()]
         if oldest:
             self._sweeping = self._reactor.callLater(min(oldest) - late, self._sweep)
 

@@ -139,14 +139,14 @@ class ServiceConnection(Protocol):
     @ivar address: the address it leads to.
     @ivar ready: fires when a request may be sent.
     @ivar usable: it is not closed, nor about to be.
-    @ivar idleSince: for whoever keeps it: when it became idle.
+    @ivar idle_since: for whoever keeps it: when it became idle.
     """
 
     transport: Any
-    idleSince = 0.0
+    idle_since = 0.0
 
     def __init__(
-        self, origin: Origin, address: str, headLimit: int, opened: Watcher, idle: Watcher, closed: Watcher
+        self, origin: Origin, address: str, head_limit: int, opened: Watcher, idle: Watcher, closed: Watcher
     ) -> None:
         """
         @param opened: called when it is connected.
@@ -157,7 +157,7 @@ class ServiceConnection(Protocol):
         self.address = address
         self.ready: Deferred[None] = Deferred()
         self.usable = True
-        self._headLimit = headLimit
+        self._head_limit = head_limit
         self._opened = opened
         self._idle = idle
         self._closed = closed
@@ -197,18 +197,18 @@ class ServiceConnection(Protocol):
             L{ServiceError}, or what the body producer failed with; cancelling it
             aborts the connection.
         """
-        self._parser = ResponseParser(request.method, self._headLimit)
+        self._parser = ResponseParser(request.method, self._head_limit)
         answer: Deferred[ExactResponse] = Deferred(lambda _: self.abort())
         self._answer = answer
         self._response = None
         self.transport.write(request.head)
         if request.chunked:
-            self._sendBody(request.body, _Chunks(self.transport, request.trailers))
+            self._send_body(request.body, _Chunks(self.transport, request.trailers))
         elif request.body is not None:
-            self._sendBody(request.body, _Counted(self.transport, request.body.length))
+            self._send_body(request.body, _Counted(self.transport, request.body.length))
         return answer
 
-    def _sendBody(self, body: IBodyProducer | None, framing: _Framing) -> None:
+    def _send_body(self, body: IBodyProducer | None, framing: _Framing) -> None:
         if body is None:
             framing.finish()
             return
@@ -227,7 +227,7 @@ class ServiceConnection(Protocol):
 
         maybeDeferred(body.startProducing, framing).addCallback(produced).addErrback(failed)
 
-    def _stopSending(self) -> None:
+    def _stop_sending(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             self.transport.unregisterProducer()
@@ -289,7 +289,7 @@ class ServiceConnection(Protocol):
         if self._producer is None and self._parser is not None and self._parser.persistent:
             self._idle(self)
         else:
-            self._stopSending()
+            self._stop_sending()
             self.transport.loseConnection()
             self._retire()
 
@@ -298,7 +298,7 @@ class ServiceConnection(Protocol):
         if not self.ready.called:
             self.ready.errback(reason)
             return
-        self._stopSending()
+        self._stop_sending()
         parser = self._parser
         if parser is None or parser.done:
             return

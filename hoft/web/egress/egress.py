@@ -88,7 +88,7 @@ class Egress:
         self.pseudonym = pseudonym
         self.limits = limits or Limits()
         self.agent = agent or ExactAgent(reactor)
-        self.agent.headLimit = self.limits.response_header
+        self.agent.head_limit = self.limits.response_header
         self.credentials = credentials or {}
         self.counts: Counter[str] = Counter()
         self.history = History()
@@ -96,7 +96,7 @@ class Egress:
         self._peers: dict[UUID, PeerExchanges] = {}
         self._ticking: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
-        self._stopBy: float | None = None
+        self._stop_by: float | None = None
         self._last: IDelayedCall | None = None
         self._aged = clock()
 
@@ -107,7 +107,7 @@ class Egress:
         @return: fires when what a crash interrupted has been dealt with.
         """
         if self._ticking is None:
-            self._ticking = self.reactor.callLater(TICK, self._tickAgain)
+            self._ticking = self.reactor.callLater(TICK, self._tick_again)
         peer = self._peers[link.peer] = PeerExchanges(self, link)
         return peer.recover()
 
@@ -130,9 +130,9 @@ class Egress:
         """
         self.policy = policy
         self.limits = limits or self.limits
-        self.agent.headLimit = self.limits.response_header
+        self.agent.head_limit = self.limits.response_header
         self.credentials = credentials or {}
-        self.agent.dropIdle()
+        self.agent.drop_idle()
 
     def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
         """See L{hoft.web.listing.Side.under_way}."""
@@ -160,7 +160,7 @@ class Egress:
             self._ticking.cancel()
         if self._stopped is None:
             self._stopped = Deferred()
-            self._stopBy = self.clock() + self.limits.grace
+            self._stop_by = self.clock() + self.limits.grace
             self._last = self.reactor.callLater(self.limits.grace, self._cut)
             self.settled()
         return self._stopped
@@ -178,7 +178,7 @@ class Egress:
     def _cut(self) -> None:
         if self._last is not None and self._last.active():
             self._last.cancel()
-        self._stopBy = self._last = None
+        self._stop_by = self._last = None
         for peer in list(self._peers.values()):
             peer.stop()
         self._peers.clear()
@@ -199,11 +199,11 @@ class Egress:
                 peer.age()
         if aged:
             self._aged = now
-        if self._stopBy is not None and now >= self._stopBy:
+        if self._stop_by is not None and now >= self._stop_by:
             self._cut()
 
-    def _tickAgain(self) -> None:
-        self._ticking = self.reactor.callLater(TICK, self._tickAgain)
+    def _tick_again(self) -> None:
+        self._ticking = self.reactor.callLater(TICK, self._tick_again)
         self.tick()
 
     def _peer(self, link: ILink) -> PeerExchanges:

@@ -27,7 +27,7 @@ class Gathering:
     """
     What has come of one request.
 
-    @ivar parts: the parts, in order; those of the head, or the MESSAGE, are taken by L{readHead}.
+    @ivar parts: the parts, in order; those of the head, or the MESSAGE, are taken by L{read_head}.
     @ivar records: ids of all their records, to be consumed together when nothing can
         need them any more.
     @ivar body: all of it, once the head of a request was read that came as one MESSAGE.
@@ -41,7 +41,7 @@ class Gathering:
         self.trailers: Fields = ()
         self._link = link
         self._credited = WINDOW
-        self._headAsked = False
+        self._head_asked = False
 
     @property
     def complete(self) -> bool:
@@ -72,15 +72,15 @@ class Gathering:
                 self.records.append(record)
         return fresh
 
-    def readHead(self) -> RequestHead | Deferred[RequestHead] | None:
+    def read_head(self) -> RequestHead | Deferred[RequestHead] | None:
         """
         Once, when the head is complete; a Deferred only where parts of it are no longer in memory.
 
         @raise RecordError: it is none.
         """
-        if self._headAsked or not self.parts.head_complete:
+        if self._head_asked or not self.parts.head_complete:
             return None
-        self._headAsked = True
+        self._head_asked = True
         return self._more(b"")
 
     def _more(self, before: bytes) -> RequestHead | Deferred[RequestHead]:

@@ -63,7 +63,7 @@ class PeerExchanges:
         self._queue: deque[Exchange] = deque()
         self._watched: set[Exchange] = set()
         self._watching = Soon(egress.reactor, WATCH, self._watch)
-        self._heldUp: dict[Exchange, None] = {}
+        self._held_up: dict[Exchange, None] = {}
         """Those that wait for room, the first that came first."""
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._discards: list[int] = []
@@ -122,11 +122,11 @@ class PeerExchanges:
         self._watched.discard(exchange)
 
     def _watch(self) -> None:
-        self.lookAtDeadlines(self.clock())
+        self.look_at_deadlines(self.clock())
         if self._watched:
             self._watching.ask()
 
-    def lookAtDeadlines(self, now: float) -> None:
+    def look_at_deadlines(self, now: float) -> None:
         """Wait no longer for services that did not answer in time."""
         for exchange in [exchange for exchange in self._watched if exchange.due <= now]:
             exchange.silent()
@@ -134,14 +134,14 @@ class PeerExchanges:
     def room(self, exchange: Exchange) -> bool:
         if self.link.backlog() <= self.limits.backlog or exchange.sender.size < BEGINNING:
             return True
-        self._heldUp[exchange] = None
+        self._held_up[exchange] = None
         return False
 
     def share(self) -> int:
         return self._egress.share()
 
     def ended(self, exchange: Exchange) -> None:
-        self._heldUp.pop(exchange, None)
+        self._held_up.pop(exchange, None)
         if self._exchanges.get(exchange.id) is exchange:
             del self._exchanges[exchange.id]
             self._egress.settled()
@@ -248,10 +248,10 @@ class PeerExchanges:
 
     def resume(self) -> None:
         """Some of what was sent has been acknowledged."""
-        for exchange in list(self._heldUp):
+        for exchange in list(self._held_up):
             if self.link.backlog() > self.limits.backlog:
                 break
-            del self._heldUp[exchange]
+            del self._held_up[exchange]
             exchange.resume()
 
     def rolledBack(self, resent: frozenset[int]) -> None:
@@ -263,7 +263,7 @@ class PeerExchanges:
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone."""
         self.flush()
-        self.lookAtDeadlines(now)
+        self.look_at_deadlines(now)
         for exchange in list(self._exchanges.values()):
             exchange.tick(now)
 
@@ -282,6 +282,6 @@ class PeerExchanges:
         for exchange in list(self._exchanges.values()):
             exchange.abandon()
         self._exchanges.clear()
-        self._heldUp.clear()
+        self._held_up.clear()
         self._watching.cancel()
         self.flush()

@@ -93,11 +93,11 @@ class Exchange:
         """What the table says of it, once what was asked of it is done."""
         self.requesting: Deferred[ExactResponse] | None = None
         self.response: ExactResponse | None = None
-        self._holdsTurn = False
+        self._holds_turn = False
         self._forsaken = False
-        self._firstSent: Sequence[int] | None = None
+        self._first_sent: Sequence[int] | None = None
         self.sender = ResponseSender(
-            around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._serviceDone
+            around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._service_done
         )
 
     # --- The request arrives ----------------------------------------------------------
@@ -123,7 +123,7 @@ class Exchange:
         self._heard = self._around.clock()
         self._patience = ASK
         try:
-            head = self.head or self._readHead()
+            head = self.head or self._read_head()
             if head is None:
                 return
             self._reserved.take(head, self.request)
@@ -155,29 +155,29 @@ class Exchange:
         self.request.not_granted()
         self._uncommitted(failure)
 
-    def _readHead(self) -> RequestHead | None:
+    def _read_head(self) -> RequestHead | None:
         """
         The head, once it is here.
 
         @raise RecordError: it is none.
         @raise Refused: it is not performed.
         """
-        found = self.request.readHead()
+        found = self.request.read_head()
         if isinstance(found, Deferred):
-            found.addCallback(self._gotHead).addErrback(self._headFailed)
+            found.addCallback(self._got_head).addErrback(self._head_failed)
             return None
         if found is not None:
             self._accept(found)
             self.head = found
         return found
 
-    def _gotHead(self, head: RequestHead) -> None:
+    def _got_head(self, head: RequestHead) -> None:
         if self.stage is Stage.GATHERING:
             self._accept(head)
             self.head = head
             self.advance()
 
-    def _headFailed(self, failure: Failure) -> None:
+    def _head_failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, Refused):
             self.refuse(error.problem)
@@ -232,9 +232,9 @@ class Exchange:
             self._around.count("cancelled")
             if not self.sender.ending:
                 self._around.account(self)
-            self._giveUp()
+            self._give_up()
 
-    def _giveUp(self) -> None:
+    def _give_up(self) -> None:
         self._around.withdraw(self)
         ending = self.sender.ending
         self.stage = Stage.OVER
@@ -244,7 +244,7 @@ class Exchange:
             also, consume = self._afterwards(), list(self.request.records)
             self._link.commit((), consume, also).addErrback(self._uncommitted)
             del self.request.records[:]
-        self._stopService()
+        self._stop_service()
 
     def recover(self, state: State) -> None:
         """A process that is gone left it like this; of its request comes again what was not consumed."""
@@ -266,16 +266,16 @@ class Exchange:
         """The node stops, or its link: leave it to the next start."""
         self.stage = Stage.OVER
         self.sender.drop()
-        self._stopService()
+        self._stop_service()
 
     def rolledBack(self, resent: frozenset[int]) -> None:
         """What was in the log may not arrive; C{resent} will.  See L{hoft.web.egress.egress}."""
         # Of a first commit that is under way nobody knows yet in which log its records are.
-        lost = self.sender.begun and (self._firstSent is None or not resent.issuperset(self._firstSent))
+        lost = self.sender.begun and (self._first_sent is None or not resent.issuperset(self._first_sent))
         if self.stage is Stage.RUNNING and lost and not self.sender.ending:
             self._around.count("interrupted")
             self.sender.refuse(outcome_unknown("one of the nodes lost its state while the answer crossed"))
-            self._stopService()
+            self._stop_service()
 
     def _drain(self, record: int, part: Part) -> None:
         self._around.discard([record])
@@ -303,7 +303,7 @@ class Exchange:
         """It is its turn."""
         head = self.head
         assert head is not None
-        self._holdsTurn = True
+        self._holds_turn = True
         if self._around.clock() - self.complete > head.deadline:
             self.refuse(too_busy("the call waited at the far node until its deadline, and was not made"))
             self._release()
@@ -315,7 +315,7 @@ class Exchange:
         self._row = State.STARTED
         rows = self._around.rows
         self._link.commit((), (), rows.start(self.id), durable=True).addCallbacks(
-            self._started, self._notStarted, callbackArgs=(head,)
+            self._started, self._not_started, callbackArgs=(head,)
         )
 
     def _started(self, result: CommitResult[bool], head: RequestHead) -> None:
@@ -329,7 +329,7 @@ class Exchange:
         )
         self._release()
 
-    def _notStarted(self, failure: Failure) -> None:
+    def _not_started(self, failure: Failure) -> None:
         if failure.check(JournalFull):
             self._row = None
             self.sender.refuse(quota_exceeded("the far node's journal is full; the call was not made", 60))
@@ -383,7 +383,7 @@ class Exchange:
                 if not failure.check(ServiceError):
                     self.log.failure("Call {id}: the request could not be made", failure, id=self.id.hex())
                 self.sender.fail(failure)
-        self._stopService()
+        self._stop_service()
         self._release()
 
     def silent(self) -> None:
@@ -391,7 +391,7 @@ class Exchange:
         assert self.head is not None
         where = f"{self.head.scheme}://{self.head.authority.decode('ascii')}"
         self.sender.refuse(service_silent(where, self.head.deadline))
-        self._stopService()
+        self._stop_service()
 
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
@@ -402,12 +402,12 @@ class Exchange:
             self.poke(always=overdue)
         self.sender.tick()
 
-    def _serviceDone(self) -> None:
+    def _service_done(self) -> None:
         """The response's body has ended, well or not."""
         self.response = None
         self._release()
 
-    def _stopService(self) -> None:
+    def _stop_service(self) -> None:
         """Nothing more is wanted of the service."""
         self._around.unwatch(self)
         requesting, self.requesting = self.requesting, None
@@ -419,8 +419,8 @@ class Exchange:
         self._release()
 
     def _release(self) -> None:
-        if self._holdsTurn:
-            self._holdsTurn = False
+        if self._holds_turn:
+            self._holds_turn = False
             self._around.released(self)
 
     # --- Its response goes into the log ----------------------------------------------------
@@ -448,7 +448,7 @@ class Exchange:
             return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)
         consume = list(self.request.records)
         committing = self._link.commit(send, consume, self._afterwards())
-        return committing.addCallbacks(self._lastSent, self._closed, callbackArgs=(len(consume),))
+        return committing.addCallbacks(self._last_sent, self._closed, callbackArgs=(len(consume),))
 
     def _set(self, state: State) -> Callable[[ITransaction], None]:
         self._row = state
@@ -464,10 +464,10 @@ class Exchange:
         return None if self._row is None else rows.forget(self.id)
 
     def _sent(self, result: CommitResult[None]) -> None:
-        if self._firstSent is None:
-            self._firstSent = result.sent
+        if self._first_sent is None:
+            self._first_sent = result.sent
 
-    def _lastSent(self, _: CommitResult[None], consumed: int) -> None:
+    def _last_sent(self, _: CommitResult[None], consumed: int) -> None:
         self._around.account(self)
         del self.request.records[:consumed]
         if self.stage is Stage.RUNNING:

@@ -215,9 +215,9 @@ class ResponseSender(Protocol):
         """
         if self._input:
             self._input = False
-            self._breakOff(problem)
+            self._break_off(problem)
 
-    def _breakOff(self, problem: Problem) -> None:
+    def _break_off(self, problem: Problem) -> None:
         self._body.clear()
         self.waiting = 0
         problem = problem.during(self._exchange)
@@ -238,7 +238,7 @@ class ResponseSender(Protocol):
         self.over = True
         self._input = False
         self._body.clear()
-        self._stopLingering()
+        self._stop_lingering()
         self._refused = None
         self._retry()
 
@@ -265,7 +265,7 @@ class ResponseSender(Protocol):
         self._timer = None
         self._flush()
 
-    def _stopLingering(self) -> None:
+    def _stop_lingering(self) -> None:
         self._lingering = False
         timer, self._timer = self._timer, None
         if timer is not None:
@@ -274,7 +274,7 @@ class ResponseSender(Protocol):
     def _flush(self) -> None:
         if self.over or self._committing:
             return
-        self._stopLingering()
+        self._stop_lingering()
         if self._abort is not None:
             parts, last = [self._abort], True
         else:
@@ -285,7 +285,7 @@ class ResponseSender(Protocol):
                 if last:
                     parts += self._writer.end(self._trailers or ())
             except ValueError as error:
-                self._breakOff(bad_response(str(error)))
+                self._break_off(bad_response(str(error)))
                 return
         if parts:
             self.begun = True
