@@ -277,7 +277,8 @@ class Gateway(Service):
         reading = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _read_runnable, self.path)
         reading.addCallback(self.node.reload)
         reading.addCallbacks(
-            lambda _: self._log.info("configuration taken up from {path}", path=self.path), self._reload_failed
+            lambda _: self._log.info("configuration taken up from {path}", path=self.path),
+            self._reload_failed,
         )
         return reading.addCallback(self._reloaded)
 
