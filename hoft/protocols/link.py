@@ -58,6 +58,12 @@ from hoft.timers import Alarm, Soon
 
 T = TypeVar("T")
 
+SETTLE = 0.001
+"""
+Seconds from something that happened to when the timer is set by it, once for all that happens
+until then: who waits for an answer does not wait for that.
+"""
+
 
 @implementer(ILink)
 class Link:
@@ -108,7 +114,7 @@ class Link:
             self.pump,
         )
         # Once for all that happens in one turn of the reactor.
-        self._settling = Soon(parts.reactor, 0, self._settle)
+        self._settling = Soon(parts.reactor, SETTLE, self._settle)
         self._closed = False
         self._carrier_up = True
         self.counters = {

@@ -43,6 +43,7 @@ class Root:
         self.path = path
         self.purpose = purpose
         self._mounted: bool | None = None
+        self._checked: tuple[int, int] | None = None
 
     @contextmanager
     def opened(self, listable: bool = False) -> Iterator[int]:
@@ -68,13 +69,17 @@ class Root:
         the file system above: files written there would never be carried.
         """
         try:
-            mounted = os.fstat(descriptor).st_dev != os.stat("..", dir_fd=descriptor).st_dev
+            here = os.fstat(descriptor)
+            if (here.st_dev, here.st_ino) == self._checked:
+                return
+            mounted = here.st_dev != os.stat("..", dir_fd=descriptor).st_dev
         except OSError as error:
             raise CarrierDown(f"{self.purpose} {self.path}: {error.strerror}") from error
         if self._mounted is None:
             self._mounted = mounted
         if self._mounted and not mounted:
             raise CarrierDown(f"{self.purpose} {self.path}: nothing is mounted there any more")
+        self._checked = here.st_dev, here.st_ino
 
 
 @contextmanager
@@ -169,9 +174,10 @@ def create_regular(folder: int, name: str, mode: int) -> int:
     """
     descriptor = os.open(name, _CREATE, mode, dir_fd=folder)
     try:
-        os.fchmod(descriptor, mode)  # whatever the umask says
-        like = os.fstat(folder)
-        if os.fstat(descriptor).st_gid != like.st_gid:
+        made, like = os.fstat(descriptor), os.fstat(folder)
+        if S_IMODE(made.st_mode) != mode:
+            os.fchmod(descriptor, mode)  # the umask has taken from it
+        if made.st_gid != like.st_gid:
             _try(os.fchown, descriptor, -1, like.st_gid)
     except BaseException:
         close(descriptor)

@@ -22,6 +22,9 @@ from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
 SHORT = 1 << 17
 """A file of no more bytes need not wait for longer ones."""
 
+BEYOND = 1 << 15
+"""Bytes that are asked for beyond what a file is said to have."""
+
 MAX_FILE = 500_000_000 + (1 << 20)
 """The largest file that is read: the largest packet, and slack for what pads it."""
 
@@ -201,7 +204,8 @@ def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool, text: i
         seen = prefix[:at]
         if size < at or os.pread(file, len(seen), 0) != seen:
             at, offset, text, prefix, whole = 0, 0, 0, b"", False
-    data = os.pread(file, MAX_PIECE, at)
+    # The size is only a hint, but room for a whole piece costs more than a short file does.
+    data = os.pread(file, min(MAX_PIECE, max(0, size - at) + BEYOND), at)
     at_end = not data or at + len(data) >= size
     held = False
     if data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):

@@ -31,7 +31,6 @@ from hoft.transports.scanning import Entry
 
 log = Logger()
 
-_APPEARS = IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE
 _COMPLETE = IN_MOVED_TO | IN_CLOSE_WRITE
 
 
@@ -82,11 +81,13 @@ class Watch:
             raise OSError(f"no inotify: {error}") from error
         try:
             root = FilePath(inbox)
-            self._notifier.watch(root, _APPEARS | IN_ONLYDIR, callbacks=[self._in_root])
+            self._notifier.watch(root, IN_CREATE | _COMPLETE | IN_ONLYDIR, callbacks=[self._in_root])
             try:
                 own = root.child(naming.folder(node))
+                # Not of files that are begun there: each is told again when it is whole, and the next
+                # scan finds what takes its time.
                 self._notifier.watch(
-                    own, _APPEARS | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
+                    own, _COMPLETE | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
                 )
             except INotifyError as error:
                 # Before the first file for us it is not there; L{_in_root} will tell.
