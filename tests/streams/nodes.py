@@ -146,8 +146,8 @@ class CallerNodes(Nodes):
     def call(self, caller: Listener | None = None, kind: str = "tcp") -> Results:
         """Somebody who is connected to near."""
         caller = caller or HalfListener()
-        (port,) = self.near._ports.values()
-        address: Any = port.getHost()
+        address: Any
+        (address,) = self.near._ports.addresses()
         yield self.connect(caller, f"{kind}:127.0.0.1:{address.port}")
         return caller
 
