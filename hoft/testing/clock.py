@@ -92,8 +92,10 @@ class HeapClock:
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
         """See L{IReactorTime.callLater}."""
-        call = _HeapCall(self, self._now + delay, callable, args, kw)
-        self.push(call)
+        time = self._now + delay
+        call = _HeapCall(self, time, callable, args, kw)
+        self._count += 1
+        heappush(self._heap, (time, self._count, call))
         return call
 
     def push(self, call: _HeapCall) -> None:
@@ -111,11 +113,13 @@ class HeapClock:
 
         @return: false, with time moved to C{until} if that is finite, if there is none.
         """
-        while self._heap and self._heap[0][0] <= until:
-            time, _, call = heappop(self._heap)
-            if not call.active() or call.time != time:
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            time, _, call = heappop(heap)
+            if call.cancelled or call.called or call.time != time:
                 continue
-            self._now = max(self._now, time)
+            if time > self._now:
+                self._now = time
             call.called = True
             call.function(*call.arguments, **call.keywords)
             return True

@@ -18,6 +18,7 @@ sides need the same.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 from uuid import UUID
@@ -26,7 +27,7 @@ from attrs import frozen
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAME = re.compile(
-    f"(?P<sender>{_UUID})--(?P<recipient>{_UUID})--(?P<boot>[0-9a-f]{{16}})-(?P<number>[0-9a-f]{{16}})[.]hoft",
+    f"({_UUID})--({_UUID})--([0-9a-f]{{16}})-([0-9a-f]{{16}})[.]hoft",
     re.ASCII,
 )
 
@@ -58,9 +59,8 @@ class FileName:
         match = _NAME.fullmatch(text)
         if match is None:
             return None
-        return cls(
-            UUID(match["sender"]), UUID(match["recipient"]), int(match["boot"], 16), int(match["number"], 16)
-        )
+        sender, recipient, boot, number = match.groups()
+        return cls(_uuid(sender), _uuid(recipient), int(boot, 16), int(number, 16))
 
 
 class Naming(Protocol):
@@ -184,6 +184,9 @@ class ShortNaming:
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _BASE32 = frozenset(_LETTERS)
 _TEMPORARY = ".tmp"
+
+_uuid = lru_cache(maxsize=256)(UUID)
+"""Few nodes send many files."""
 
 LONG = LongNaming()
 """How files are called wherever that can be had."""

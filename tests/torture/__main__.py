@@ -1,4 +1,7 @@
-"""C{python -m tests.torture SEED}: one life of L{tests.torture.lifetime} again, as a failing test says."""
+"""
+C{python -m tests.torture SEED MESSAGES}: one life of L{tests.torture.lifetime} again, as a failing test says;
+C{--machine}: so many examples of L{tests.torture.machine} again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from argparse import ArgumentParser
 from contextlib import nullcontext
 
 from tests.torture.lifetime import live, plan_of
+from tests.torture.machine import run_examples
 from tests.torture.mutants import MUTANTS
 from tests.torture.tracing import Trace
 
@@ -17,8 +21,14 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     parser.add_argument("messages", type=int, nargs="?", default=200)
     parser.add_argument("--trace", action="store_true", help="write each event and packet to standard output")
+    parser.add_argument(
+        "--machine", type=int, metavar="EXAMPLES", help="of the state machine instead, with this seed"
+    )
     parser.add_argument("--mutant", choices=mutants, help="with this bug planted")
     options = parser.parse_args()
+    if options.machine:
+        run_examples(options.machine, options.seed)
+        return
     trace = Trace() if options.trace else None
     with mutants[options.mutant]() if options.mutant else nullcontext():
         world = live(plan_of(options.seed, options.messages), trace)

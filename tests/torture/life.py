@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -216,7 +217,7 @@ class Life:
             self.link.commit(also=lambda t: named(t, outbox)).addErrback(world.failures.append)
 
         done = self.link.commit(outgoing, also=note)
-        done.addCallbacks(lambda result: noted(result.sent), world.failures.append)
+        done.addCallback(lambda result: noted(result.sent)).addErrback(world.failures.append)
 
     # --- IArrivalReceiver
 
@@ -224,6 +225,7 @@ class Life:
         """See L{IArrivalReceiver}."""
         assert record.payload is not None
         message, node = self._number(record.payload), self.node
+        node.world.arrived[node.uuid].add(message)
         becomes = arrival(message)
         if becomes is not Arrival.STORE and node.doomed is Doom.ARRIVING:
             node.doomed = None
@@ -242,10 +244,9 @@ class Life:
         world = self.node.world
         for record in records:
             if record.payload is None:
-                link.read([record.id]).addCallbacks(
-                    lambda payloads, id=record.id: self._take(link, id, payloads[0]),
-                    world.failures.append,
-                )
+                reading: Deferred[Any] = link.read([record.id])
+                reading.addCallback(itemgetter(0)).addCallback(partial(self._take, link, record.id))
+                reading.addErrback(world.failures.append)
             else:
                 # Some at once, some later, so that crashes find them in the inbox.
                 wait = world.random.choice((0.0, 0.0, 0.5))
@@ -271,7 +272,9 @@ class Life:
         if message in self.given and not node.may_double(message):
             self._broken(f"{node.name} is given message {message} twice in one life")
         self.given.add(message)
-        node.world.given[node.uuid].add(message)
+        if arrival(message) is not Arrival.STORE:
+            node.world.repeated += message in node.dealt_with
+            node.dealt_with.add(message)
 
     def _take(self, link: ILink, id: int, payload: bytes) -> None:
         if self.over:
@@ -286,7 +289,7 @@ class Life:
             added = transaction.execute("INSERT OR IGNORE INTO received VALUES (?)", (message,))
             if not added.rowcount and not node.may_double(message):
                 raise Violation(f"{node.name} is handed message {message} again")
-            return True
+            return bool(added.rowcount)
 
         def acted(result: CommitResult[bool]) -> None:
             if result.value and durable:
@@ -296,7 +299,7 @@ class Life:
         # What is done before it is on the disk may be done again after a power cut.
         durable = message % 2 == 0
         done = link.commit(consume=[id], also=note, durable=durable)
-        done.addCallbacks(acted, world.failures.append)
+        done.addCallback(acted).addErrback(world.failures.append)
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
         """See L{IRecordReceiver}."""

@@ -26,6 +26,7 @@ class Node:
 
     @ivar inbound: where its files lie.
     @ivar told: C{hoft restored} was run since the last life.
+    @ivar dealt_with: messages that its program was given before they were committed.
     @ivar gone: it was stopped for good, in favour of its copy.
     """
 
@@ -40,6 +41,7 @@ class Node:
         self.on_disk: Path | None = None
         self.doomed: Doom | None = None
         self.told = False
+        self.dealt_with: set[int] = set()
         self.gone = False
         self.peer: Node
         self.life: Life | None = None

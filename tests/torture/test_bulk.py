@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from http.client import HTTPConnection
 
 from tests.integration.gateway import GatewayCase
 from tests.integration.services import Comparison, bulk, start_service
+from tests.torture.figures import SOAK
 
-MEGABYTES = 1024 if int(os.environ.get("HOFT_SOAK", "1")) > 1 else 128
+MEGABYTES = 1024 if SOAK > 1 else 128
 SIZE = MEGABYTES << 20
 MEMORY = 150_000_000
 PATIENCE = 300.0

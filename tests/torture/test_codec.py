@@ -8,7 +8,6 @@ input takes long.
 from __future__ import annotations
 
 import gc
-import os
 import random
 import time
 from collections.abc import Callable
@@ -32,9 +31,7 @@ from hoft.protocols.packets import (
     RecordFrame,
 )
 from tests.protocols.samples import FAR, NEAR, SUITES, Agreed, grouped, parts, writer
-
-ROUNDS = max(1, int(float(os.environ.get("HOFT_SOAK", "1")) * 20_000))
-"""Inputs of each kind, of the costly ones a tenth."""
+from tests.torture.figures import CODEC
 
 LONGEST = 0.05
 """Seconds that no input may take."""
@@ -109,7 +106,7 @@ class Fuzz(SynchronousTestCase):
             packets.append((b"".join(parts(made, frames)), agreed, control, frames))
         others = [data for data, _, _, _ in packets]
         accepts = {agreed: FAR.accept(NEAR, agreed=agreed) for agreed in suites}
-        for _ in range(ROUNDS):
+        for _ in range(CODEC):
             data, agreed, control, frames = chance.choice(packets)
             damaged = mutation.damage(data, others)
             reader = PacketReader(accepts[agreed])
@@ -145,7 +142,7 @@ class Fuzz(SynchronousTestCase):
         frames = grouped([Record(1, 1, bytes(3000)), Record(2, 1, bytes(3000))], MIN_STRIDE)
         data = writer(b"\xa0", frames, stride=MIN_STRIDE).begin()[:HEADER_SIZE]
         passed = 0
-        for _ in range(ROUNDS):
+        for _ in range(CODEC):
             damaged = data[:8] + mutation.damage(data[8:], [chance.randbytes(HEADER_SIZE)])
             if chance.random() < 0.5:  # lengths that nearly agree
                 step = chance.choice([-1, 1, MIN_STRIDE, -MIN_STRIDE])
@@ -170,7 +167,7 @@ class Fuzz(SynchronousTestCase):
                 record_frames += header.frame_length(header.frames)
             ends = header.control_length + record_frames + header.frame_length(header.frames + 1)
             self.assertEqual(header.prefix + ends, header.length)
-        self.assertGreater(passed, ROUNDS // 100)
+        self.assertGreater(passed, CODEC // 100)
 
     def test_record_frames(self) -> None:
         """Authenticated plaintext that a peer made up: records of its own bytes, or refused."""
@@ -183,7 +180,7 @@ class Fuzz(SynchronousTestCase):
             for sizes in ([0], [10, 0, 20], [800], [1] * 40)
         ]
         passed = 0
-        for _ in range(ROUNDS):
+        for _ in range(CODEC):
             damaged = mutation.damage(chance.choice(frames), frames)
             before = time.thread_time()
             try:
@@ -196,7 +193,7 @@ class Fuzz(SynchronousTestCase):
             passed += 1
             again = encode_records(records, 0)
             self.assertEqual(again + bytes(len(damaged) - len(again)), damaged)
-        self.assertGreater(passed, ROUNDS // 100)
+        self.assertGreater(passed, CODEC // 100)
 
     def test_compressed_payloads(self) -> None:
         """What a peer made up for a compressed payload: expanded within its bounds, or refused."""
@@ -218,7 +215,7 @@ class Fuzz(SynchronousTestCase):
     ) -> None:
         chance = mutation.random
         passed = 0
-        for _ in range(ROUNDS // 20):
+        for _ in range(CODEC // 20):
             damaged = mutation.damage(chance.choice(packed), packed)
             before = time.thread_time()
             try:
@@ -230,7 +227,7 @@ class Fuzz(SynchronousTestCase):
             self.timed(before)
             passed += 1
             self.assertLessEqual(len(payload), min(MAX_RECORD, MOST_EXPANSION * len(damaged)))
-        self.assertGreater(passed, ROUNDS // 1000)
+        self.assertGreater(passed, CODEC // 1000)
 
     def test_controls(self) -> None:
         """Authenticated controls that a peer made up: legal with one encoding, or refused."""
@@ -243,7 +240,7 @@ class Fuzz(SynchronousTestCase):
             Control(ack=1, receipts=receipts, clock=1 << 40, peer_clock=5, retired=1 << 63).encode(),
         ]
         passed = 0
-        for _ in range(ROUNDS):
+        for _ in range(CODEC):
             damaged = mutation.damage(chance.choice(controls), controls)
             before = time.thread_time()
             try:
@@ -255,7 +252,7 @@ class Fuzz(SynchronousTestCase):
             self.timed(before)
             passed += 1
             self.assertEqual(control.encode(), damaged)
-        self.assertGreater(passed, ROUNDS // 100)
+        self.assertGreater(passed, CODEC // 100)
 
     def test_cbor(self) -> None:
         """Bytes at random, heads preferred: one encoding of a value, or refused."""
@@ -264,7 +261,7 @@ class Fuzz(SynchronousTestCase):
             [0x00, 0x18, 0x20, 0x41, 0x5F, 0x61, 0x81, 0x82, 0x98, 0x9F, 0xA1, 0xB8, 0xC2, 0xD8, 0xF6, 0xF9]
         )
         passed = 0
-        for _ in range(ROUNDS):
+        for _ in range(CODEC):
             data = bytes(chance.choices(heads, k=chance.randrange(6))) + chance.randbytes(
                 chance.randrange(12)
             )
@@ -277,4 +274,4 @@ class Fuzz(SynchronousTestCase):
             self.timed(before)
             passed += 1
             self.assertEqual(encode(value), data)
-        self.assertGreater(passed, ROUNDS // 200)
+        self.assertGreater(passed, CODEC // 200)

@@ -22,8 +22,8 @@ from hoft.config import Config, Peer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import IMessage, IMessageLink, IMessageReceiver, OutgoingMessage
 from hoft.node import Node, makeNode
+from tests.torture.figures import SOAK
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 MESSAGES = 10_000 * SOAK if SOAK > 1 else 5_000
 """With the 100 of C{make soak}: a million."""
 

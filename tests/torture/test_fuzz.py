@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,17 +12,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import environment
+from tests.torture.figures import ANYTHING, DAMAGED, FUZZED, SOAK
+from tests.torture.progress import Progress
 from tests.torture.targets import TARGETS
 from tests.torture.test_codec import Mutation
-
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-EXAMPLES, DAMAGED, RUNS = 60 * SOAK, 500 * SOAK, 10_000 * SOAK
 
 MEMORY = 256
 """MiB that a fuzzer's process may take."""
 
-SLOWEST = 1
-"""Seconds after which an input counts as hanging: libFuzzer has no finer measure, and instruments all."""
+HANGING = 60
+"""Seconds after which an input counts as hanging: of a clock on the wall; L{fuzzing} has a finer measure."""
 
 
 class DecoderTests(SynchronousTestCase):
@@ -35,7 +33,7 @@ class DecoderTests(SynchronousTestCase):
             for seed in target.seeds:
                 target.run(seed)
 
-    @settings(derandomize=True, deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @settings(derandomize=True, deadline=None, max_examples=ANYTHING, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(sorted(TARGETS)), st.binary(max_size=300))
     def test_anything(self, name: str, data: bytes) -> None:
         """Bytes that nobody made."""
@@ -46,11 +44,13 @@ class DecoderTests(SynchronousTestCase):
         mutation = Mutation(11)
         chance = Random(12)
         for target in TARGETS.values():
-            for _ in range(DAMAGED):
+            for _ in range(DAMAGED // len(TARGETS)):
                 target.run(mutation.damage(chance.choice(target.seeds), list(target.seeds)))
 
     def test_libfuzzer(self) -> None:
         """Led by what each input reaches, within bounded memory and time."""
+        runs = FUZZED // len(TARGETS)
+        progress = Progress("inputs of libFuzzer", runs * len(TARGETS))
         for name in TARGETS:
             done = subprocess.run(
                 [
@@ -58,17 +58,19 @@ class DecoderTests(SynchronousTestCase):
                     "-m",
                     "tests.torture.fuzzing",
                     name,
-                    f"-runs={RUNS}",
+                    f"-runs={runs}",
                     "-seed=1",
                     "-max_len=4096",
-                    f"-timeout={SLOWEST}",
+                    f"-timeout={HANGING}",
                     f"-rss_limit_mb={MEMORY}",
                 ],
                 env=environment(),
                 capture_output=True,
                 text=True,
             )
-            self.assertEqual(done.returncode, 0, f"{name}: {done.stderr[-3000:]}")
+            replay = f"Replay: python -m tests.torture.fuzzing {name} FILE, with the file that is named above"
+            self.assertEqual(done.returncode, 0, f"{name}: {done.stderr[-3000:]}\n{replay}")
+            progress.step(f"{name} done, nothing found", runs)
 
     if SOAK == 1:
         test_libfuzzer.skip = "takes minutes; HOFT_SOAK=2 or more runs it"  # type: ignore[attr-defined]  # trial's way

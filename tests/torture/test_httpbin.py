@@ -10,7 +10,6 @@ differ, since a route moves it, in L{moved}.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import sys
@@ -25,8 +24,8 @@ from attrs import evolve, frozen
 from tests.integration.gateway import Gateway, GatewayCase
 from tests.integration.services import start_service
 from tests.processes import PATIENCE
+from tests.torture.figures import SOAK
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 CALLERS = 16
 SEED = 2026
 

@@ -18,8 +18,7 @@ from hoft.errors import JournalError
 from hoft.protocols import database, segments, statefolder
 from tests.processes import environment
 from tests.protocols.journals import InlineJournal, erase, notes, payload_of, write
-
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
+from tests.torture.figures import SOAK
 
 CALLS = frozenset(
     ("open", "pwritev", "pwrite", "pread", "fdatasync", "fsync", "truncate", "ftruncate", "posix_fallocate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import sys
@@ -20,11 +19,9 @@ from attrs import Factory, define
 from tests.integration.gateway import Gateway, GatewayCase, Node
 from tests.integration.processes import wait_until
 from tests.integration.services import CountingServer, content, digest
+from tests.torture.figures import KILLS, KILLS_MIRRORED, SOAK
+from tests.torture.progress import Progress
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-KILLS = 12 if SOAK == 1 else 20 * SOAK
-MIRRORED = 3 * SOAK
-"""Kills while careless mirrors carry."""
 CALLERS = 6
 SEED = 4711
 DEADLINE = 6.0
@@ -118,7 +115,7 @@ class KillTests(GatewayCase):
     def test_kill_9_while_mirrors_cut_and_lose_files(self) -> None:
         mirrors = ("--truncate", 0.2, "--lose", 0.1, "--every", 0.02)
         self.kill_under_load(
-            self.keep(Gateway.with_mirrors(self.new_folder(), *mirrors, seed=SEED)), MIRRORED
+            self.keep(Gateway.with_mirrors(self.new_folder(), *mirrors, seed=SEED)), KILLS_MIRRORED
         )
 
     if SOAK == 1:
@@ -156,6 +153,7 @@ class KillTests(GatewayCase):
         chance = Random(SEED)
         victims = [gateway.nodes[number % 2] for number in range(kills)]
         chance.shuffle(victims)
+        progress = Progress("kills", kills)
         for number, node in enumerate(victims):
             before = sum(caller.outcomes["200"] for caller in callers)
             time.sleep(chance.uniform(0.1, 1.0))
@@ -169,6 +167,9 @@ class KillTests(GatewayCase):
             node.kill()
             time.sleep(chance.uniform(0.0, 0.3))
             node.start()
+            outcomes = sum((caller.outcomes for caller in callers), Counter())
+            wrong = sum(len(caller.wrong) for caller in callers)
+            progress.step(f"{wrong} calls wrong; {dict(outcomes)}")
 
     def report(self, callers: list[Caller], begun: float, kills: int) -> None:
         outcomes: Counter[str] = Counter()

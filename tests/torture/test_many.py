@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -15,9 +14,9 @@ from attrs import Factory, define
 
 from tests.integration.gateway import Gateway, GatewayCase
 from tests.integration.processes import free_port
+from tests.torture.figures import SOAK
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1")) > 1
-WAITING, QUEUED = (1000, 10_000) if SOAK else (200, 500)
+WAITING, QUEUED = (1000, 10_000) if SOAK > 1 else (200, 500)
 CONNECTIONS = 50
 """On which requests are made and results fetched."""
 MEMORY = 200_000_000

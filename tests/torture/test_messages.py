@@ -6,7 +6,6 @@ expired is not, and in the end nothing is left over, no credit either.
 
 from __future__ import annotations
 
-import os
 from random import Random
 from typing import Any
 
@@ -20,8 +19,9 @@ from hoft.messages.pieces import PIECE
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, MessageProgram
+from tests.torture.figures import SOAK
 
-SEEDS = 3 * int(os.environ.get("HOFT_SOAK", "1"))
+SEEDS = 3 * SOAK
 WINDOW = 1 << 20
 STEPS = 60
 SIZES = (4, 300, 5000, PIECE, PIECE + 1, 3 * PIECE, 400_000)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.torture import mutants
+from tests.torture.figures import MUTANT_SEEDS, SOAK
 from tests.torture.life import Violation
 from tests.torture.lifetime import live, plan_of
 from tests.torture.mutants import Mutant
+from tests.torture.progress import Progress
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-SEEDS, MESSAGES = 500, 60
+MESSAGES = 60
 
 
 class MutantTests(SynchronousTestCase):
@@ -20,7 +19,7 @@ class MutantTests(SynchronousTestCase):
 
     def assertCaught(self, mutant: Mutant) -> None:
         with mutant():
-            for seed in range(SEEDS):
+            for seed in range(MUTANT_SEEDS):
                 try:
                     live(plan_of(seed, MESSAGES))
                 except Violation:
@@ -37,8 +36,10 @@ class MutantTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """Every one that we have thought of."""
+        progress = Progress("planted bugs", len(mutants.MUTANTS))
         for mutant in mutants.MUTANTS:
             self.assertCaught(mutant)
+            progress.step("all caught")
 
     if SOAK == 1:
         test_all.skip = "takes a minute or two; HOFT_SOAK=2 or more runs it"  # type: ignore[attr-defined]  # trial's way

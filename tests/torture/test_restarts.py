@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from random import Random
@@ -11,10 +10,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.synchronisation import Sighting, Synchronisation
+from tests.torture.figures import MODEL_STATES, MODEL_WALKS, SOAK
 from tests.torture.searching import Budget, Searched, found, search, walk
-
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-STATES, WALKS = 1000 * SOAK, 50 * SOAK
 
 BUDGETS = (
     Budget(sends=2, crashes=1),
@@ -77,7 +74,7 @@ class RestartTests(SynchronousTestCase):
     def test_every_way_as_far_as_the_search_goes(self) -> None:
         """Breadth first: whatever happens, and whatever is delivered when."""
         for budget in BUDGETS:
-            searched = search(found(budget), STATES, rests=20)
+            searched = search(found(budget), MODEL_STATES, rests=20)
             self.assertHolds(searched, budget)
             self.assertGreaterEqual(searched.depth, 3)
 
@@ -85,7 +82,7 @@ class RestartTests(SynchronousTestCase):
         """More of everything in one life than a search can go through."""
         for budget in FARTHER:
             start = found(budget)
-            for seed in range(WALKS):
+            for seed in range(MODEL_WALKS):
                 self.assertHolds(walk(start.copy(), Random(seed), 24), f"{budget}, seed {seed}")
 
     def assertNeeded(self, without: Rule, budget: Budget, walks: int = 3000) -> None:

@@ -21,10 +21,10 @@ from tests.integration.processes import wait_until
 from tests.integration.services import SocketService, content, respond
 from tests.processes import PATIENCE
 from tests.torture.accepted import ASYNC, AcceptedCase
+from tests.torture.figures import SOAK
 
 SEED = 1213
 METHODS = ("GET", "POST")
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 LARGE = content(300_000)
 HALF = 200_000
 

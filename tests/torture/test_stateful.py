@@ -1,108 +1,15 @@
-"""Two nodes with their journals: Hypothesis chooses what happens to them, and shortens what fails."""
+"""Two nodes with their journals, and somebody who tries everything on them."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.testing.channel import Faults
-from tests.torture.lifetime import Plan, World
-from tests.torture.node import Node
+from tests.torture.figures import MACHINES, SOAK
+from tests.torture.machine import run_examples
+from tests.torture.progress import Progress
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-EXAMPLES, STEPS = 15 * SOAK, 50
-
-WHICH = st.sampled_from(("near", "far"))
-FAULTS = st.builds(
-    Faults,
-    lose=st.sampled_from((0.0, 0.3, 1.0)),
-    truncate=st.sampled_from((0.0, 0.5)),
-    duplicate=st.sampled_from((0.0, 0.5)),
-    flip=st.sampled_from((0.0, 0.2)),
-    zeros=st.sampled_from((0.0, 0.2)),
-    delay=st.sampled_from((0.01, 1.0)),
-    spread=st.sampled_from((0.1, 1.5)),
-)
-
-
-class TwoNodes(RuleBasedStateMachine):
-    """The world of the lifetimes, with somebody else to decide what happens when."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        memory = Path("/dev/shm")
-        self.folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
-        self.world = World(Plan(0), Path(self.folder.name))
-        self.message = 0
-        for node in self.world.nodes():
-            node.start()
-
-    def node(self, name: str) -> Node:
-        return self.world.near if name == "near" else self.world.far
-
-    @rule(which=WHICH, size=st.sampled_from((0, 10, 3000, 60000)), count=st.integers(1, 5))
-    def send(self, which: str, size: int, count: int) -> None:
-        life = self.node(which).life
-        messages = [(self.message + at + 1, size) for at in range(count)]
-        self.message += count
-        if life is not None:
-            life.send(messages)
-
-    @rule(seconds=st.sampled_from((0.001, 0.01, 0.1, 1.0, 10.0)))
-    def wait(self, seconds: float) -> None:
-        self.world.advance(seconds)
-
-    @rule(faults=FAULTS)
-    def carrier(self, faults: Faults) -> None:
-        self.world.channel.faults = faults
-
-    @rule(which=WHICH)
-    def kill(self, which: str) -> None:
-        self.node(which).crash()
-
-    @rule(which=WHICH)
-    def start(self, which: str) -> None:
-        self.node(which).start()
-
-    @rule(which=WHICH)
-    def back_up(self, which: str) -> None:
-        self.node(which).back_up()
-
-    @rule(which=WHICH, told=st.booleans())
-    def restore(self, which: str, told: bool) -> None:
-        self.node(which).restore(told)
-        self.node(which).start()
-
-    @rule(which=WHICH)
-    def cut_power(self, which: str) -> None:
-        node = self.node(which)
-        node.threaten()
-        self.world.advance(0.05)
-        node.cut_power()
-
-    @rule(which=WHICH)
-    def wipe(self, which: str) -> None:
-        self.node(which).wipe()
-        self.node(which).start()
-
-    @precondition(lambda self: not self.world.cloned)
-    @rule(which=WHICH)
-    def clone(self, which: str) -> None:
-        self.world.start_clone(self.node(which))
-
-    def teardown(self) -> None:
-        try:
-            self.world.settle()
-        finally:
-            for node in self.world.nodes():
-                node.crash()
-            self.folder.cleanup()
+BATCH = 250
+"""Examples with one seed."""
 
 
 class StatefulTests(SynchronousTestCase):
@@ -110,14 +17,15 @@ class StatefulTests(SynchronousTestCase):
 
     def test_two_nodes(self) -> None:
         """However it is done, it comes to rest with nothing lost or doubled in silence."""
-        run_state_machine_as_test(
-            TwoNodes,
-            settings=settings(
-                derandomize=True,
-                deadline=None,
-                max_examples=EXAMPLES,
-                stateful_step_count=STEPS,
-                suppress_health_check=list(HealthCheck),
-                database=None,
-            ),
-        )
+        if SOAK == 1:
+            run_examples(MACHINES)
+            return
+        progress = Progress("examples of the state machine", MACHINES)
+        for seed in range(MACHINES // BATCH):
+            try:
+                run_examples(BATCH, seed)
+            except Exception as error:
+                progress.say("\n".join(getattr(error, "__notes__", ())))
+                progress.say(f"Replay: python -m tests.torture {seed} --machine {BATCH}")
+                raise
+            progress.step("nothing found", BATCH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.protocols.packets import HEADER_SIZE
 from hoft.protocols.sealing import BoxSuite
 from hoft.transports.filenames import FileName
+from tests.torture.figures import SOAK
 from tests.torture.lifetime import Plan, World
 from tests.torture.node import Node
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 FORGERIES = 1000 * min(SOAK, 10)
 POINTS = 6 * min(SOAK, 17)
 """Moments at which a node is restored."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from http.client import HTTPException
@@ -11,8 +10,8 @@ from random import Random
 from tests.integration.gateway import Gateway
 from tests.integration.services import CountingServer, content, digest
 from tests.torture.accepted import ASYNC, AcceptedCase
+from tests.torture.figures import SOAK
 
-SOAK = int(os.environ.get("HOFT_SOAK", "1"))
 CALLS = 12 if SOAK == 1 else 60 * SOAK
 KILLS = 2 if SOAK == 1 else 12 * SOAK
 SEED = 977
