@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from nacl.public import PrivateKey
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
+from twisted.python.monkey import MonkeyPatcher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -42,6 +43,14 @@ from hoft.transports.memory import MemoryFolder, unchanged
 
 T = TypeVar("T")
 SETTINGS = Settings(timing=TimingSettings(first=2.0, ack_shortest=0.005))
+
+
+def refuse(test: SynchronousTestCase, journal: Journal, error: Exception) -> MonkeyPatcher:
+    """The journal takes nothing more, until that is restored."""
+    refusing: MonkeyPatcher = test.patch(
+        journal, "transact_together", lambda operation, what, durable=False: fail(error)
+    )
+    return refusing
 
 
 @implementer(IRecordReceiver)

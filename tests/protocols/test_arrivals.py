@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hoft.errors import JournalFull, PayloadLost
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, IRecordReceiver
-from tests.protocols.nodes import Node, Pair, Program
+from tests.protocols.nodes import Node, Pair, Program, refuse
 
 
 @implementer(IArrivalReceiver)
@@ -55,23 +51,6 @@ class ArrivalTests(SynchronousTestCase):
     def _until_received(self) -> None:
         while not self.far.program.received:
             self.pair.clock.step()
-
-    def _refuse(self) -> Callable[[], None]:
-        """
-        Far's journal has no room.
-
-        @return: makes room.
-        """
-        transact = self.far.journal.transact_together
-
-        def full(operation: Any, what: Any, durable: bool = False) -> Deferred[Any]:
-            return fail(JournalFull("no room"))
-
-        def make_room() -> None:
-            self.far.journal.transact_together = transact  # type: ignore[method-assign]
-
-        self.far.journal.transact_together = full  # type: ignore[method-assign]  # a full disk
-        return make_room
 
     def test_done(self) -> None:
         """It never lies in the inbox, is acknowledged like any other, and a duplicate for ever."""
@@ -128,11 +107,11 @@ class ArrivalTests(SynchronousTestCase):
 
     def test_no_room(self) -> None:
         """It comes again, as another record; as long as there is none, nothing more is handed up early."""
-        make_room = self._refuse()
+        full = refuse(self, self.far.journal, JournalFull("no room"))
         self.near.send(b"at once", b"done", b"later")
         self.pair.advance(1)
         self.assertEqual(self.far.program.payloads, [b"at once"])
-        make_room()
+        full.restore()
         self.far.carrier.wake()
         self.pair.advance(120)
         self.assertEqual(self.far.program.payloads, [b"at once", b"at once", b"done", b"later"])

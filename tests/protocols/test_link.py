@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
@@ -18,7 +18,7 @@ from hoft.protocols.packets import Header
 from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
 from hoft.protocols.sending import PROBE_FILES
 from hoft.transports.memory import unchanged
-from tests.protocols.nodes import SETTINGS, Pair, lost
+from tests.protocols.nodes import SETTINGS, Pair, lost, refuse
 
 
 class LinkTestCase(SynchronousTestCase):
@@ -563,25 +563,18 @@ class StateTests(LinkTestCase):
 class JournalTests(LinkTestCase):
     """A journal that is full or broken."""
 
-    def _refuse(self, error: Exception) -> None:
-        """Far's journal takes nothing more."""
-        self.transact = self.far.journal.transact_together
-        self.far.journal.transact_together = (  # type: ignore[method-assign]  # the disk fails from now on
-            lambda operation, what, durable=False: fail(error)
-        )
-
     def test_full(self) -> None:
         """The records' file stays for later, acknowledgements are heard, and at last there is room again."""
         self.far.send(b"before")
         far_id = self.far.send(b"mine")
         self.pair.advance(1)
-        self._refuse(JournalFull("no room"))
+        full = refuse(self, self.far.journal, JournalFull("no room"))
         self.near.send(b"one")
         self.pair.advance(30)
         self.assertEqual(self.far.program.payloads, [])
         self.assertEqual(self.near.program.acknowledged, [])
         self.assertGreater(self.far.carrier.counters()["files_deferred"], 0)
-        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
+        full.restore()
         self.pair.advance(300)
         self.assertEqual(self.far.program.payloads, [b"one"])
         self.assertEqual(len(self.near.program.acknowledged), 1)
@@ -589,7 +582,7 @@ class JournalTests(LinkTestCase):
 
     def test_the_peer_is_told(self) -> None:
         """It sends records no more, but asks now and then; once there is room it goes on at once."""
-        self._refuse(JournalFull("no room"))
+        full = refuse(self, self.far.journal, JournalFull("no room"))
         self.near.send(b"one")
         self.pair.advance(5)
         self.assertTrue(self.near.link.status()["peer_full"])
@@ -598,7 +591,7 @@ class JournalTests(LinkTestCase):
         self.pair.advance(60)
         self.assertLess(self.near.link.status()["packets_written"] - before, 60)
         self.assertLessEqual(self.near.link.engine.sender.files_in_transit(), 1 + PROBE_FILES)
-        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
+        full.restore()
         self.far.carrier.wake()
         self.pair.advance(2)
         self.assertFalse(self.near.link.status()["peer_full"])
@@ -614,13 +607,13 @@ class JournalTests(LinkTestCase):
         while not (self.near.program.payloads and self.far.program.payloads):
             self.pair.clock.step()
         for node in (self.near, self.far):
-            node.journal._database.has_room = lambda: False  # type: ignore[method-assign]
+            self.patch(node.journal._database, "has_room", lambda: False)
         self.pair.advance(60)
         self.assertEqual((self.near.rows("outbox"), self.far.rows("outbox")), (0, 0))
 
     def test_commits_are_refused(self) -> None:
         """The caller is told; nothing is counted as waiting."""
-        self._refuse(JournalFull("no room"))
+        refuse(self, self.far.journal, JournalFull("no room"))
         self.assertRaises(JournalFull, self.pair.result, self.far.link.commit([Outgoing(b"x", 1)]))
         self.assertEqual(self.far.link.backlog(), 0)
 
@@ -628,14 +621,14 @@ class JournalTests(LinkTestCase):
         """A journal that refuses everything at once: neither a loop nor a storm, whatever comes in."""
         self.near.send(b"one")
         self.pair.advance(0.02)
-        self._refuse(JournalError("broken"))
+        broken = refuse(self, self.far.journal, JournalError("broken"))
         self.near.send(b"two")
         self.near.crash()
         self.near.start()  # a boot that far cannot adopt
         self.near.send(b"three")
         self.pair.advance(120)
         self.assertLess(len(self.flushLoggedErrors(JournalError)), 300)
-        self.far.journal.transact_together = self.transact  # type: ignore[method-assign]
+        broken.restore()
         self.pair.advance(300)
         self.assertEqual(self.far.program.payloads, [b"one", b"two", b"three"])
         self.assertEqual(self.near.rows("outbox"), 0)

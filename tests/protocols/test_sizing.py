@@ -52,7 +52,7 @@ class SizeTests(SynchronousTestCase):
     def test_a_carrier_that_passes_no_more_than(self) -> None:
         """Nine tenths of what is written arrive, though larger ones are tried now and then."""
         for most in (64 << 10, 300_000, MIB, 3 * MIB):
-            sizes, part = live(lambda length, most=most: min(most / length, 1.0))  # type: ignore[misc]
+            sizes, part = live(lambda length, most=most: min(most / length, 1.0))  # type: ignore[misc]  # a default binds it
             self.assertLessEqual(sizes.current, most)
             self.assertGreater(part, 0.9)
 
@@ -88,7 +88,7 @@ class SizeTests(SynchronousTestCase):
         """Where length makes no difference it does not shrink to where all is overhead."""
         for seed in range(5):
             chance = Random(seed).random
-            sizes, _ = live(lambda length, chance=chance: chance() if chance() < 0.5 else 1.0)  # type: ignore[misc]
+            sizes, _ = live(lambda length, chance=chance: chance() if chance() < 0.5 else 1.0)  # type: ignore[misc]  # a default binds it
             self.assertGreaterEqual(sizes.current, 4 * SMALLEST)
 
     def test_changes_its_mind(self) -> None:
