@@ -93,7 +93,11 @@ class Outbox:
 
     def numbered(self, queued: Iterable[Queued]) -> Iterator[OutgoingRecord]:
         """Records that an adoption has left, for the engine."""
-        return (for_engine(one, self._entries[one.id].flow) for one in queued)
+        for one in queued:
+            entry = self._entries[one.id]
+            record = for_engine(one, entry.flow)
+            record.earlier = not entry.unsent
+            yield record
 
     def unsent(self, id: int) -> Queued | None:
         """A record that was in no file yet."""

@@ -62,6 +62,8 @@ class OutgoingRecord:
     settled: bool = False
     repeated: bool = False
     """It is in several packets of which each may still arrive: L{hoft.protocols.repeating}."""
+    earlier: bool = False
+    """An earlier process of ours may have sent it: in which file it arrived nobody knows."""
     packets: list[int] = field(factory=list)
     """In which it was sent, the latest last."""
 

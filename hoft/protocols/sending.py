@@ -312,7 +312,8 @@ class Sender:
             if packet is None:
                 continue
             packet.left -= 1
-            if len(record.packets) == 1:  # else nobody knows in which of them it arrived
+            # Else nobody knows in which of them it arrived.
+            if len(record.packets) == 1 and not record.earlier:
                 flight.overtakes(packet.sent)
                 if packet.left:
                     flight.arrived(packet, now)
