@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from zope.interface import implementer
 
 from hoft.errors import CarrierError, PacketError, PacketReason
@@ -78,10 +77,8 @@ class Greeting:
         alarm = self._reactor.callLater(patience, self._over)
         if None in self.answers.values():
             await self._answered
-        try:
+        if alarm.active():
             alarm.cancel()
-        except (AlreadyCalled, AlreadyCancelled):
-            pass
         for peer, names in self._written.items():
             self._carrier.transport(peer).remove(names)
         await self._carrier.stop()

@@ -19,14 +19,18 @@ from attrs import frozen
 from hoft.errors import LocalError
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import MAX_PIECE
+from hoft.messages.pieces import MESSAGES
 from hoft.operating.dissection import Dissection, Frame, as_json, dissect
 from hoft.operating.places import Place
 from hoft.operating.wording import counted, printable, size
 from hoft.protocols.control import Control, Ranges
+from hoft.protocols.log_writing import VOID
 from hoft.protocols.packets import Header
-from hoft.protocols.sealing import FRAME_OVERHEAD, ChecksumSuite, Suite
+from hoft.protocols.sealing import FRAME_OVERHEAD, AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
+from hoft.streams.parts import STREAMS
 from hoft.suites import suites_of
 from hoft.transports import armour
+from hoft.web.crossing.exchange import REQUESTS, RESPONSES
 
 SOUND, UNSOUND, UNREADABLE = 0, 1, 2
 """Exit codes; the highest of all files counts."""
@@ -34,8 +38,14 @@ SOUND, UNSOUND, UNREADABLE = 0, 1, 2
 LINES = 20
 """The most lines that are shown of one frame's records, and of frames without any."""
 
-_SUITES = {1: "box", 2: "authenticated", 3: "checksum"}
-_CHANNELS = {0: "void", 1: "messages", 2: "requests", 3: "responses"}
+_SUITES = {suite.number: suite.name for suite in (BoxSuite, AuthenticatedSuite, ChecksumSuite)}
+_CHANNELS = {
+    VOID: "void",
+    MESSAGES: "messages",
+    REQUESTS: "requests",
+    RESPONSES: "responses",
+    STREAMS: "streams",
+}
 
 
 @frozen

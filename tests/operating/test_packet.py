@@ -124,6 +124,14 @@ class PacketCommandTests(SynchronousTestCase):
         self.assertIn("whole and intact", out)
         self.assertIn("record 1  channel 2", out)
 
+    def test_whose_records_these_are_is_told_by_the_name_of_their_channel(self) -> None:
+        frames = grouped([Record(1 + channel, channel, b"one") for channel in range(6)])
+        made = writer(Control().encode(), frames, suite=SUITES["checksum"](NEAR, FAR))
+        _, out, _ = self.run_in("packet", self.file(b"".join(parts(made, frames))))
+        names = ("void", "messages", "requests", "responses", "streams", "unknown")
+        for channel, name in enumerate(names):
+            self.assertIn(f"record {1 + channel}  channel {channel} ({name})", out)
+
     def test_text_armour_is_taken_off(self) -> None:
         data = self.packet()
         armour = Armour()
