@@ -25,7 +25,7 @@ help:
 	@echo 'make test    all of that, with torture and the documentation; tests in process by pytest, too'
 	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
 	@echo 'make bench-curves  what comes of what is written over careless carriers, simulated and drawn'
-	@echo 'make soak    the torture, long'
+	@echo 'make soak    the torture, for hours, with all that docs/testing.rst lists; HOFT_SOAK=10 for a tenth'
 	@echo 'make docs    the documentation as HTML, in docs/_build/html'
 	@echo 'make clean   removes what the others made, the environment too'
 
@@ -75,10 +75,11 @@ bench: $(VENV)/installed-dev
 bench-curves: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.curves docs
 
+# By trial, which shows at once what the tests say of their progress.
 soak: $(VENV)/installed-dev
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/pytest tests/torture \
-		tests/transports/test_folder_faults.py tests/transports/test_folder_links.py
+	HOFT_SOAK=$${HOFT_SOAK:-100} $(BIN)/trial --temp-directory=build/soak tests.torture \
+		tests.transports.test_folder_faults tests.transports.test_folder_links
 
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs docs/_build/html
