@@ -27,7 +27,7 @@ _SAID = {
         "files for it can be written; nothing was heard of it yet",
     ),
     LinkState.UP: (LogLevel.info, "it is heard"),
-    LinkState.LATE: (LogLevel.warn, "nothing was heard of it for a while; what is under way is sent again"),
+    LinkState.LATE: (LogLevel.warn, "it is not heard, or acknowledges nothing; 'hoft status' says which"),
     LinkState.DOWN: (
         LogLevel.warn,
         "no files can be exchanged, or it has long been silent; calls to it get a 503",

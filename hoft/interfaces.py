@@ -82,7 +82,7 @@ class IFileReceiver(Interface):
         """Files can be read and written (again)."""
 
     def carrierDown(reason: str) -> None:
-        """Files cannot be read or written; C{reason} is for the operator."""
+        """Files cannot be read or written; C{reason} is for the operator.  Again, if that is another one."""
 
 
 class IFileTransport(ITransport):

@@ -18,7 +18,8 @@ from hoft.config import Config
 from hoft.errors import ConfigurationError, HoftError, LocalError, NodeNotRunning, NodeSilent
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
-from hoft.operating import local_checks, screen
+from hoft.operating import local_checks
+from hoft.operating.diagnosis import troubles
 from hoft.operating.finding import Finding, Level, fail, ok, warn
 from hoft.operating.folder_checks import Folders
 from hoft.operating.places import Place
@@ -100,8 +101,8 @@ def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]
     except LocalError as error:
         yield warn(str(error), "run this as the user that the node runs as")
         return None
-    for problem in screen.problems(node):
-        yield fail(problem, "'hoft status' has the details")
+    for trouble in troubles(node):
+        yield fail(trouble.what, trouble.then)
     for reason, count in node["refused"].items():
         yield warn(f"{counted(count, 'file')} refused: {reason}", "'hoft status' has the last of them")
     return node

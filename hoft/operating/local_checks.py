@@ -13,8 +13,8 @@ from pathlib import Path
 from hoft.config import Allow, Config, check_runnable
 from hoft.errors import ConfigurationError, IdentityError, JournalError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
+from hoft.operating.diagnosis import LOW
 from hoft.operating.finding import Finding, fail, ok, warn
-from hoft.operating.screen import LOW
 from hoft.operating.wording import size
 from hoft.protocols.statefolder import footprint, refuse_network_file_system
 from hoft.suites import suites_of

@@ -12,25 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hoft.operating.wording import counted, duration, printable, size
+from hoft.operating.wording import duration, printable, size
 
 Paint = Callable[[str, str], str]
 """From a state and a text to that text in the state's colour."""
 
 DETAILED = 4
 """With more peers than this, details are shown only of those that are not up."""
-
-SILENT = 600.0
-"""A peer that is down and was heard more lately than so many seconds ago is not down for its silence."""
-
-LOW = 32 << 20
-"""Bytes of free disk below which a node is about to refuse what needs room."""
-
-_MEANINGS = {
-    "unknown": "nothing was heard of it since this node's start",
-    "down": "no files can be written for it (see the log)",
-    "stopped": "a copy of one of the two nodes runs beside it: a person must decide (see the log)",
-}
 
 _FILE_NAME = re.compile(
     r"([0-9a-f]{8})[0-9a-f-]{28}--([0-9a-f]{8})[0-9a-f-]{28}--([0-9a-f]{16})-0*([0-9a-f]+)"
@@ -110,46 +98,8 @@ _BAD = {
 }
 
 
-def problems(node: Mapping[str, Any]) -> list[str]:
-    """What is not as it should be, a line each; empty if all is well."""
-    found = []
-    carrier_down = node.get("carrier_down") is not None
-    if carrier_down:
-        found.append(f"the carrier is down: {printable(str(node['carrier_down']))}")
-    if node.get("journal_free", LOW) < LOW:
-        found.append(f"the journal's disk is full: {size(node['journal_free'])} left")
-    dead = node.get("callbacks", {}).get("dead")
-    if dead:
-        found.append(f"{counted(dead, 'callback')} could not be delivered: 'hoft callbacks DIR' says why")
-    for name, peer in node["peers"].items():
-        state = peer["state"]
-        if state != "up" and not (state == "down" and carrier_down):
-            found.append(f"{name} is {state}: {_meaning(peer)}")
-        if peer.get("peer_full"):
-            found.append(f"{name} has no room: what is for it waits here")
-    return found
-
-
-def _meaning(peer: Mapping[str, Any]) -> str:
-    """Why the peer is not up."""
-    state = peer["state"]
-    if state == "late" or (state == "down" and (peer["heard"] or 0) >= SILENT):
-        return _lateness(peer)
-    return _MEANINGS.get(state, "see the log")
-
-
-def _lateness(peer: Mapping[str, Any]) -> str:
-    heard = f"it was last heard {duration(peer['heard'])} ago" if peer["heard"] is not None else "not heard"
-    if not peer["unacknowledged_records"]:
-        return heard
-    oldest = peer.get("oldest_unacknowledged")
-    since = f", the oldest for {duration(oldest)}" if oldest is not None else ""
-    records = counted(peer["unacknowledged_records"], "record")
-    return f"{records} not acknowledged{since}; {heard}"
-
-
 def running(node: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
-    """The lines for a node that runs; L{problems} are not among them."""
+    """The lines for a node that runs; L{hoft.operating.diagnosis.troubles} are not among them."""
     # Those in trouble first: there may be more than a screen has lines.
     peers = dict(sorted(node["peers"].items(), key=lambda item: bool(item[1]["state"] == "up")))
     carrier = "carrier up" if node.get("carrier_down") is None else paint("down", "carrier down")

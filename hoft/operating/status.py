@@ -14,6 +14,7 @@ from uuid import UUID
 from hoft.errors import JournalError, NodeNotRunning, NodeSilent
 from hoft.local_socket import ask
 from hoft.operating import screen, terminal
+from hoft.operating.diagnosis import troubles
 from hoft.operating.places import Place
 
 WELL, UNWELL, NOT_RUNNING = 0, 1, 2
@@ -60,7 +61,7 @@ class Look:
         self._node = node
         self._journal = journal
         if node is not None:
-            self.problems = screen.problems(node)
+            self.problems = [str(trouble) for trouble in troubles(node)]
             self.code = UNWELL if self.problems else WELL
         else:
             self.problems = [why]

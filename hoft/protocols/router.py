@@ -152,10 +152,11 @@ class LinkRouter:
 
     def carrierDown(self, reason: str) -> None:
         """See L{IFileReceiver.carrierDown}."""
-        if self._up:
+        if reason != self.trouble:
             self._log.warn("The carrier is down: {reason}", reason=reason)
-        self._up = False
-        self.trouble = reason
+        was_up, self._up, self.trouble = self._up, False, reason
+        if not was_up:
+            return
         self._to_resume.clear()
         for link in list(self.links.values()):
             link.carrier_down()

@@ -46,7 +46,7 @@ class RecordingReceiver:
     @ivar contents: by name, what was put together of the last handing over.
     @ivar consumed: by name, the contents when it was consumed.
     @ivar forgotten: names that C{fileForgotten} was called with.
-    @ivar health: C{"up"} and C{"down"}, in order; C{reasons} of the latter.
+    @ivar health: C{"up"} and C{"down"} in turn; C{reasons} of the latter, each that was given.
     @ivar faults: what this receiver saw that no carrier may do.
     """
 
@@ -104,7 +104,8 @@ class RecordingReceiver:
 
     def carrierDown(self, reason: str) -> None:
         """See L{IFileReceiver.carrierDown}."""
-        self.health.append("down")
+        if self.health[-1:] != ["down"]:
+            self.health.append("down")
         self.reasons.append(reason)
 
 

@@ -48,7 +48,8 @@ LAST_WORDS = 5.0
 """Seconds that stopping waits for writes under way."""
 
 _DECAY = 1.5
-_PROBES = (0.5, 60.0)
+_PROBES = (0.5, 10.0)
+"""Seconds to the next trial whether a file can be written, at first and at most."""
 
 _COUNTERS = (
     "files_written",
@@ -240,17 +241,19 @@ class FolderCarrier:
 
     def _trouble(self, what: str, reason: str) -> None:
         """Something does not work."""
-        self._troubles.setdefault(what, reason)
-        self._report()
+        if self._troubles.get(what) != reason:
+            self._troubles[what] = reason
+            self._report(news=True)
 
     def _mend(self, what: str) -> None:
         """It works again."""
         if self._troubles.pop(what, None) is not None:
             self._report()
 
-    def _report(self) -> None:
+    def _report(self, news: bool = False) -> None:
+        """@param news: one of the troubles is another one."""
         down = bool(self._troubles)
-        if self._stopped or self._receiver is None or down == self._down:
+        if self._stopped or self._receiver is None or (down == self._down and not (down and news)):
             return
         self._down = down
         if down:
@@ -289,7 +292,8 @@ class FolderCarrier:
         def again() -> None:
             self._worker("write").call(probe, self._outbox, recipient).addErrback(failed)
 
-        def failed(_: Failure) -> None:
+        def failed(failure: Failure) -> None:
+            self._trouble("outbox", failure.getErrorMessage())
             self._probe_later(recipient)
 
         # Not reset by a probe that succeeds: a folder may have room for that and no more.

@@ -71,7 +71,6 @@ class RunningTests(SynchronousTestCase):
             "ingress: 2 waiting; 3 problem 504\n"
             "egress: 1 running",
         )
-        self.assertEqual(screen.problems(NODE), [])
 
     def test_streams_and_ports_that_lead_to_targets_show_what_has_passed(self) -> None:
         streams = {"open": 1, "accepted": 0, "bytes_sent": 3 << 20}
@@ -138,49 +137,6 @@ class RunningTests(SynchronousTestCase):
 
     def test_no_peers(self) -> None:
         self.assertIn("\nno peers", self.shown(NODE | {"peers": {}}))
-
-
-class ProblemTests(SynchronousTestCase):
-    def test_each_state_that_is_not_up_says_what_it_means(self) -> None:
-        for values, words in (
-            ({"state": "unknown"}, "far is unknown: nothing was heard of it since"),
-            ({"state": "down"}, "far is down: no files can be written for it"),
-            (
-                {"state": "down", "heard": 7200.0},
-                "far is down: 12 records not acknowledged; it was last heard 2 h ago",
-            ),
-            ({"peer_full": True}, "far has no room: what is for it waits here"),
-            ({"state": "stopped"}, "far is stopped: a copy of one of the two nodes runs beside it"),
-            ({"state": "odd"}, "far is odd: see the log"),
-            (
-                {"state": "late", "oldest_unacknowledged": 240.0},
-                "far is late: 12 records not acknowledged, the oldest for 4 min; it was last heard 1.9 s",
-            ),
-            ({"state": "late", "unacknowledged_records": 0}, "far is late: it was last heard 1.9 s ago"),
-            ({"state": "late", "heard": None, "unacknowledged_records": 0}, "far is late: not heard"),
-        ):
-            [problem] = screen.problems(changed(**values))
-            self.assertTrue(problem.startswith(words), problem)
-
-    def test_a_carrier_that_is_down_says_why_and_the_peers_do_not_repeat_it(self) -> None:
-        node = changed(state="down") | {"carrier_down": "inbox /x: No such file or directory"}
-        self.assertEqual(screen.problems(node), ["the carrier is down: inbox /x: No such file or directory"])
-        self.assertIn("carrier down", screen.running(node, 80, plain)[0])
-
-    def test_each_peer_that_is_down_is_named(self) -> None:
-        node = changed(state="down")
-        node["peers"]["plant"] = node["peers"]["far"]
-        self.assertEqual([problem.split()[0] for problem in screen.problems(node)], ["far", "plant"])
-
-    def test_a_full_disk(self) -> None:
-        self.assertEqual(
-            screen.problems(NODE | {"journal_free": 1 << 20}), ["the journal's disk is full: 1.0 MiB left"]
-        )
-
-    def test_callbacks_that_somebody_should_look_after(self) -> None:
-        self.assertEqual(screen.problems(NODE | {"callbacks": {"dead": 0, "pending": 7}}), [])
-        [problem] = screen.problems(NODE | {"callbacks": {"dead": 2, "pending": 7}})
-        self.assertIn("2 callbacks", problem)
 
 
 class StoppedTests(SynchronousTestCase):
