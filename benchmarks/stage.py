@@ -10,7 +10,7 @@ from benchmarks.processes import Processes, free_port, run
 WAYS = ("direct", "treq proxy", "ReverseProxyResource", "hoft")
 """How a caller can reach the service."""
 
-_POLLING = b"the system does not tell of them"
+_POLLING = b"system does not tell of"
 
 
 class Stage:

@@ -283,6 +283,7 @@ def parse(text: str, path: Path) -> Config:
     callers = top.named("callers", _caller)
     credentials = top.named("credentials", lambda table: _credential(table, path.absolute().parent))
     kept = [credential.name for credential in credentials]
+    default = Config("", path)
     config = Config(
         path=path.absolute(),
         name=top.name("name"),
@@ -290,7 +291,7 @@ def parse(text: str, path: Path) -> Config:
         transport=check_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
             check_endpoint(top.where, "listen", value, authenticated=bool(callers))
-            for value in top.texts("listen", (DEFAULT_LISTEN,))
+            for value in top.texts("listen", default.listen)
         ),
         peers=peers,
         routes=top.named(
@@ -343,19 +344,19 @@ def parse(text: str, path: Path) -> Config:
             ),
         ),
         default_peer=top.optional_reference("default_peer", names),
-        deadline=top.seconds("deadline", 60.0, least=0.1),
-        async_deadline=top.seconds("async_deadline", 86400.0, least=0.1),
-        result_ttl=top.seconds("result_ttl", 86400.0),
-        results=top.size("results", 8 << 30),
-        cache=top.size("cache", 1 << 30),
-        max_request_body=top.size("max_request_body", 4 << 30),
-        max_response_header=top.size("max_response_header", 64 << 10, 1 << 10, 240 << 10),
-        spool=top.size("spool", 16 << 30),
-        quarantine=top.size("quarantine", 16 << 20),
+        deadline=top.seconds("deadline", default.deadline, least=0.1),
+        async_deadline=top.seconds("async_deadline", default.async_deadline, least=0.1),
+        result_ttl=top.seconds("result_ttl", default.result_ttl),
+        results=top.size("results", default.results),
+        cache=top.size("cache", default.cache),
+        max_request_body=top.size("max_request_body", default.max_request_body),
+        max_response_header=top.size("max_response_header", default.max_response_header, 1 << 10, 240 << 10),
+        spool=top.size("spool", default.spool),
+        quarantine=top.size("quarantine", default.quarantine),
         log_calls=top.choice("log_calls", LOGGED),
         metrics=top.truth("metrics"),
-        heartbeat=top.seconds("heartbeat", 30.0),
-        compress=top.truth("compress", default=True),
+        heartbeat=top.seconds("heartbeat", default.heartbeat),
+        compress=top.truth("compress", default.compress),
     )
     top.finish()
     Consistency(top.where, values, config).check()
