@@ -43,9 +43,7 @@ _REFUSED = {
 }
 """By reason: what such files are, and what to do."""
 
-_RESTORED = (
-    "stop one of the two for good, then restart this node; 'hoft restored DIR' says what that leaves open"
-)
+_STOPPED = "stop one of the two for good, then restart this node: it goes on with the other one"
 
 
 @frozen
@@ -92,7 +90,7 @@ def _of_peer(node: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Ite
     state, refused = peer["state"], list(_refused(node, name, peer))
     yield from refused
     if state == "stopped":
-        yield Trouble(f"{name} is stopped: a copy of one of the two nodes runs beside it", _RESTORED)
+        yield Trouble(f"{name} is stopped: a copy of one of the two nodes runs beside it", _STOPPED)
     elif state == "late" or (state == "down" and (peer["heard"] or 0) >= SILENT):
         yield _lateness(name, peer, bool(refused))
     elif state == "unknown":
