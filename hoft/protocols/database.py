@@ -54,6 +54,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -63,6 +64,8 @@ from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema, back_up, migrate
 from hoft.protocols.segments import FULL, Location, Segments
 from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
+
+_log = Logger()
 
 DATABASE = "journal.sqlite"
 
@@ -363,6 +366,11 @@ class Database:
             error = told.with_traceback(error.__traceback__)
         if isinstance(error, JournalFull) and not self._full:
             self._full = True
+            _log.warn(
+                "The disk of {folder} is full: what needs room there is refused, calls with a 507, until"
+                " there is some",
+                folder=self.folder,
+            )
             self._state.release_reserve()
         return Failure(error, type(error), error.__traceback__)
 
@@ -381,6 +389,8 @@ class Database:
         """Whether payloads may be stored; where they might not, look again."""
         if self._full:
             self._full = not self._state.keep_reserve()
+            if not self._full:
+                _log.info("There is room in {folder} again", folder=self.folder)
         return not self._full
 
     def mint_incarnation(self) -> int:

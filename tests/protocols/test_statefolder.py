@@ -10,6 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SkipTest, TestCase
 
 from hoft.errors import JournalError, JournalFull, JournalInUse
@@ -225,7 +226,15 @@ class FullDiskTests(TestCase):
         self.through_a_full_disk(3000)
 
     def test_by_another_hand(self) -> None:
-        """The disk is filled by somebody else, to the last byte, and emptied again."""
+        """The disk is filled by somebody else, to the last byte, and emptied again; the log says both."""
+        with capturedLogs() as events:
+            self.by_another_hand()
+        said = [str(formatEvent(event)) for event in events]
+        [full] = [line for line in said if f"The disk of {self.mount}" in line]
+        self.assertIn("full", full)
+        self.assertIn(f"There is room in {self.mount / 'state'} again", said)
+
+    def by_another_hand(self) -> None:
         for number in range(5):
             self.inline.do(write(number, random.Random(number).randbytes(6000)))
         with open(self.mount / "other", "wb", buffering=0) as other:

@@ -136,7 +136,8 @@ class Reservation:
             self._taken += more
             self._around.spooled += more
             if self._around.spooled > limits.spool:
-                raise Refused(quota_exceeded("the far node has no room for the request's body", 60))
+                detail = "as many bytes of requests wait at the far node as its 'spool' allows"
+                raise Refused(quota_exceeded(detail, 60))
 
     def give_back(self) -> None:
         """It needs nothing any more."""
