@@ -265,19 +265,21 @@ class SendQueue:
             return False
         return any(level.next_sparse() is not None for level in self._levels)
 
-    def fill(self, frames: Frames, most: int, short: bool = False) -> None:
+    def fill(self, frames: Frames, most: int, short: bool = False) -> bool:
         """
         Take what goes into the next packet.
 
         @param most: the packet's size, which shares are of.
         @param short: a packet for what is sparse alone costs little, so that every other one may be.
+        @return: whether it is one of those.
         """
         if short and not self._was_short and self.overtaking:
             self.fill_short(frames)
-            return
+            return True
         self._was_short = False
         self._fill(frames, most)
         self._taken(frames)
+        return False
 
     def fill_short(self, frames: Frames) -> None:
         """Take what is L{overtaking}."""

@@ -346,8 +346,7 @@ class Replication:
             return self._plan((), True, clock, now)
         sender = self.sender
         sender.lose_overdue(now)
-        paced = now < sender.paced_until()
-        frames = [] if paced else sender.take(stride=self._settings.stride).frames
+        frames = sender.take(now, stride=self._settings.stride).frames
         probe = False
         if not frames and self._probe_due:
             frames = sender.probe(PROBE_BYTES, now, self._settings.stride).frames
@@ -359,7 +358,8 @@ class Replication:
             self._unanswered_heartbeats += 1
             probe = True
         answer = self.receiver.next_answer()
-        answer_due = not paced and answer is not None and now >= answer and not self.receiver.wants_sync(now)
+        answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
+        answer_due = answer_due and now >= sender.paced_until()
         if not frames and not probe and not answer_due and not self._may_answer_stranger(now):
             return None
         return self._plan(frames, probe, clock, now)
@@ -429,8 +429,7 @@ class Replication:
 
     def _own_deadlines(self) -> list[float | None]:
         sender = self.sender
-        paced = sender.paced_until() if sender.may_send() else None
-        return [paced, sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
+        return [sender.next_sending(), sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
 
     def wants_sync(self, now: float) -> bool:
         """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""

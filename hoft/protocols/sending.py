@@ -20,11 +20,12 @@ from hoft.protocols.control import Receipt
 from hoft.protocols.flight import Flight, Packet, Sending
 from hoft.protocols.layout import DEFAULT_STRIDE
 from hoft.protocols.pacing import CarrierCost, Limits, Pace
-from hoft.protocols.queueing import SHORT, Frames, OutgoingRecord, SendQueue
+from hoft.protocols.queueing import APART, SHORT, Frames, OutgoingRecord, SendQueue
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.repeating import Repetition
 from hoft.protocols.sizing import PacketSizes
 from hoft.protocols.timing import RoundTrips
+from hoft.protocols.yielding import Yielding
 
 IN_FLIGHT_BYTES = 64 << 20
 """Under way at most, or twice what the carrier brings in a round trip, whichever is more."""
@@ -87,6 +88,7 @@ class Sender:
         self._arrived_bytes = 0
         self._probes: list[int] = []
         self._repetition = Repetition()
+        self._yielding = Yielding()
         self._acked = RangeSet()
         self._limit = INITIAL_LIMIT
         self._heard_at = float("-inf")
@@ -170,13 +172,15 @@ class Sender:
         self._withheld.add(number)
         return True
 
-    def may_send(self) -> bool:
-        """Whether there is something to be sent, and room for it among what is under way."""
+    def next_sending(self) -> float | None:
+        """When something is to be sent; None: there is nothing, or no room among what is under way."""
         flight = self._flight
         if not len(self._queue) or self.peer_full or len(flight.flying) >= self.pace.files():
-            return False
+            return None
         beyond = flight.flying_bytes - self.most_bytes()
-        return beyond < 0 or (beyond < OVERTAKING and self._queue.overtaking)
+        if beyond < OVERTAKING and self._queue.overtaking:
+            return self.paced_until()
+        return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""
@@ -184,23 +188,29 @@ class Sender:
             IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip()
         )
 
-    def take(self, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
+    def take(self, now: float, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
         """
         The records for the next packet, by frame, in their order.  None where nothing may be sent now.
 
         @param most: bytes of the packet, about; at least one record is taken.  By
             default what is best, and no more than leaves room for others under way.
         """
-        if not self.may_send():
+        at = self.next_sending()
+        if at is None or now < at:
             return Frames(0, stride)
+        yielding = self._yielding
         if most is None:
             most = int(min(self.sizes.next(), self.most_bytes() / PACKETS_AT_ONCE))
+            most = yielding.most(most, now)
         frames = Frames(most, stride)
-        if self._flight.flying_bytes < self.most_bytes():
+        if self._flight.flying_bytes < self.most_bytes() and now >= yielding.until:
             # Where each file costs a wait, further ones are not worth it.
-            self._queue.fill(frames, most, short=not self.cost.cost.wait(SHORT))
+            overtakes = self._queue.fill(frames, most, short=not self.cost.cost.wait(SHORT))
         else:
             self._queue.fill_short(frames)
+            overtakes = True
+        if overtakes:
+            yielding.overtaken(now)
         if self._repetition.lossy:
             self.retransmitted["early"] += self._repetition.add_to(frames)
         return frames
@@ -230,6 +240,8 @@ class Sender:
         if not left:
             return
         self.sizes.sent(size)
+        if size > APART:
+            self._yielding.sent(size, now)
         if self._repetition.lossy:
             self._repetition.sent(frames, size)
         flight.take_off(Packet(number, now, size, frames, left, probe))

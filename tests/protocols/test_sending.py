@@ -37,7 +37,7 @@ class Bench:
     def send(self, size: int = PACKET) -> list[int]:
         """Write one packet; the record numbers in it."""
         self.sender.lose_overdue(self.now)
-        return self._write(self.sender.take(_room(size)), False)
+        return self._write(self.sender.take(self.now, _room(size)), False)
 
     def probe(self) -> list[int]:
         return self._write(self.sender.probe(_room(PACKET), self.now), True)
@@ -193,7 +193,7 @@ class AcknowledgementTests(SynchronousTestCase):
         """The peer may be quicker than our own writer hears of it: the name is handed back at once."""
         bench = Bench()
         bench.queue(1)
-        bench.sender.sent(1, bench.sender.take(PACKET).frames, 100, bench.now)
+        bench.sender.sent(1, bench.sender.take(bench.now, PACKET).frames, 100, bench.now)
         bench.ack(1)
         self.assertEqual(bench.sender.named(1, "file-1"), ["file-1"])
 
@@ -224,7 +224,7 @@ class AcknowledgementTests(SynchronousTestCase):
         bench = Bench()
         bench.queue(1, 2)
         bench.send(100)
-        bench.sender.sent(2, bench.sender.take(PACKET).frames, 100, bench.now)
+        bench.sender.sent(2, bench.sender.take(bench.now, PACKET).frames, 100, bench.now)
         bench.receipt(1, (1, 1))
         self.assertEqual(bench.sender.give_up(), ["file-1"])
         self.assertEqual(bench.sender.named(2, "file-2"), ["file-2"])
