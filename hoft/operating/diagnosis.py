@@ -43,6 +43,8 @@ _REFUSED = {
 }
 """By reason: what such files are, and what to do."""
 
+_REFUSED_FIRST = "see to the files that are refused"
+
 _STOPPED = "stop one of the two for good, then restart this node: it goes on with the other one"
 
 
@@ -96,8 +98,10 @@ def _of_peer(node: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Ite
     elif state == "unknown":
         yield Trouble(
             f"{name} is unknown: nothing was heard of it since this node's start",
-            "see whether its node runs, each of the two trusts the other's card ('hoft list'), and files are"
-            " carried both ways",
+            _REFUSED_FIRST
+            if refused
+            else "see whether its node runs, each of the two trusts the other's card ('hoft list'), and files"
+            " are carried both ways",
         )
     elif state == "down" and node.get("carrier_down") is None:
         yield Trouble(f"{name} is down: no files can be written for it", "the log says why")
@@ -120,7 +124,7 @@ def _lateness(name: str, peer: Mapping[str, Any], refused: bool) -> Trouble:
         waits = f"; {records} not acknowledged" + (f", the oldest for {duration(oldest)}" if oldest else "")
     what = f"{name} is {peer['state']}: {said}{waits}"
     if refused:
-        return Trouble(what, "see to the files that are refused")
+        return Trouble(what, _REFUSED_FIRST)
     if heard is not None and oldest is not None and heard < oldest / 2:
         return Trouble(
             f"{name} is {peer['state']}: it is heard ({duration(heard)} ago), but nothing reaches it:"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from argparse import Namespace
 from typing import Any
@@ -84,7 +85,8 @@ class Look:
     def lines_with_problems(self, width: int, paint: screen.Paint) -> list[str]:
         """The same, with the problems where they are seen first."""
         head, *rest = self.lines(width, paint)
-        return [head, *(paint("down", problem) for problem in self.problems), *rest]
+        told = [textwrap.wrap(one, width, subsequent_indent="    ") for one in self.problems]
+        return [head, *(paint("down", line) for lines in told for line in lines), *rest]
 
 
 def look_at(place: Place) -> Look:

@@ -64,6 +64,9 @@ class DiagnosisTests(SynchronousTestCase):
             self.assertIn("far: 11 files refused, the last 7.0 s ago", refused.what)
             self.assertIn(words, refused.then)
             self.assertIn("files that are refused", late.then)
+            node["peers"]["far"] |= {"state": "unknown", "heard": None}
+            _, unknown = troubles(node)
+            self.assertIn("files that are refused", unknown.then)
             last["ago"] = 3600.0
             self.one(node)
             last |= {"ago": 7.0, "example": "of another peer"}
