@@ -44,13 +44,12 @@ class Outbox:
     """
     The folder into which a node's files go, for all recipients.
 
-    All methods but L{name_for} and L{blocked} block; they may be called on several threads.
+    Methods block, but for those that only remember or tell; they may be called on several threads.
 
     @param clock: monotonic seconds.
     @param reported: told, on the thread that noticed, what fails for which
         recipient; L{None} as the reason once something works again.
     @param published: told, on the thread that wrote it, that a file is there to be read.
-    @ivar waits: since when writers have waited for the folder to answer, by writer.
     """
 
     def __init__(
@@ -67,9 +66,8 @@ class Outbox:
         self.location = location
         self.node = node
         self.tally = tally
-        self.clock = clock
+        self._clock = clock
         self.published = published
-        self.waits: dict[object, float] = {}
         self._boot = boot
         self._naming = location.naming
         self._reported = reported
@@ -80,11 +78,24 @@ class Outbox:
         self._stumps: dict[UUID, list[str]] = {}
         self._broken = False
         self._down = False
+        self._asked: dict[object, float] = {}
+        """When, by those who wait for the folder to answer."""
+
+    def asked(self, writer: object) -> None:
+        """From now on the writer waits for the folder."""
+        with self._lock:
+            self._asked[writer] = self._clock()
+
+    def answered(self, writer: object) -> None:
+        """The folder has answered it."""
+        with self._lock:
+            del self._asked[writer]
 
     def blocked(self) -> float:
         """Seconds for which the folder has not answered a writer."""
-        since = min(tuple(self.waits.values()), default=None)
-        return 0.0 if since is None else self.clock() - since
+        with self._lock:
+            since = min(self._asked.values(), default=None)
+        return 0.0 if since is None else self._clock() - since
 
     def serve(self, recipient: UUID) -> None:
         """There will be files for C{recipient}."""

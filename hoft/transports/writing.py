@@ -77,11 +77,11 @@ def _waits(
     @wraps(method)
     def waiting(writer: FolderWriter, /, *arguments: P.args, **named: P.kwargs) -> T:
         outbox = writer._outbox
-        outbox.waits[writer] = outbox.clock()
+        outbox.asked(writer)
         try:
             return method(writer, *arguments, **named)
         finally:
-            del outbox.waits[writer]
+            outbox.answered(writer)
 
     return waiting
 
