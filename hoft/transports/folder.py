@@ -323,9 +323,8 @@ class FolderCarrier:
         forgotten = list(self._forgotten)
         self._forgotten.clear()
         self._timers.set("patience", self._location.patience, self._impatient)
-        self._worker("scan").call(self._scanner.scan, forgotten, self._delivery.room).addCallbacks(
-            self._scanned, self._unscanned
-        )
+        scanning = self._worker("scan").call(self._scanner.scan, forgotten, self._delivery.room)
+        scanning.addCallbacks(self._scanned, self._unscanned).addErrback(self._stumbled)
 
     def _impatient(self) -> None:
         self._trouble("inbox", f"inbox {self._location.inbox} does not answer")
@@ -377,6 +376,11 @@ class FolderCarrier:
         self._trouble("inbox", failure.getErrorMessage())
         self._interval = self._location.poll
         self._look(self._interval)
+
+    def _stumbled(self, failure: Failure) -> None:
+        """Who was told of what was found has raised: a mistake of ours, and no reason to look no more."""
+        log.failure("telling of what lies in {inbox}", failure, inbox=self._location.inbox)
+        self._look(self._location.poll)
 
     def _scan_done(self) -> None:
         self._scanning = False

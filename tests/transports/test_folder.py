@@ -417,6 +417,23 @@ class ArrivingTests(FolderTestCase):
         self.assertEqual(receiver.consumed[name(1)], content)
 
     @inlineCallbacks
+    def test_a_receiver_that_raises_hears_of_the_next_file(self) -> Steps:
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: False
+        path = self.put(name(1), pattern(1000))
+        yield self.until(lambda: receiver.pieces, "its beginning arrives")
+
+        def forget(name: str) -> None:
+            del receiver.fileForgotten
+            raise RuntimeError("a mistake")
+
+        self.patch(receiver, "fileForgotten", forget)
+        os.unlink(path)
+        yield self.until(lambda: self.flushLoggedErrors(RuntimeError), "it is logged")
+        receiver.complete = lambda so_far: True
+        yield self.good_arrives(receiver)
+
+    @inlineCallbacks
     def test_zeroByteAtTheEnd(self) -> Steps:
         """A packet that happens to end with a zero byte does not wait for anything."""
         _, receiver = yield self.node(BOB)
