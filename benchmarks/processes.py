@@ -17,6 +17,12 @@ class BenchmarkFailed(Exception):
     """Something did not work, so there is no figure; the message says what."""
 
 
+def cpu_seconds(process: int | str) -> float:
+    """User and system time of a process so far, of all its threads; C{"self"} is this one (proc(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Process:
     """One of them."""
 
@@ -33,9 +39,8 @@ class Process:
             raise BenchmarkFailed(f"{self.name} ended with code {self.popen.returncode}: {lines[-1]}")
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, of all its threads."""
-        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """See L{cpu_seconds}."""
+        return cpu_seconds(self.popen.pid)
 
     def peak_memory(self) -> float:
         """The most that was resident at a time (VmHWM), in MB."""

@@ -21,6 +21,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
+from benchmarks.processes import cpu_seconds
 from hoft.config import Config, Peer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.node import makeNode
@@ -39,13 +40,7 @@ class Usage:
     @classmethod
     def now(cls) -> Usage:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
-        return cls(
-            time.monotonic(),
-            ticks / os.sysconf("SC_CLK_TCK"),
-            pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20),
-        )
+        return cls(time.monotonic(), cpu_seconds("self"), pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
 
 
 async def run(reactor: Any, folder: Path, peers: int, seconds: float) -> None:
