@@ -158,6 +158,13 @@ class BadResponseTests(SynchronousTestCase):
     def test_interim_responses_without_an_end_are_refused(self) -> None:
         self.refused(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
+    def test_what_speaks_another_protocol_is_told_by_its_first_bytes(self) -> None:
+        for said in (b"SSH-2.0-OpenSSH_9.2\r\n", b"hello there\n", b"\x15\x03\x01\x00\x02\x02\x32", b"+OK\r\n", b"I"):
+            self.refused(said)
+        self.refused(b"HTT", b"X")
+        self.refused(b"HTTP/2 200\r\n")
+        self.refused(b"HTTP/1.1 100 Continue\r\n\r\n", b"220 ")
+
     def test_sections_have_a_limit(self) -> None:
         long = b"X: " + b"x" * 1000 + b"\r\n"
         head = b"HTTP/1.1 200 OK\r\n"

@@ -25,6 +25,8 @@ _CHUNK_LINE_LIMIT = 1 << 12
 _INTERIM_LIMIT = 64
 
 _NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_VERSION = b"HTTP/1."
+_NOT_HTTP = "the service's answer is not HTTP/1.1"
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANK = re.compile(rb"\r?\n\r?\n")
@@ -160,11 +162,14 @@ class ResponseParser:
     def _head(self, data: bytes, at: int, events: list[Event]) -> int | None:
         section = self._section(data, at, "http_response_header_section_size")
         if section is None:
+            # What speaks another protocol need not send a blank line, nor close the connection.
+            if not data.startswith(_VERSION[: len(data) - at], at):
+                raise _bad(_NOT_HTTP)
             return None
         lines, end = section
         match = _STATUS.fullmatch(lines[0])
         if match is None:
-            raise _bad("the service's answer is not HTTP/1.1")
+            raise _bad(_NOT_HTTP)
         minor, status, reason = int(match[1]), int(match[2]), match[3] or b""
         fields = _fields(lines[1:])
         if status < 200:
