@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from hoft.config import Config
 from hoft.errors import ConfigurationError, HoftError, LocalError, NodeNotRunning, NodeSilent
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
-from hoft.operating import local_checks
+from hoft.operating import local_checks, terminal
 from hoft.operating.diagnosis import troubles
 from hoft.operating.finding import Finding, Level, fail, ok, warn
 from hoft.operating.folder_checks import Folders
@@ -40,7 +41,7 @@ def doctor(options: Namespace) -> int:
             told = {"level": finding.level.name.lower(), "what": finding.what, "then": finding.then}
             print(json.dumps(told), flush=True)
         else:
-            print(finding, flush=True)
+            terminal.tell(str(finding), sys.stdout)
     return int(worst)
 
 

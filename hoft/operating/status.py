@@ -32,7 +32,7 @@ def status(options: Namespace) -> int:
         else:
             terminal.show(look.lines)
         for problem in look.problems:
-            print(f"hoft: {problem}", file=sys.stderr)
+            terminal.tell(f"hoft: {problem}", sys.stderr)
         return look.code
     code = WELL
 

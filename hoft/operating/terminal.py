@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from hoft.operating.screen import Paint
 
@@ -20,6 +22,15 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 def show(lines: Lines) -> None:
     """Print them."""
     print(*lines(*_terminal()), sep="\n", flush=True)
+
+
+def tell(line: str, stream: TextIO) -> None:
+    """Print it: a line for programs; on a terminal as many as it takes, each of whole words."""
+    lines = [line]
+    if stream.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False) or lines
+    print(*lines, sep="\n", file=stream, flush=True)
 
 
 def redraw(lines: Lines) -> None:

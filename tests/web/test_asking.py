@@ -29,10 +29,12 @@ class LateTests(KeepingCase):
     """A caller waits, and the answer does not come in time."""
 
     @inlineCallbacks
-    def test_its_504_says_where_the_result_will_be(self) -> Test:
+    def test_its_504_says_where_the_result_will_be_and_what_is_known_of_the_peer(self) -> Test:
+        self.near.state = LinkState.LATE
         response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.3")
         problem = self.json(response)
         self.assertEqual((response.status, problem["type"].rpartition("/")[2]), (504, "peer-silent"))
+        self.assertIn("far is late: see 'hoft status'", problem["detail"])
         where = problem["status_url"].encode()
         self.assertEqual(response.fields(b"link"), [b'<%b>; rel="status"' % where])
         self.assertEqual(self.far.cancels, [], "the call goes on")
@@ -307,7 +309,7 @@ class LimitTests(KeepingCase):
 
     @inlineCallbacks
     def test_a_result_is_forgotten_when_its_time_has_come(self) -> Test:
-        self.routing = evolve(self.routing, result_ttl=0.2)
+        self.routing = evolve(self.routing, result_ttl=0.2, expired_ttl=1.5)
         self.ingress.reconfigure(self.routing)
         self.far.then = lambda request: request.answer(body=bytes(100_000))
         where = yield self.submit(b"order", KEY)
@@ -320,10 +322,33 @@ class LimitTests(KeepingCase):
         self.assertEqual(result.status, 410)
         yield self.until(lambda: self.near.unconsumed() == 0)
         self.assertEqual(self.ingress.keeper.size, 0)
-        yield self.restart()
-        yield self.reach(where, "expired")
+        for _ in range(2):
+            again = yield self.post(b"order", KEY)
+            self.assertEqual(again.status, 410, "what is known to have been made is not made again")
+            self.assertTrue(self.json(again)["type"].endswith("expired"))
+            other = yield self.post(b"other", ASYNC, KEY)
+            self.assertEqual(other.status, 422)
+            yield self.restart()
+            yield self.reach(where, "expired")
+        yield deferLater(reactor, 1.5)
+        self.ingress.tick()
         again = yield self.submit(b"other", KEY)
         self.assertNotEqual(again, where, "the key is free")
+
+    @inlineCallbacks
+    def test_of_more_expired_ones_than_are_remembered_the_oldest_are_forgotten(self) -> Test:
+        self.patch(keeper, "MAX_EXPIRED", 2)
+        self.patch(keeper, "MAX_KEPT", 2)
+        self.ingress.reconfigure(evolve(self.routing, result_ttl=0.01))
+        self.far.then = lambda request: request.answer(body=b"made")
+        places = []
+        for _ in range(3):
+            places.append((yield self.submit()))
+            yield self.reach(places[-1], "expired")
+        found = []
+        for where in places:
+            found.append((yield self.get(where)).status)
+        self.assertEqual(found, [404, 200, 200])
 
     @inlineCallbacks
     def test_a_call_ends_at_its_deadline(self) -> Test:

@@ -294,15 +294,16 @@ def loop_detected(pseudonym: str) -> Problem:
 # --- What happens between the nodes -------------------------------------------
 
 
-def peer_silent(peer: str, waited: float, status_url: str | None = None) -> Problem:
+def peer_silent(peer: str, waited: float, status_url: str | None = None, why: str = "") -> Problem:
     """
     The deadline passed without an answer.  Whether the call was made is not known.
 
     @param waited: seconds.
     @param status_url: where the caller sees what becomes of it; without one, it is cancelled.
+    @param why: what is known of that, to be added to the detail.
     """
     goes_on = "is cancelled, but may have been made" if status_url is None else "goes on: status_url shows it"
-    detail = f"no answer through {peer} within {waited:g} s; the call {goes_on}"
+    detail = f"no answer through {peer} within {waited:g} s; the call {goes_on}{why}"
     return Problem(
         504, "peer-silent", "No answer in time", detail, "http_response_timeout", status_url=status_url
     )

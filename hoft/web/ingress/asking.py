@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 from twisted.internet.threads import deferToThread
 
+from hoft.web.history import unwell
 from hoft.web.http.heads import Field
 from hoft.web.http.problems import (
     REQUEST_ID,
@@ -96,7 +97,10 @@ class Asking:
 
     def late(self, call: Call, kept: Kept, waited: float) -> Problem:
         """504: it is not there yet, and the caller wanted it."""
-        problem = peer_silent(self._ingress.keeper.name(kept), waited, self.url(call, kept))
+        keeper = self._ingress.keeper
+        link = keeper.link(kept)
+        why = "" if link is None else unwell(link)
+        problem = peer_silent(keeper.name(kept), waited, self.url(call, kept), why)
         return problem.during(kept.id)
 
     def url(self, call: Call, kept: Kept) -> str:

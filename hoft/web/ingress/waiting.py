@@ -28,6 +28,7 @@ from hoft.web.crossing.exchange import (
     encode_cancel,
     flow_of,
 )
+from hoft.web.history import unwell
 from hoft.web.http.fields import FieldList
 from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import Field, RequestHead, decode_response
@@ -320,7 +321,7 @@ class Waiting(Indifferent):
         if self.requested and not self.responding and self._ingress.routing.result_ttl:
             self._ingress.handover.late(self)
         elif self.requested:
-            self.fail(peer_silent(self.link.name, waited))
+            self.fail(peer_silent(self.link.name, waited, why=unwell(self.link)))
         else:
             detail = f"the request did not become complete within {waited:g} s"
             self.fail(evolve(malformed_request(detail), status=408))
