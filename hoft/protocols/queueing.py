@@ -179,13 +179,9 @@ class _Level:
                 turns.popleft()
                 continue
             record = records[0]
-            if flow.may >= record.size or len(turns) == 1:
-                return record
-            flow.may += QUANTUM
-            if flow.may < record.size:
-                turns.rotate(-1)
-            else:
-                return record
+            if flow.may < record.size and len(turns) > 1:
+                flow.may += QUANTUM  # and no record is longer
+            return record
         return None
 
     def taken(self) -> None:

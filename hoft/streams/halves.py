@@ -164,11 +164,6 @@ class Receiving:
         self._granted = INITIAL
 
     @property
-    def ready(self) -> bool:
-        """L{take} would give something."""
-        return self.taken in self._parked
-
-    @property
     def over(self) -> bool:
         """Nothing more will be given out."""
         return self.unwanted or self.taken == self._end

@@ -167,6 +167,15 @@ class TurnTests(SynchronousTestCase):
         for flow in mine:
             self.assertEqual([record.number for record in taken if record.flow == flow], mine[flow])
 
+    def test_a_flow_of_which_nothing_is_left_is_passed_over(self) -> None:
+        bench = Bench()
+        gone = OutgoingRecord(100, 100, MAX_RECORD, 3, 2)
+        bench.queue.add(gone)
+        mine = bench.add(3, size=MAX_RECORD, flow=1)
+        bench.queue.discard(gone)
+        self.assertEqual(numbers(bench.take()), mine)
+        self.assertEqual(len(bench.queue), 0)
+
     def test_a_flow_that_was_away(self) -> None:
         """It has no more to claim than others when it comes back."""
         bench = Bench()

@@ -51,9 +51,6 @@ class Callers:
         self._names = {token: caller.name for caller in callers for token in caller.tokens}
         self._operators = frozenset(caller.name for caller in callers if caller.operator)
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
-
     def identify(self, fields: FieldList, proxied: bool) -> tuple[str | None, FieldList]:
         """
         Who calls, and the request's fields as they may go on.
