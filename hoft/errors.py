@@ -61,12 +61,28 @@ class PayloadLost(JournalError):
     """A payload is not there, or not what was stored: discarded, lost in a power cut, or a bad disk."""
 
 
+class PayloadDamaged(PayloadLost):
+    """
+    What the journal's files hold is not what was stored there.
+
+    @ivar found: what they hold in its place, at most as many bytes; C{b""} where the file is gone.
+    """
+
+    def __init__(self, message: str, found: bytes = b"") -> None:
+        self.found = found
+        super().__init__(message)
+
+
 class NodeNotRunning(LocalError):
     """No node runs on this state folder."""
 
 
 class NodeSilent(LocalError):
     """A process holds this state folder, but does not answer."""
+
+
+class NodeRefuses(LocalError):
+    """A node that runs does not do what it was asked to, and says why."""
 
 
 class WorkerStopped(LocalError):

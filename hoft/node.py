@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from hoft import __version__
 from hoft.channels import Channels
-from hoft.config import Config, Peer, Traffic
+from hoft.config import Config, Peer, Traffic, read_runnable
 from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
@@ -168,11 +168,12 @@ class Node(Service):
             }
         )
         self._ports = Ports(reactor, self._ingress.factory, "listen")
+        self._changing = DeferredLock()
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
         self._listing.log(config.log_calls)
-        questions = Questions(reactor, self.look, self._listing, self._ingress, self.links)
+        questions = Questions(reactor, self.look, self.reread, self._listing, self._ingress, self.links)
         self._server = LocalServer(reactor, config.state, questions.answer)
         self._started_at = clock()
         self._slices = Slices(reactor)
@@ -190,7 +191,7 @@ class Node(Service):
         @raise LocalError: (as failure) what keeps the node from starting.
         """
         super().startService()
-        return Deferred.fromCoroutine(self._start())
+        return self._changing.run(lambda: Deferred.fromCoroutine(self._start()))
 
     async def _start(self) -> None:
         config = self._config
@@ -228,7 +229,8 @@ class Node(Service):
         self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake, quarantine)
         if self._journal.lost:
             await self._router.begin_anew(
-                f"{self._journal.lost} payloads are missing from the journal, as after a power cut"
+                f"{self._journal.lost} files in {config.state / 'segments'} are missing, too short or damaged,"
+                " as after a power cut or an incomplete copy"
             )
         suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
         self._egress.reconfigure(policy_of(config), await self._credentials(config, self._identity))
@@ -404,7 +406,26 @@ class Node(Service):
         @raise LocalError: (as failure) something that cannot change while the
             node runs has changed, or cannot be taken up; then nothing was.
         """
-        return Deferred.fromCoroutine(self._reload(config))
+        return self._changing.run(lambda: Deferred.fromCoroutine(self._reload(config)))
+
+    def reread(self) -> Deferred[None]:
+        """
+        L{reload} what the node's file says now, once it has started, and after what others
+        have had it take up before.  Whoever does not wait for the end does not stop it.
+
+        @raise LocalError: (as failure) as of L{reload}; or there is no file, or it has a mistake.
+        """
+        told: Deferred[None] = Deferred()
+        reading = self._changing.run(lambda: Deferred.fromCoroutine(self._reread()))
+        reading.addBoth(lambda result: None if told.called else told.callback(result))
+        return told
+
+    async def _reread(self) -> None:
+        path = self._config.path
+        if path is None:
+            raise LocalError("this node was told by options, there is no file to read again")
+        await self._reload(await self._workers["open"].call(read_runnable, path))
+        self._log.info("configuration taken up from {path}", path=path)
 
     async def _reload(self, config: Config) -> None:
         for key in ("name", "state", "transport"):
@@ -422,7 +443,12 @@ class Node(Service):
         old = {peer.name: peer.card.uuid for peer in self._config.peers}
         new = {peer.name: peer.card.uuid for peer in config.peers}
         await self._ports.add(config.listen, where_of(config))
-        await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
+        try:
+            await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
+        except ConfigurationError:
+            await self.forwards.reconfigure(self._config.tcp, self._config.deadline, where_of(config))
+            await self._ports.keep(self._config.listen)
+            raise
         await self._ports.keep(config.listen)
         for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
             link = self.links.pop(name)

@@ -39,7 +39,8 @@ Power cuts and ordered commits
 After a power cut the journal may be as it was some seconds ago: the protocol
 treats that like a restored backup.  And an ordered commit may be there while the
 payload that it refers to is not, because no sync ordered the two files; all such
-payloads are found when the journal is next opened (L{Journal.lost}).
+payloads are found when the journal is next opened (L{Journal.lost}).  At any other start only
+the lengths of the segments are looked at, which finds what a hand or a careless copy took.
 """
 
 from __future__ import annotations
@@ -260,8 +261,8 @@ class Database:
             leftovers = self.segments.open(execute("SELECT number, length, live FROM segment"))
             boot = kernel_boot()
             [(unclean,)] = execute("SELECT boot FROM journal")
-            if unclean and (unclean != boot or boot == "unknown"):
-                self.lost = self.segments.verify()
+            power_cut = unclean and (unclean != boot or boot == "unknown")
+            self.lost = self.segments.verify() if power_cut else self.segments.missing()
             self._suspect = bool(self.lost)
             if not self._suspect:
                 execute("UPDATE journal SET boot = ?", (boot,))
@@ -400,6 +401,7 @@ class Database:
             "UPDATE journal SET incarnation = ?, boot = ?", (incarnation, kernel_boot())
         )
         self._minted = True
+        self.segments.accept()
         return int.from_bytes(incarnation, "big")
 
     def _random(self) -> bytes:

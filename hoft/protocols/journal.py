@@ -57,9 +57,8 @@ class Journal:
 
     lost: int = 0
     """
-    Set by L{open}: in how many places payloads are missing that committed rows
-    may refer to, after a power cut or a careless copy.  Unless it is 0, the log is
-    to begin anew with a new incarnation.
+    Set by L{open}: how many segments lack payloads that committed rows may refer to, after a
+    power cut or a careless copy.  Unless it is 0, the log is to begin anew with a new incarnation.
     """
 
     def __init__(

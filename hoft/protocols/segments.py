@@ -39,7 +39,7 @@ from attrs import field, frozen
 from xxhash import xxh3_64_intdigest as checksum_of
 
 from hoft.durable import sync_folder
-from hoft.errors import JournalError, JournalFull, PayloadLost
+from hoft.errors import JournalError, JournalFull, PayloadDamaged
 
 SEGMENT_SIZE = 16 << 20
 """A segment takes no further payload once it would pass this many bytes."""
@@ -165,17 +165,27 @@ class Segments:
         self._last = max([*there, *self._segments], default=0)
         last = self._segments.get(max(self._segments, default=0))
         if last is not None and last.length < self._size:
-            path = self._path(last.number)
-            if path.exists() and path.stat().st_size >= last.length:
-                os.truncate(path, last.length)
+            if self._on_disk(last) >= last.length:
+                os.truncate(self._path(last.number), last.length)
                 self._current = last
         return [number for number in sorted(there) if number not in self._segments]
 
+    def missing(self) -> int:
+        """In how many segments committed payloads are not there, as their lengths alone tell."""
+        return sum(one.live > 0 and self._on_disk(one) < one.length for one in self._segments.values())
+
+    def accept(self) -> None:
+        """In a transaction: what is L{missing} is known, and is not to be told again."""
+        for segment in self._segments.values():
+            there = self._on_disk(segment)
+            if there < segment.length:
+                self._undo.append((segment, segment.length, segment.live))
+                segment.length = there
+                self._changed.add(segment)
+
     def verify(self) -> int:
         """
-        Read all there is: how many places were found where committed payloads
-        are missing or damaged.  What follows such a place in its segment is not
-        looked at.
+        Read all there is: in how many segments committed payloads are missing or damaged.
         """
         bad = 0
         for segment in self._segments.values():
@@ -294,7 +304,7 @@ class Segments:
         """
         Any thread; may block.
 
-        @raise PayloadLost: it was discarded, or is damaged.
+        @raise PayloadDamaged: it was discarded, or is not what was stored.
         """
         if location.inline is not None:
             return location.inline
@@ -303,11 +313,11 @@ class Segments:
             file = self._file(location.segment)
             payload = os.pread(file.descriptor, location.size, location.offset)
         except FileNotFoundError:
-            raise PayloadLost(f"{location} is gone") from None
+            raise PayloadDamaged(f"{location} is gone") from None
         except OSError as error:
             raise JournalError(f"cannot read {location} in {self._folder}: {error.strerror}") from error
         if len(payload) != location.size or checksum_of(payload, _SEED) != location.checksum:
-            raise PayloadLost(f"{location} in {self._folder} is not what was stored")
+            raise PayloadDamaged(f"{location} in {self._folder} is not what was stored", payload)
         return payload
 
     def read_all(self, locations: Iterable[Location]) -> list[bytes]:
@@ -336,6 +346,13 @@ class Segments:
                 self._files.pop(number, None)
 
     # --- files ---
+
+    def _on_disk(self, segment: _Segment) -> int:
+        """How long its file is, bytes."""
+        try:
+            return self._path(segment.number).stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012}.segment"

@@ -297,6 +297,25 @@ class DurabilityTests(JournalCase):
         self.assertEqual(inline.journal.lost, 0)
         inline.result(inline.journal.close())
 
+    def test_a_segment_that_is_gone_or_too_short_is_found_at_any_start(self) -> None:
+        """Whoever took it, and however the last process ended."""
+        inline = self.opened()
+        inline.do(write(1, bytes(9000)))
+        inline = self.reopened(inline)
+        self.assertEqual(inline.journal.lost, 0)
+        inline.result(inline.journal.close())
+        [segment] = (self.folder / "segments").iterdir()
+        os.truncate(segment, 9000)
+        inline = self.opened()
+        self.assertEqual(inline.journal.lost, 1)
+        inline.result(inline.journal.close())
+        segment.unlink()
+        inline = self.opened()
+        self.assertEqual(inline.journal.lost, 1)
+        inline.do(erase(1))
+        inline.do(Transaction.mint_incarnation)
+        self.assertEqual(self.reopened(inline).journal.lost, 0)
+
     def test_all_is_looked_at_only_after_a_power_cut(self) -> None:
         """A crash of the process loses nothing: no need to read all payloads at each start."""
         inline = self.opened()
