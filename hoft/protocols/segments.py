@@ -164,10 +164,9 @@ class Segments:
         # No number is used again before its leftover is gone.
         self._last = max([*there, *self._segments], default=0)
         last = self._segments.get(max(self._segments, default=0))
-        if last is not None and last.length < self._size:
-            if self._on_disk(last) >= last.length:
-                os.truncate(self._path(last.number), last.length)
-                self._current = last
+        if last is not None and last.length < self._size and self._on_disk(last) >= last.length:
+            os.truncate(self._path(last.number), last.length)
+            self._current = last
         return [number for number in sorted(there) if number not in self._segments]
 
     def missing(self) -> int:
