@@ -223,6 +223,8 @@ class Config:
     """How long a call may take that nobody has to wait for."""
     result_ttl: float = 86400.0
     """For how long results are kept for those who ask for them later; 0: they are not."""
+    expired_ttl: float = 604800.0
+    """For how long it is known afterwards that there were some, and an Idempotency-Key counts."""
     results: int = 8 << 30
     """The most bytes of them."""
     cache: int = 1 << 30
@@ -347,6 +349,7 @@ def parse(text: str, path: Path) -> Config:
         deadline=top.seconds("deadline", default.deadline, least=0.1),
         async_deadline=top.seconds("async_deadline", default.async_deadline, least=0.1),
         result_ttl=top.seconds("result_ttl", default.result_ttl),
+        expired_ttl=top.seconds("expired_ttl", default.expired_ttl),
         results=top.size("results", default.results),
         cache=top.size("cache", default.cache),
         max_request_body=top.size("max_request_body", default.max_request_body),

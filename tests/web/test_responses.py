@@ -159,7 +159,7 @@ class BadResponseTests(SynchronousTestCase):
         self.refused(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
     def test_what_speaks_another_protocol_is_told_by_its_first_bytes(self) -> None:
-        for said in (b"SSH-2.0-OpenSSH_9.2\r\n", b"hello there\n", b"\x15\x03\x01\x00\x02\x02\x32", b"+OK\r\n", b"I"):
+        for said in (b"SSH-2.0-OpenSSH_9.2\r\n", b"hello there\n", b"\x15\x03\x01\x00\x02", b"+OK\r\n", b"I"):
             self.refused(said)
         self.refused(b"HTT", b"X")
         self.refused(b"HTTP/2 200\r\n")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 MAX_KEPT = 100_000
 """The most exchanges that are kept at once, whatever became of them."""
 
-MAX_EXPIRED = 10_000
-"""The most of which it is remembered that they have expired."""
+MAX_EXPIRED = 50_000
+"""The most of which it is remembered that they have expired; beyond it the oldest are forgotten."""
 
 
 class Waiter(Protocol):
@@ -82,7 +82,8 @@ class Keeper:
         """Records of complete responses, which are handed up again after a start."""
         self._timers: list[tuple[float, int, bytes]] = []
         self._timer = 0
-        self._expired = 0
+        self._expired: dict[bytes, None] = {}
+        """Those that are L{Stage.EXPIRED}, the oldest first."""
         self._looked = 0.0
         """When L{tick} was called last."""
 
@@ -112,7 +113,8 @@ class Keeper:
             if row.sent:
                 self._restored.setdefault(row.peer, {}).update(dict.fromkeys(row.sent, kept))
                 kept.wasSent()
-            self._expired += row.stage is Stage.EXPIRED
+            if row.stage is Stage.EXPIRED:
+                self._expired[row.id] = None
             if not kept.over:
                 kept.meters = self._ingress.accounts.resume(row.caller, row.route)
 
@@ -123,7 +125,7 @@ class Keeper:
         process ran must not make it last for ever.
         """
         routing = self._ingress.routing
-        return max(routing.async_deadline, routing.result_ttl, 86400.0)
+        return max(routing.async_deadline, routing.result_ttl, routing.expired_ttl, 86400.0)
 
     def before(self, caller: str | None, key: bytes | None) -> Kept | None:
         """
@@ -136,7 +138,7 @@ class Keeper:
             if kept is None:
                 raise Refused(key_in_use(None))
             return kept
-        if len(self.kept) >= MAX_KEPT:
+        if len(self.kept) - len(self._expired) >= MAX_KEPT:
             raise Refused(too_busy(f"{MAX_KEPT} requests are kept already", 60))
         if self._over(caller):
             raise Refused(self._full())
@@ -321,7 +323,7 @@ class Keeper:
 
     def remove(self, kept: Kept) -> None:
         """It was never there."""
-        self._expired -= kept.stage is Stage.EXPIRED
+        self._expired.pop(kept.id, None)
         if kept.delivery is not None:
             kept.delivery.drop()
         if self.kept.pop(kept.id, None) is not None:
@@ -359,22 +361,18 @@ class Keeper:
         if kept.stage is Stage.EXPIRED:
             self.forget(kept)
             return
-        key = kept.caller, kept.key or b""
         if kept.expire(self):
-            if self.keys.get(key) is kept:
-                del self.keys[key]
-            self._expired += 1
-            if self._expired > MAX_EXPIRED:
-                self.forget(kept)
-            else:
-                self._arm(kept, now + self.remembered)
+            self._expired[kept.id] = None
+            self._arm(kept, now + self.remembered)
+            if len(self._expired) > MAX_EXPIRED:
+                self.forget(self.kept[next(iter(self._expired))])
         elif kept.due <= now:
             self._arm(kept, now + (60.0 if kept.awaited else 1.0))
 
     @property
     def remembered(self) -> float:
-        """Seconds for which it is known that there was one which has expired."""
-        return max(1.0, self._ingress.routing.result_ttl)
+        """Seconds for which it is known that there was one which has expired, and its key counts."""
+        return self._ingress.routing.expired_ttl
 
     @property
     def quiet(self) -> bool:

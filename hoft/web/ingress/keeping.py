@@ -202,7 +202,6 @@ class Kept(Row):
         if self.readers or self.awaited:
             return False
         self.drop(keeper)
-        self.key = None
         self.expires = keeper.wall() + keeper.remembered
         self.reach(keeper, Stage.EXPIRED)
         return True

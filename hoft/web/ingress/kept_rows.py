@@ -78,7 +78,8 @@ class Row:
     @ivar route: that was called, and C{base}, where it led to then.
     @ivar url: that was called, as its caller gave it.
     @ivar target: the request target at the service.
-    @ivar key: the caller's Idempotency-Key, and C{fingerprint} the digest of what it was brought with.
+    @ivar key: the caller's Idempotency-Key, and C{fingerprint} the digest of what it was brought with:
+        until the row is forgotten, nothing is performed under it again.
     @ivar expires: (seconds since 1970) until a last stage is reached, when it is given up;
         then, when it is forgotten.
     @ivar stages: when (seconds since 1970) each stage was reached.

@@ -95,7 +95,7 @@ class Replay(Indifferent):
         if kept.problem is not None:
             self._refuse(kept.problem)
         elif kept.stage is Stage.EXPIRED:
-            self._refuse(expired())
+            self._refuse(expired().during(self.id))
         elif link is None:
             self._refuse(peer_unavailable(keeper.name(kept), "this node does not trust it any more"))
         else:

@@ -37,6 +37,7 @@ class Routing:
     @ivar max_request_body: bytes.
     @ivar async_deadline: seconds for a call that nobody has to wait for, unless its caller says otherwise.
     @ivar result_ttl: seconds for which results are kept; 0: none is.
+    @ivar expired_ttl: seconds for which it is known afterwards that there were some.
     @ivar results: the most bytes of results that are kept.
     @ivar cache: the most bytes of responses that are stored.
     """
@@ -49,6 +50,7 @@ class Routing:
     callers: Sequence[Caller] = ()
     async_deadline: float = 86400.0
     result_ttl: float = 86400.0
+    expired_ttl: float = 604800.0
     results: int = 8 << 30
     cache: int = 1 << 30
     mounts: Mapping[str, tuple[Mount, str]] = field(init=False, repr=False)
@@ -106,6 +108,7 @@ class Routing:
             config.callers,
             config.async_deadline,
             config.result_ttl,
+            config.expired_ttl,
             config.results,
             config.cache,
         )
