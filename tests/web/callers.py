@@ -201,11 +201,11 @@ class Callers(Listening):
         head.append(b"Content-Length: %d" % len(body))
         return self.ask(b"".join(line + b"\r\n" for line in head) + b"\r\n", body)
 
-    def begin_upload(self, length: int) -> socket.socket:
+    def begin_upload(self, length: int, *fields: bytes) -> socket.socket:
         """A caller that has sent a megabyte of a body of so many bytes."""
         caller = self.connect()
-        head = b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
-        caller.sendall(head + bytes(1_000_000))
+        head = [b"POST /svc/demo/ HTTP/1.1", b"Host: a", b"Content-Length: %d" % length, *fields]
+        caller.sendall(b"".join(line + b"\r\n" for line in head) + b"\r\n" + bytes(1_000_000))
         return caller
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from hoft.interfaces import LinkState
 from hoft.web.crossing.exchange import Kind, decode_part
@@ -88,6 +89,16 @@ class KeepingCase(IngressCase):
 
 
 class ResultTests(KeepingCase):
+    @inlineCallbacks
+    def test_an_answer_to_what_is_not_submitted_whole_yet_goes_to_its_caller_and_is_not_kept(self) -> Test:
+        caller = self.begin_upload(2_000_000, ASYNC)
+        yield self.until(lambda: self.far.requests)
+        self.far.one.answer(413, body=b"enough")
+        answer = yield deferToThread(caller.recv, 65536)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 413 ") and answer.endswith(b"enough"), answer)
+        yield self.until(lambda: self.far.cancels and not self.near.unconsumed())
+        self.assertEqual(self.ingress.keeper.kept, {})
+
     @inlineCallbacks
     def test_a_call_is_accepted_performed_and_its_result_is_there_as_often_as_it_is_asked_for(self) -> Test:
         response = yield self.post(b"order", ASYNC)

@@ -118,7 +118,7 @@ class KeptTests(KeepingCase):
         self.assertEqual(self.one()["why"], "far has not sent the rest of the response")
         self.far.send(writer.end())
         yield self.reach(where, "done")
-        self.assertEqual(list(self.ingress.under_way(0)), [])
+        self.assertEqual(described(self.ingress.under_way(0)), [])
 
     @inlineCallbacks
     def test_what_waits_for_a_peer_that_is_down(self) -> Test:

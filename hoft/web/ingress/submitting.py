@@ -96,10 +96,6 @@ class Submission(Waiting):
         self._digest = fingerprint(head) if wish.key is not None else None
         self._kept = kept_of(self, wish.key)
 
-    @property
-    def answerable(self) -> bool:
-        return False
-
     def bodyReceived(self, data: bytes) -> None:
         if self._digest is not None:
             self._digest.update(data)
