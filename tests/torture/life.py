@@ -52,7 +52,8 @@ def repeatable(message: int) -> bool:
 
 def arrival(message: int) -> Arrival:
     """What becomes of a message when it comes."""
-    return (Arrival.STORE, Arrival.AT_ONCE, Arrival.STORE, Arrival.DONE)[message % 7 % 4]
+    # Neighbours alike: then there are packets with nothing in them that is stored first.
+    return (Arrival.STORE, Arrival.AT_ONCE, Arrival.STORE, Arrival.DONE)[message // 8 % 4]
 
 
 def urgency(message: int) -> int:
@@ -107,7 +108,10 @@ class Doom(Enum):
     READING = auto()
     """The next file that arrives: perhaps between its reading, its commit and what is said of it."""
     SPEAKING = auto()
-    """The next file that it writes during a commit: what that says must be true without it."""
+    """
+    The next file that it writes during a commit, or while its program has something in hand: what
+    that says must be true without it.
+    """
     ARRIVING = auto()
     """The next record that its program deals with before it is committed: just before that, or after."""
 
@@ -118,6 +122,7 @@ class Life:
     A node from one start to its crash.
 
     @ivar given: the messages that its program was given, each once.
+    @ivar waiting: ids of records that were handed up, and that it has not looked at yet.
     """
 
     def __init__(self, node: Node) -> None:
@@ -125,6 +130,7 @@ class Life:
         self.node = node
         self.over = False
         self.given: set[int] = set()
+        self.waiting: set[int] = set()
         delays = (world.plan.commit, 0.0005, 0.0002, 0.0002)
         self.workers = [*(InlineWorker(world.clock, delay) for delay in delays), Disk(node)]
         journal, write, opening, read, sync = self.workers
@@ -229,7 +235,9 @@ class Life:
         becomes = arrival(message)
         if becomes is not Arrival.STORE and node.doomed is Doom.ARRIVING:
             node.doomed = None
-            wait = node.world.random.random() * 2 * (ALONE_AFTER + node.world.plan.commit)
+            # Before it is committed, or before what may have been said of it too soon is made good.
+            random = node.world.random
+            wait = random.random() * random.choice((2 * (ALONE_AFTER + node.world.plan.commit), 0.5))
             node.world.clock.callLater(wait, node.crash_and_start)
         if becomes is Arrival.DONE:
             self._give(message)
@@ -242,15 +250,16 @@ class Life:
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}."""
         world = self.node.world
+        # Some at once, some later, so that crashes find them in the inbox.
+        wait = world.random.choice((0.0, 0.0, 0.5))
         for record in records:
             if record.payload is None:
                 reading: Deferred[Any] = link.read([record.id])
                 reading.addCallback(itemgetter(0)).addCallback(partial(self._take, link, record.id))
                 reading.addErrback(world.failures.append)
             else:
-                # Some at once, some later, so that crashes find them in the inbox.
-                wait = world.random.choice((0.0, 0.0, 0.5))
                 if wait:
+                    self.waiting.add(record.id)
                     world.clock.callLater(wait, self._take, link, record.id, record.payload)
                 else:
                     self._take(link, record.id, record.payload)
@@ -279,6 +288,7 @@ class Life:
     def _take(self, link: ILink, id: int, payload: bytes) -> None:
         if self.over:
             return
+        self.waiting.discard(id)
         message = self._number(payload)
         self._give(message)
 

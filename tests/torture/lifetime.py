@@ -206,7 +206,7 @@ class World:
                 node.doomed = None
                 wait = arrivals[0][0] + self.random.random() * (0.05 + self.plan.commit)
                 self.clock.callLater(wait, node.crash_and_start)
-            elif node.doomed is Doom.SPEAKING and node.uuid == sender and node.is_committing():
+            elif node.doomed is Doom.SPEAKING and node.uuid == sender and node.is_at_work():
                 node.doomed = None
                 self.clock.callLater(0, node.crash_and_start)
         if any(node.uuid == recipient and node.inbound is self.second_folder for node in self.nodes()):

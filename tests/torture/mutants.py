@@ -17,7 +17,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 
 from hoft.interfaces import Incoming
-from hoft.protocols import log, log_writing
+from hoft.protocols import link_log, log, log_writing
 from hoft.protocols.flight import Packet
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.log_writing import Step
@@ -244,8 +244,9 @@ def rollback_told_too_soon() -> AbstractContextManager[object]:
     return patch.multiple(log, adopt=adopted, begin_all_logs=begun)
 
 
-def dealt_with_is_acknowledged() -> AbstractContextManager[object]:
-    """What the program deals with at once is acknowledged before it is committed."""
+@contextmanager
+def dealt_with_is_acknowledged() -> Iterator[None]:
+    """What the program deals with at once is acknowledged before it is committed, which is left for later."""
     accept = LinkLog.accept
 
     def mutated(
@@ -254,7 +255,8 @@ def dealt_with_is_acknowledged() -> AbstractContextManager[object]:
         accepting = accept(self, clock, numbers, early, late)
         return accepting if late else succeed(True)
 
-    return patch.object(LinkLog, "accept", mutated)
+    with patch.object(LinkLog, "accept", mutated), patch.object(link_log, "ALONE_AFTER", 2.0):
+        yield
 
 
 def consumed_before_it_came() -> AbstractContextManager[object]:

@@ -82,9 +82,9 @@ class Node:
         """It is to be killed over that."""
         self.doomed = over
 
-    def is_committing(self) -> bool:
-        """Whether the journal was asked for something that it has not done yet."""
-        return self.life is not None and self.life.workers[0].busy
+    def is_at_work(self) -> bool:
+        """Whether the journal, or the program, was given something that it has not done yet."""
+        return self.life is not None and (self.life.workers[0].busy or bool(self.life.waiting))
 
     def crash_and_start(self) -> None:
         """It is killed, and started again a second later."""
