@@ -24,7 +24,7 @@ AHEAD = 1_000_000.0
 
 def described(found: Any) -> list[dict[str, Any]]:
     """What is said of each."""
-    said = [describe() for describe in found]
+    said = [describe() for describe in found if describe is not None]
     for one in said:
         assert one["stage"] in STAGES, one
         assert one["why"], one
