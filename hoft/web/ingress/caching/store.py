@@ -107,11 +107,13 @@ class CacheStore:
         """By caller, in the order in which they were used, and exchange."""
         self._urls: dict[bytes, dict[bytes, _Variants]] = {}
         """By URL and partition."""
-        self._count = self._number = 0
+        self._all: dict[int, Entry] = {}
+        """By number: to go through them takes a tenth of what it takes in the order of their use."""
+        self._number = 0
         self._purges: list[Purge] = []
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._all)
 
     @property
     def size(self) -> int:
@@ -157,9 +159,9 @@ class CacheStore:
         variants = self._urls.setdefault(entry.url, {}).setdefault(entry.partition, _Variants())
         variants.entries[entry.vary, entry.variant] = entry
         variants.varies[entry.vary] = variants.varies.get(entry.vary, 0) + 1
-        self._count += 1
         self._number += 1
         entry.number = self._number
+        self._all[entry.number] = entry
         self._sizes.take(entry.caller, entry.size)
         self._memory.take(entry.caller, entry.footprint)
 
@@ -181,7 +183,7 @@ class CacheStore:
         if not own:
             del self._entries[entry.caller]
         self._unlist(entry)
-        self._count -= 1
+        del self._all[entry.number]
         self._sizes.take(entry.caller, -entry.size)
         self._memory.take(entry.caller, -entry.footprint)
         self._ingress.keeper.also(entry, cache_rows.forget(entry.exchange))
@@ -249,16 +251,18 @@ class CacheStore:
 
     def remove(self, unwanted: Callable[[Entry], bool]) -> Purge:
         """Drop those that there are now; if they are many, in several turns of the reactor."""
-        return self._begin((own.values() for own in self._entries.values()), unwanted)
+        return self._begin(list(self._all.values()), unwanted)
 
     def invalidate(self, url: bytes) -> int:
         """Drop all responses of this URL, whoever has got them; how many they were."""
-        found = [list(variants.entries.values()) for variants in self._urls.get(url, {}).values()]
-        self._begin(found, lambda entry: entry.url == url)
-        return sum(map(len, found))
+        found = chain.from_iterable(one.entries.values() for one in self._urls.get(url, {}).values())
+        among = list(found)
+        count = len(among)
+        self._begin(among, lambda entry: entry.url == url)
+        return count
 
-    def _begin(self, among: Iterable[Iterable[Entry]], unwanted: Callable[[Entry], bool]) -> Purge:
-        purge = Purge(list(chain.from_iterable(among)), self._number + 1, unwanted)
+    def _begin(self, among: list[Entry], unwanted: Callable[[Entry], bool]) -> Purge:
+        purge = Purge(among, self._number + 1, unwanted)
         if purge.left:
             self._purges.append(purge)
             self._ingress.sweeper.begin(self._purge_some)

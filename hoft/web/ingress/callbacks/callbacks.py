@@ -51,7 +51,7 @@ PARALLEL: Final = 4
 LONGEST_REST: Final = 60.0
 """Seconds for which all attempts at an origin rest after several that failed, if it does not ask for more."""
 
-TURN: Final = 100
+TURN: Final = 40
 """How many are looked at in one go: there may be a hundred thousand."""
 
 MOST: Final = 1000
