@@ -417,14 +417,9 @@ def _caller(table: Table) -> Caller:
         given = "is missing" if not tokens else "is no hash of a token"
         wanted = f"what 'hoft caller' writes, {TOKEN_HASH} and 64 hexadecimal digits"
         raise ConfigurationError(table.where, f"{table.prefix}.token", given, wanted)
-    return Caller(
-        table.own_name,
-        tokens,
-        _allowance(table),
-        table.truth("operator"),
-        table.size("results", 1 << 30),
-        None if (cache := table.size("cache", -1)) < 0 else cache,
-    )
+    may = _allowance(table), table.truth("operator"), table.size("results", 1 << 30)
+    cache = table.size("cache", -1)
+    return Caller(table.own_name, tokens, *may, None if cache < 0 else cache)
 
 
 def _allowance(table: Table) -> Allowance:
