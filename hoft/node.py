@@ -253,9 +253,7 @@ class Node(Service):
         registry.started(self.streams)
         self._announce()
 
-    async def _load(
-        self, read: Callable[[ITransaction], Sequence[T]], take: Callable[[Sequence[T]], None]
-    ) -> None:
+    async def _load(self, read: Callable[[ITransaction], list[T]], take: Callable[[list[T]], None]) -> None:
         """What an earlier process has left in a table; there may be a hundred thousand rows."""
         rows = await self._journal.transact(read)
         for start in range(0, len(rows), LOADED):
