@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from hoft import command_line, config, editing
 from hoft.addresses import check_allowed, check_tcp_target, check_url, local_endpoint
 from hoft.config import CONFIGURATION_FILE
 from hoft.defaults import DEFAULT_LISTEN, SUITES
-from hoft.errors import ConfigurationError
+from hoft.errors import ConfigurationError, LocalError
 from hoft.identity import IDENTITY_FILE, NAME, NAME_WANTED, Card, Identity
-from hoft.running import ask_to_reload
+from hoft.running import running_process
 from hoft.tables import check_reference
 from hoft.tokens import hash_token, make_token
 
@@ -115,14 +115,14 @@ def route(options: Namespace) -> int:
     path, websocket = options.folder / CONFIGURATION_FILE, options.websocket
     editing.route(path, options.name, options.peer, options.url, websocket)
     also = ", also by WebSocket" if websocket else ""
-    return taken_up(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}{also}")
+    return done(current, f"/svc/{options.name}/ leads to {options.url} behind {options.peer}{also}")
 
 
 def unroute(options: Namespace) -> int:
     """C{hoft unroute}: take a route away."""
     current = read_node(options.folder)
     editing.unroute(options.folder / CONFIGURATION_FILE, options.name)
-    return taken_up(current, f"/svc/{options.name}/ leads nowhere now")
+    return done(current, f"/svc/{options.name}/ leads nowhere now")
 
 
 def allow(options: Namespace) -> int:
@@ -140,7 +140,7 @@ def allow(options: Namespace) -> int:
     editing.allow(path, url, options.peer, private, websocket)
     also = ", also at private addresses" if private else ""
     also += ", also by WebSocket" if websocket else ""
-    return taken_up(current, f"{options.peer or 'every peer'} may reach {url}{also}")
+    return done(current, f"{options.peer or 'every peer'} may reach {url}{also}")
 
 
 def disallow(options: Namespace) -> int:
@@ -148,9 +148,7 @@ def disallow(options: Namespace) -> int:
     current = read_node(options.folder)
     path = options.folder / CONFIGURATION_FILE
     editing.disallow(path, options.url, options.peer, options.private, options.websocket)
-    return taken_up(
-        current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry"
-    )
+    return done(current, f"{options.peer or 'every peer'} may no longer reach {options.url} by this entry")
 
 
 def forward(options: Namespace) -> int:
@@ -160,7 +158,7 @@ def forward(options: Namespace) -> int:
     to = check_tcp_target(config.COMMAND_LINE, "HOST:PORT", options.to)
     check_reference(config.COMMAND_LINE, "PEER", options.peer, [peer.name for peer in current.peers])
     editing.forward(options.folder / CONFIGURATION_FILE, listen, options.peer, to)
-    return taken_up(current, f"connections to {listen} lead to {to} behind {options.peer}")
+    return done(current, f"connections to {listen} lead to {to} behind {options.peer}")
 
 
 def unforward(options: Namespace) -> int:
@@ -168,7 +166,7 @@ def unforward(options: Namespace) -> int:
     current = read_node(options.folder)
     listen = local_endpoint(config.COMMAND_LINE, "LOCAL", options.local)
     editing.unforward(options.folder / CONFIGURATION_FILE, listen)
-    return taken_up(current, f"nothing listens at {listen} now; connections that were made go on")
+    return done(current, f"nothing listens at {listen} now; connections that were made go on")
 
 
 def caller(options: Namespace) -> int:
@@ -178,22 +176,20 @@ def caller(options: Namespace) -> int:
     if options.action == "remove":
         left = editing.remove_caller(path, name)
         said = f"{name} may not call any more"
-        return taken_up(
-            current, said if left else f"{said}; no caller is left, so anybody may on this machine"
-        )
+        return done(current, said if left else f"{said}; no caller is left, so anybody may on this machine")
     limits = {key: getattr(options, key) for key in LIMITS if getattr(options, key) is not None}
     if limits and options.action != "add":
         raise ConfigurationError(
             config.COMMAND_LINE, "", "limits are given", f"a change of [callers.{name}] in {path} instead"
         )
     token = make_token(os.urandom)
-    editing.caller(path, name, hash_token(token.encode()), limits, renew=options.action == "renew")
-    print(token, flush=True)
+    hashed, renew = hash_token(token.encode()), options.action == "renew"
+    editing.caller(path, name, hashed, limits, renew, showing(token))
     first = options.action == "add" and not current.callers
     print(
         f"this is the token of {name}: it is not kept here, and not shown again",
         *(["from now on every call must bring the token of a caller"] if first else []),
-        *(["the running node takes it up"] if ask_to_reload(current.state) else []),
+        *taken_up(current),
         sep="\n",
         file=sys.stderr,
     )
@@ -272,11 +268,29 @@ def _check_peer(name: str, current: config.Config) -> None:
     check_reference(config.COMMAND_LINE, "--peer", name, [peer.name for peer in current.peers])
 
 
-def taken_up(current: config.Config, *lines: str) -> int:
-    """Tell the running node first, then the person: whoever reads that may go away."""
-    running = ask_to_reload(current.state)
-    print(*lines, *(["the running node takes it up"] if running else []), sep="\n")
+def done(current: config.Config, *lines: str) -> int:
+    """Say what was changed, now that it is in force."""
+    print(*lines, *taken_up(current), sep="\n")
     return 0
+
+
+def taken_up(current: config.Config) -> list[str]:
+    """What is said of the node that has taken up a change, if one runs."""
+    return ["the running node takes it up"] if running_process(current.state) is not None else []
+
+
+def showing(secret: str) -> Callable[[], None]:
+    """What writes a secret to standard output, and raises L{LocalError} if it cannot be."""
+
+    def show() -> None:
+        try:
+            print(secret, flush=True)
+        except OSError as error:
+            raise LocalError(
+                f"nothing is changed, for standard output cannot be written ({error.strerror})"
+            ) from None
+
+    return show
 
 
 def _private_folder(folder: Path) -> None:

@@ -3,16 +3,19 @@ Changes to C{hoft.toml} that keep its comments and its order.
 
 Each function reads the file, changes it, makes sure that what comes out is a
 configuration without mistakes, and only then puts it in the place of the old
-one, at once or not at all.  They block on the disk, and wait for one another.
+one, at once or not at all; a node that runs has taken it up when they return, and
+what it refuses is not kept (L{hoft.changing.replace}).  They block on the disk and
+the node, and wait for one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hoft import config
+from hoft.changing import nothing, write
 from hoft.errors import ConfigurationError
 from hoft.identity import Card, check_name
 from hoft.toml_document import (
@@ -23,7 +26,6 @@ from hoft.toml_document import (
     put_named,
     remove_from_array,
     remove_named,
-    write,
 )
 
 
@@ -271,7 +273,14 @@ def _as_options(entry: config.Allow) -> str:
     return f"{entry.url}{peer}{flags}"
 
 
-def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: bool = False) -> None:
+def caller(
+    path: Path,
+    name: str,
+    token: str,
+    limits: Mapping[str, Any],
+    renew: bool = False,
+    then: Callable[[], None] = nothing,
+) -> None:
     """
     Let somebody call: from then on nobody may who is not named.
 
@@ -279,6 +288,7 @@ def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: 
     @param limits: keys of its table, as L{config.Allowance} has them.
     @param renew: it is a further token of a known caller; the one of before is
         accepted beside it, and any older one no more.
+    @param then: called once it is in force; if it raises, nothing is changed.
     @raise ConfigurationError: the name is taken, or, to renew, not known.
     """
     check_name(name)
@@ -296,7 +306,7 @@ def caller(path: Path, name: str, token: str, limits: Mapping[str, Any], renew: 
         else:
             put_named(document, "callers", name, token=token, **limits)
 
-    change(path, edit)
+    change(path, edit, then)
 
 
 def remove_caller(path: Path, name: str) -> bool:
@@ -317,11 +327,12 @@ def remove_caller(path: Path, name: str) -> bool:
     return left
 
 
-def callback(path: Path, name: str, values: Mapping[str, Any]) -> None:
+def callback(path: Path, name: str, values: Mapping[str, Any], then: Callable[[], None] = nothing) -> None:
     """
     Register a receiver of callbacks.
 
     @param values: keys of its table, as L{config.Callback} has them.
+    @param then: called once it is in force; if it raises, nothing is changed.
     @raise ConfigurationError: the name is taken, or a value cannot be used.
     """
     check_name(name)
@@ -336,7 +347,7 @@ def callback(path: Path, name: str, values: Mapping[str, Any]) -> None:
             )
         put_named(document, "callbacks", name, **values)
 
-    change(path, edit)
+    change(path, edit, then)
 
 
 def remove_callback(path: Path, name: str) -> None:

@@ -25,7 +25,6 @@ from uuid import UUID
 from attrs import field, frozen
 from nacl import bindings
 
-from hoft import durable
 from hoft.errors import IdentityError
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -162,23 +161,12 @@ class Identity:
         except OSError as error:
             raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(self._text())
+            file.write(self.text)
             file.flush()
             os.fsync(file.fileno())
 
-    def replace(self, path: Path) -> None:
-        """
-        Write the key file in the place of the one that is there, at once or not at
-        all.  Whoever made this of that one must have kept others from doing the same.
-
-        @raise IdentityError: it cannot be written.
-        """
-        try:
-            durable.replace(path, self._text())
-        except OSError as error:
-            raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
-
-    def _text(self) -> str:
+    @property
+    def text(self) -> str:
         """What is in the key file."""
         lines = ((_IDENTITY, str(self.uuid), _encoded(key)) for key in self.secret_keys)
         return "".join(":".join((*parts, _check(*parts))) + "\n" for parts in lines)

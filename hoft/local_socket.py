@@ -22,7 +22,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from hoft.errors import LocalError, NodeNotRunning, NodeSilent
+from hoft.errors import LocalError, NodeNotRunning, NodeRefuses, NodeSilent
 from hoft.running import running_process
 
 SOCKET_FILE = "socket"
@@ -71,7 +71,8 @@ def ask(state: Path, question: str, patience: float = PATIENCE, **details: Any) 
     @return: its answer.
     @raise NodeNotRunning: none does.
     @raise NodeSilent: one does, but takes no questions, or does not answer in time.
-    @raise LocalError: we may not ask, or it says why it has no answer.
+    @raise NodeRefuses: it says why it has no answer.
+    @raise LocalError: we may not ask.
     """
     line = json.dumps({"ask": question, **details}).encode("ascii") + b"\n"
     try:
@@ -101,7 +102,7 @@ def _unpacked(state: Path, line: bytes) -> Any:
         raise NodeSilent(f"{_holder(state)} broke off before it had answered")
     answer = json.loads(line)
     if "answer" not in answer:
-        raise LocalError(str(answer.get("error", "the node gave no answer")))
+        raise NodeRefuses(str(answer.get("error", "the node gave no answer")))
     return answer["answer"]
 
 

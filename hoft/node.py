@@ -14,12 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from hoft import __version__
+from hoft.changes import Changes
 from hoft.channels import Channels
-from hoft.config import Config, Peer, Traffic, read_runnable
+from hoft.config import Config, Peer, Traffic
 from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
@@ -168,7 +169,7 @@ class Node(Service):
             }
         )
         self._ports = Ports(reactor, self._ingress.factory, "listen")
-        self._changing = DeferredLock()
+        self._changes = Changes(config.path, self._workers["open"], self._reload)
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
@@ -191,7 +192,7 @@ class Node(Service):
         @raise LocalError: (as failure) what keeps the node from starting.
         """
         super().startService()
-        return self._changing.run(lambda: Deferred.fromCoroutine(self._start()))
+        return self._changes.next(self._start)
 
     async def _start(self) -> None:
         config = self._config
@@ -404,26 +405,11 @@ class Node(Service):
         @raise LocalError: (as failure) something that cannot change while the
             node runs has changed, or cannot be taken up; then nothing was.
         """
-        return self._changing.run(lambda: Deferred.fromCoroutine(self._reload(config)))
+        return self._changes.next(partial(self._reload, config))
 
     def reread(self) -> Deferred[None]:
-        """
-        L{reload} what the node's file says now, once it has started, and after what others
-        have had it take up before.  Whoever does not wait for the end does not stop it.
-
-        @raise LocalError: (as failure) as of L{reload}; or there is no file, or it has a mistake.
-        """
-        told: Deferred[None] = Deferred()
-        reading = self._changing.run(lambda: Deferred.fromCoroutine(self._reread()))
-        reading.addBoth(lambda result: None if told.called else told.callback(result))
-        return told
-
-    async def _reread(self) -> None:
-        path = self._config.path
-        if path is None:
-            raise LocalError("this node was told by options, there is no file to read again")
-        await self._reload(await self._workers["open"].call(read_runnable, path))
-        self._log.info("configuration taken up from {path}", path=path)
+        """L{reload} what the node's file says: see L{Changes.reread}."""
+        return self._changes.reread()
 
     async def _reload(self, config: Config) -> None:
         for key in ("name", "state", "transport"):

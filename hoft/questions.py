@@ -26,13 +26,18 @@ class Questions:
         self,
         reactor: Any,
         status: Callable[[], Deferred[dict[str, Any]]],
+        reread: Callable[[], Deferred[None]],
         listing: Listing,
         ingress: Ingress,
         links: Mapping[str, Link],
     ) -> None:
-        """@param status: see L{hoft.node.Node.look}."""
+        """
+        @param status: see L{hoft.node.Node.look}.
+        @param reread: see L{hoft.node.Node.reread}.
+        """
         self._reactor = reactor
         self._status = status
+        self._reread = reread
         self._listing = listing
         self._callbacks = ingress.callbacks
         self._links = links
@@ -47,6 +52,8 @@ class Questions:
         match question.get("ask"):
             case "status":
                 return self._status()
+            case "reload":
+                return self._reread()
             case "requests":
                 return self._listing.answer(question)
             case "callbacks":

@@ -10,17 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hoft import config, durable, editing
+from hoft import config, editing
 from hoft.addresses import check_url
-from hoft.commands import read_node
+from hoft.changing import replace, write
+from hoft.commands import read_node, showing, taken_up
 from hoft.config import CONFIGURATION_FILE, Callback
-from hoft.errors import ConfigurationError, IdentityError
+from hoft.errors import ConfigurationError
 from hoft.identity import check_name
-from hoft.running import ask_to_reload
 from hoft.tables import check_reference
 from hoft.web.ingress.callbacks.registrations import read_keys
 from hoft.web.ingress.callbacks.signing import Key, SigningKey, new_key
@@ -38,7 +37,6 @@ def callback(options: Namespace) -> int:
     if options.action == "remove":
         return _remove(current, path, name)
     key = _renew(current, path, name) if options.action == "renew" else _add(current, path, options)
-    print(key.shared(), flush=True)
     kept = isinstance(key, SigningKey)
     _say(
         current,
@@ -65,10 +63,15 @@ def _add(current: config.Config, path: Path, options: Namespace) -> Key:
     if options.private:
         values["private"] = True
     key = new_key(os.urandom, options.ed25519)
+    if name in [one.name for one in current.callbacks]:
+        editing.callback(path, name, values)  # which refuses it
     file = path.parent / secret
-    if name not in [one.name for one in current.callbacks]:
-        _write(file, [key])
-    editing.callback(path, name, values)
+    write(file, _secrets(key), 0o600)
+    try:
+        editing.callback(path, name, values, showing(key.shared()))
+    except BaseException:
+        file.unlink()
+        raise
     return key
 
 
@@ -77,7 +80,8 @@ def _renew(current: config.Config, path: Path, name: str) -> Key:
     registered = _registered(current, path, name)
     newest = read_keys(registered.secret_file)[0]
     key = new_key(os.urandom, isinstance(newest, SigningKey))
-    _write(registered.secret_file, [key, newest])
+    file = Path(os.path.realpath(registered.secret_file))
+    replace(file, _secrets(key, newest), current.state, showing(key.shared()))
     return key
 
 
@@ -100,19 +104,11 @@ def _secret_file(name: str) -> Path:
     return Path(f"callback-{name}.secret")
 
 
-def _write(path: Path, keys: Sequence[Key]) -> None:
-    """
-    In the place of what is there, readable by its owner alone.
-
-    @raise IdentityError: it cannot be written.
-    """
-    try:
-        durable.replace(path, "".join(f"{key.secret()}\n" for key in keys))
-    except OSError as error:
-        raise IdentityError(f"{path}: cannot be written: {error.strerror}") from error
+def _secrets(*keys: Key) -> str:
+    """What is in a secret file."""
+    return "".join(f"{key.secret()}\n" for key in keys)
 
 
 def _say(current: config.Config, line: str) -> None:
     """To people: standard output has the key."""
-    taken_up = ["the running node takes it up"] if ask_to_reload(current.state) else []
-    print(line, *taken_up, sep="\n", file=sys.stderr)
+    print(line, *taken_up(current), sep="\n", file=sys.stderr)

@@ -17,11 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from attrs import define, field
+from attrs import define
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -132,13 +131,13 @@ class Options(usage.Options):
 class INode(Protocol):
     """What L{hoft.node.makeNode} returns, beside being an L{IService}."""
 
-    def reload(self, config: Config) -> Any:
+    def reread(self) -> Any:
         """
-        Take up what has changed, without harm to what is under way.
+        Take up what has changed in its file, without harm to what is under way.
 
         @return: C{None}, or a Deferred that fires once it is done.
-        @raise LocalError: (also as failure) something in it cannot be changed
-            while the node runs; nothing was.
+        @raise LocalError: (also as failure) there is no file, or something in it is a mistake or
+            cannot be changed while the node runs; nothing was.
         """
 
 
@@ -163,7 +162,7 @@ def makeService(options: Options) -> IService:
 
         gc.freeze()
         gc.enable()
-        gateway = Gateway(makeNode(configuration, reactor), reactor, configuration.path)
+        gateway = Gateway(makeNode(configuration, reactor), reactor)
     except LocalError as error:
         refuse(str(error))
     gateway.watchHangup()
@@ -211,14 +210,10 @@ class Gateway(Service):
     @param node: an L{IService} and L{INode}; its C{startService} may return a
         Deferred, and may raise or fail with a L{LocalError}.
     @param reactor: the reactor.
-    @param path: the file to read again, C{None} if there is none.
     """
 
     node: Any
     reactor: Any
-    path: Path | None
-    _reading: bool = field(default=False, init=False)
-    _again: bool = field(default=False, init=False)
     _log = Logger()
 
     def privilegedStartService(self) -> None:
@@ -259,35 +254,15 @@ class Gateway(Service):
 
         signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(stop))
 
-    def reload(self) -> Deferred[None] | None:
+    def reload(self) -> Deferred[None]:
         """
-        Read the file again and hand it to the node.  A file with mistakes changes
-        nothing; the log says what they are.
+        Have the node take up its file.  A file with mistakes changes nothing; the log
+        says what they are.
 
-        @return: fires once the node has taken it up or refused; C{None} if
-            that is under way already and will be done once more.
+        @return: fires once the node has taken it up or refused.
         """
-        if self.path is None:
-            self._log.warn("SIGHUP: this node was told by options, there is no file to read again")
-            return None
-        if self._reading:
-            self._again = True
-            return None
-        self._reading = True
-        reading = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _read_runnable, self.path)
-        reading.addCallback(self.node.reload)
-        reading.addCallbacks(
-            lambda _: self._log.info("configuration taken up from {path}", path=self.path),
-            self._reload_failed,
-        )
-        return reading.addCallback(self._reloaded)
-
-    def _reloaded(self, _: object) -> Deferred[None] | None:
-        self._reading = False
-        if not self._again:
-            return None
-        self._again = False
-        return self.reload()
+        rereading: Deferred[None] = maybeDeferred(self.node.reread)
+        return rereading.addErrback(self._reload_failed)
 
     def _reload_failed(self, failure: Failure) -> None:
         if failure.check(LocalError):
@@ -301,12 +276,6 @@ class Gateway(Service):
         else:
             self._log.failure("the node could not start", failure)
             end(self.reactor, f"hoft: the node could not start: {failure.getErrorMessage()}", 1)
-
-
-def _read_runnable(path: Path) -> Config:
-    configuration = config.read(path)
-    config.check_runnable(configuration)
-    return configuration
 
 
 def refuse(message: str) -> NoReturn:

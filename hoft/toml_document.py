@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +17,24 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, InlineTable, Table
 
-from hoft import config, durable
+from hoft import config
+from hoft.changing import nothing, replace
 from hoft.errors import ConfigurationError
 
 Document = MutableMapping[str, Any]
 
 
-def change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool:
+def change(
+    path: Path, edit: Callable[[Document, config.Config], None], then: Callable[[], None] = nothing
+) -> bool:
     """
-    Have C{edit} change a configuration.
+    Have C{edit} change a configuration, and the node that runs take it up.
 
     @param edit: is given the document, and what it says now.
+    @param then: called once it is in force.
     @return: whether anything changed.
     @raise ConfigurationError: what comes out has mistakes, or cannot be written.
+    @raise LocalError: the node does not take it up, or C{then} says so: then nothing is changed.
     """
     # Through a link, not in its place.
     path = Path(os.path.realpath(path))
@@ -46,25 +50,9 @@ def change(path: Path, edit: Callable[[Document, config.Config], None]) -> bool:
             raise ConfigurationError(
                 str(path), "", f"cannot be edited here ({error})", "the change made by hand"
             ) from error
-        if edited == text:
-            return False
         config.parse(edited, path)
-        write(path, edited, stat.S_IMODE(path.stat().st_mode))
-        return True
-
-
-def write(path: Path, text: str, mode: int) -> None:
-    """
-    Put a configuration in the place of what is there.
-
-    @raise ConfigurationError: it cannot be written.
-    """
-    try:
-        durable.replace(path, text, mode)
-    except OSError as error:
-        raise ConfigurationError(
-            str(path), "", f"cannot be written ({error.strerror})", "a folder that can be written"
-        ) from error
+        replace(path, edited, current.state, then)
+        return edited != text
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from hoft import command_line, config, editing
-from hoft.commands import own_card, read_node, taken_up
+from hoft.changing import replace
+from hoft.commands import done, own_card, read_node
 from hoft.config import CONFIGURATION_FILE
 from hoft.errors import IdentityError, LocalError, NodeNotRunning
 from hoft.identity import IDENTITY_FILE, Card, Identity, key_id, load_psk, psk_path
@@ -50,7 +51,7 @@ def trust(options: Namespace) -> int:
     lines = [said, *(f"  {who:<20} {one.fingerprint}" for who, one in fingerprints), *after]
     if options.suite == "checksum":
         lines.append(f"take care: {FORGEABLE}")
-    return taken_up(current, *lines)
+    return done(current, *lines)
 
 
 def _psk_file(options: Namespace) -> str | None:
@@ -73,9 +74,9 @@ def untrust(options: Namespace) -> int:
     file = options.folder / CONFIGURATION_FILE
     if options.old:
         editing.forget_older_key(file, options.name)
-        return taken_up(current, f"{options.name} is trusted by its newest key only")
+        return done(current, f"{options.name} is trusted by its newest key only")
     gone = editing.untrust(file, options.name)
-    return taken_up(
+    return done(
         current, f"{options.name} is not trusted any more", *(f"  went with it: {one}" for one in gone)
     )
 
@@ -119,9 +120,9 @@ def _cards(current: config.Config, identity: Identity) -> dict[str, Card]:
 
 def _rotate(options: Namespace, current: config.Config, identity: Identity) -> int:
     made = identity.rotated(os.urandom)
-    made.replace(current.state / IDENTITY_FILE)
+    replace(current.state / IDENTITY_FILE, made.text, current.state)
     card = made.card(current.name)
-    return taken_up(
+    return done(
         current,
         str(card),
         f"fingerprint {card.fingerprint}",
@@ -145,8 +146,8 @@ def _retire(options: Namespace, current: config.Config, identity: Identity) -> i
                 f"{', '.join(lack)} did not show yet to have the new key, and would not hear this node any"
                 " more; 'hoft trust' its new card there first, or --anyway"
             )
-    left.replace(current.state / IDENTITY_FILE)
-    return taken_up(
+    replace(current.state / IDENTITY_FILE, left.text, current.state)
+    return done(
         current,
         "the old key is gone; packets that are sealed for it are refused from now on",
         f"next: at each peer 'hoft untrust' {current.name} with --old; and mind the backups of the old key",

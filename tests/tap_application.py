@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from hoft.config import Config
+from hoft.config import read
 from hoft.errors import ConfigurationError, JournalInUse
 from hoft.tap import Gateway
 
@@ -40,13 +40,13 @@ class Reporting(Service):
     def stopService(self) -> None:
         print("stopped", flush=True)
 
-    def reload(self, configuration: Config) -> None:
+    def reread(self) -> None:
         if BEHAVIOUR == "picky":
             raise ConfigurationError("hoft.toml", "name", "changed", "a restart")
-        print(f"took up {configuration.name}", flush=True)
+        print(f"took up {read(Path(os.environ['HOFT_FILE'])).name}", flush=True)
 
 
 application = Application("gateway")
-_gateway = Gateway(Reporting(), reactor, Path(os.environ["HOFT_FILE"]))
+_gateway = Gateway(Reporting(), reactor)
 _gateway.setServiceParent(application)
 _gateway.watchHangup()

@@ -18,7 +18,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft import cli, config
+from hoft import changing, cli, config
 from hoft.cli import main
 from hoft.config import Allow, Allowance, Route
 from hoft.identity import Card, Identity
@@ -442,7 +442,7 @@ class NodeTests(Command):
 
 
 class RunningNodeTests(Command):
-    """Commands find the process that holds the lock, and tell it; a real one stands in for a node."""
+    """Commands find the process that holds the lock, and tell it; here it is no node."""
 
     HOLDER = """
 import fcntl, os, signal, sys
@@ -472,13 +472,15 @@ sys.stdin.read()
         assert process.stdout is not None
         return process.stdout.readline()
 
-    def test_edits_and_reload_reach_the_running_node(self) -> None:
+    def test_what_a_process_does_not_answer_to_is_not_changed_and_it_is_told_to_look_again(self) -> None:
+        self.patch(changing, "PATIENCE", 0.3)
         holder = self.start_holder()
         self.assertEqual(running_process(self.near), holder.pid)
-        self.assertIn("takes it up", self.well("allow", self.near, "http://h"))
+        before = (self.near / "hoft.toml").read_bytes()
+        self.refused(f"nothing is changed: process {holder.pid} holds", "allow", self.near, "http://h")
+        self.assertEqual((self.near / "hoft.toml").read_bytes(), before)
         self.assertEqual(self.heard(holder), "hangup\n")
-        self.well("reload", self.near)
-        self.assertEqual(self.heard(holder), "hangup\n")
+        self.refused(f"process {holder.pid} holds", "reload", self.near)
 
     def test_a_file_with_a_mistake_is_not_sent_to_it(self) -> None:
         holder = self.start_holder()

@@ -1,5 +1,5 @@
 """
-The commands that are the node's process, or signal it: C{hoft run} and C{hoft reload}.
+The commands that are the node's process, or tell it of changes: C{hoft run} and C{hoft reload}.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import sys
 from argparse import Namespace
 
 from hoft import config
+from hoft.changing import have_taken_up
 from hoft.config import CONFIGURATION_FILE
-from hoft.errors import LocalError
-from hoft.running import ask_to_reload, running_process
+from hoft.errors import LocalError, NodeRefuses
+from hoft.running import running_process
 
 
 def run(options: Namespace) -> int:
@@ -31,10 +32,14 @@ def run(options: Namespace) -> int:
 
 
 def reload(options: Namespace) -> int:
-    """C{hoft reload}: have a running node re-read its file."""
+    """C{hoft reload}: have a running node take up its file."""
     current = config.read(options.folder / CONFIGURATION_FILE)
     config.check_runnable(current)
-    if not ask_to_reload(current.state):
+    try:
+        running = have_taken_up(current.state)
+    except NodeRefuses as error:
+        raise NodeRefuses(f"the running node goes on as before: {error}") from None
+    if not running:
         raise LocalError(f"no node runs on {current.state}; 'hoft run {options.folder}' starts one")
-    print("the running node re-reads its file")
+    print("the running node has taken up its file")
     return 0
