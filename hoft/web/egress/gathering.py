@@ -14,7 +14,7 @@ from hoft.web.crossing.exchange import WINDOW, Kind, Part, Side, decode_message,
 from hoft.web.crossing.reassembly import Reassembler
 from hoft.web.http.heads import Fields, RequestHead, decode_request
 from hoft.web.http.intermediary import trailers
-from hoft.web.http.problems import Refused, quota_exceeded, too_large
+from hoft.web.http.problems import Refused, no_space, too_large
 
 if TYPE_CHECKING:
     from hoft.web.egress.surroundings import Surroundings
@@ -137,7 +137,7 @@ class Reservation:
             self._around.spooled += more
             if self._around.spooled > limits.spool:
                 detail = "as many bytes of requests wait at the far node as its 'spool' allows"
-                raise Refused(quota_exceeded(detail, 60))
+                raise Refused(no_space(detail, 60))
 
     def give_back(self) -> None:
         """It needs nothing any more."""

@@ -37,9 +37,9 @@ from hoft.web.http.problems import (
     Problem,
     Refused,
     malformed_request,
+    no_space,
     not_allowed,
     outcome_unknown,
-    quota_exceeded,
     service_silent,
     too_busy,
 )
@@ -332,7 +332,7 @@ class Exchange:
     def _not_started(self, failure: Failure) -> None:
         if failure.check(JournalFull):
             self._row = None
-            self.sender.refuse(quota_exceeded("the far node's journal is full; the call was not made", 60))
+            self.sender.refuse(no_space("the far node's journal is full; the call was not made", 60))
         else:
             self._closed(failure)
         self._release()

@@ -357,7 +357,7 @@ def peer_unavailable(peer: str, why: str, retry_after: int | None = None) -> Pro
     )
 
 
-def quota_exceeded(detail: str, retry_after: int | None = None) -> Problem:
+def no_space(detail: str, retry_after: int | None = None) -> Problem:
     """The spool or the journal has no room; nothing was kept."""
     return Problem(
         507,

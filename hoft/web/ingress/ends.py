@@ -12,9 +12,9 @@ from hoft.errors import HoftError, JournalFull
 from hoft.web.http.problems import (
     Problem,
     internal_error,
+    no_space,
     outcome_unknown,
     peer_unavailable,
-    quota_exceeded,
 )
 
 _log = Logger()
@@ -39,7 +39,7 @@ def restored() -> Problem:
 def not_committed(failure: Failure, peer: str, exchange: bytes) -> Problem:
     """The journal has not taken the request, or not all of it."""
     if failure.check(JournalFull):
-        return quota_exceeded("the journal of this node has no room for the request", retry_after=10)
+        return no_space("the journal of this node has no room for the request", retry_after=10)
     if failure.check(HoftError):
         return peer_unavailable(peer, failure.getErrorMessage())
     _log.failure("Call {id}: the request could not be committed", failure, id=exchange.hex())

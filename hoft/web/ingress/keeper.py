@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from hoft.errors import HoftError
 from hoft.interfaces import ILink, ITransaction
 from hoft.web.http.heads import ResponseHead
-from hoft.web.http.problems import Problem, Refused, cancelled, key_in_use, quota_exceeded, too_busy
+from hoft.web.http.problems import Problem, Refused, cancelled, key_in_use, no_space, too_busy
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.keeping import Kept
@@ -251,7 +251,7 @@ class Keeper:
         return caller is not None and self._sizes.of(caller) > routing.results_of(caller)
 
     def _full(self) -> Problem:
-        return quota_exceeded("as many bytes of results are kept as this node, or its caller, may have", 60)
+        return no_space("as many bytes of results are kept as this node, or its caller, may have", 60)
 
     def ended(self, kept: Kept, stage: Stage) -> None:
         """It reaches this stage now, which is its last but for being forgotten."""
