@@ -231,7 +231,7 @@ class EndlessTests(HttpCase):
     @inlineCallbacks
     def test_a_slow_reader_stalls_only_itself(self) -> Test:
         """It takes nothing for a while: its service is held up, others are served, and then it has all."""
-        size = 100 << 20
+        size = 128 << 20  # more than the window and all that sockets may hold
         sent: list[int] = []
 
         class Flood:
@@ -262,6 +262,7 @@ class EndlessTests(HttpCase):
 
         self.service.script = script
         caller = self.connect()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         caller.sendall(b"GET /svc/demo/large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         yield until(lambda: sum(sent) > 60 << 20)
         before = 0
