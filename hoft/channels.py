@@ -16,9 +16,11 @@ from hoft.interfaces import (
     IArrivalReceiver,
     IExpiryReceiver,
     ILink,
+    ILossReceiver,
     Incoming,
     IRecordReceiver,
     LinkState,
+    Lost,
 )
 
 _SAID = {
@@ -37,7 +39,7 @@ _SAID = {
 """What an operator reads when the state of a link has become that."""
 
 
-@implementer(IExpiryReceiver, IArrivalReceiver)
+@implementer(IExpiryReceiver, ILossReceiver, IArrivalReceiver)
 class Channels:
     """Hands the records of each channel to whom they are for."""
 
@@ -83,6 +85,13 @@ class Channels:
         for receiver in self._receivers.values():
             if IExpiryReceiver.providedBy(receiver):
                 receiver.recordsExpired(link, ids)
+
+    def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
+        """See L{ILossReceiver}."""
+        for one in lost:
+            receiver = self._receivers.get(one.channel)
+            if ILossReceiver.providedBy(receiver):
+                receiver.recordsLost(link, [one])
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""

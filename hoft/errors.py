@@ -73,6 +73,18 @@ class PayloadDamaged(PayloadLost):
         super().__init__(message)
 
 
+class RecordDamaged(PayloadDamaged):
+    """
+    So it is with a record that is to be sent.
+
+    @ivar number: of the record.
+    """
+
+    def __init__(self, number: int, damage: PayloadDamaged) -> None:
+        self.number = number
+        super().__init__(str(damage), damage.found)
+
+
 class NodeNotRunning(LocalError):
     """No node runs on this state folder."""
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from zope.interface import Attribute, Interface
@@ -381,6 +381,31 @@ class IExpiryReceiver(IRecordReceiver):
 
     def recordsExpired(link: ILink, ids: Sequence[int]) -> None:
         """These waited too long to be sent, and never will be."""
+
+
+@frozen
+class Lost:
+    """
+    A record that was to be sent and cannot be.
+
+    @ivar id: as L{CommitResult.sent} named it.
+    @ivar found: what the journal holds in place of its payload, which may tell whose it was;
+        C{b""} where that tells nothing.
+    """
+
+    id: int
+    channel: int
+    found: bytes = field(repr=False)
+
+
+class ILossReceiver(IRecordReceiver):
+    """A layer above a link that wants to know what its journal has lost, as on a bad disk."""
+
+    def recordsLost(link: ILink, lost: Sequence[Lost]) -> None:
+        """
+        These will not be sent, or not again: the peer may have each of them, or not.  What
+        was received and is damaged, L{ILink.read} tells of.
+        """
 
 
 # --- Messages of programs, on layer 1 --------------------------------------

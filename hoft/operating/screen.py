@@ -71,6 +71,7 @@ _COUNTS = {
     "bytes_in_transit_limit": "in transit at most",
     "bytes_per_second_limit": "at most",
     "rollbacks": "restores noticed",
+    "payloads_damaged": "payloads damaged in the journal",
 }
 _ELSEWHERE = {"peer", "timeout", "packet_size", "packet_size_reason"}.union(
     *(keys for _, keys, _ in _COLUMNS)

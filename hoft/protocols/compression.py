@@ -83,6 +83,11 @@ def expand_from(packed: bytes, most: int) -> bytes:
     return before + expand(packed[begins:], most - len(before))
 
 
+def not_packed(packed: bytes) -> bytes:
+    """The beginning that L{Compressor.pack} left as it was, of what it made with a C{start}."""
+    return packed[_START.size : _START.size + int.from_bytes(packed[: _START.size], "big")]
+
+
 def expand(packed: bytes, most: int) -> bytes:
     """
     What L{Compressor.pack} was given.

@@ -13,7 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 from hoft.errors import PacketError, PacketReason
-from hoft.protocols.compression import expand, expand_from
+from hoft.protocols.compression import expand, expand_from, not_packed
 from hoft.protocols.sealing import FRAME_OVERHEAD, SEALED_KEY_SIZES
 
 MAGIC: Final = b"hoft"
@@ -279,3 +279,10 @@ class Header:
                 wrong = f"{self.frames} frames of {self.stride} in {self.length}"
         if wrong:
             raise PacketError(PacketReason.GEOMETRY, wrong)
+
+
+def plain(payload: bytes, flags: int) -> bytes:
+    """How a record's payload begins, of which not all may be right: as far as it is not compressed."""
+    if flags == COMPRESSED:
+        return b""
+    return not_packed(payload) if flags == PARTLY_COMPRESSED else payload

@@ -41,6 +41,7 @@ from hoft.protocols import log
 from hoft.protocols.adopting import Adoption
 from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
+from hoft.protocols.damage import Damage
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.link_state import next_change, state_of, status_of
@@ -105,6 +106,7 @@ class Link:
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
         self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
+        self._damage = Damage(self, self._records, receiver, lambda: self.engine.sender, self._lost)
         self._adoption = Adoption(self, self._records, receiver, self._lost)
         self._alarm = Alarm(parts.reactor, self.tick)
         self._ack_sync = AckSync(
@@ -213,7 +215,7 @@ class Link:
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """See L{ILink.read}."""
-        return self._records.read(ids)
+        return self._records.read(ids).addErrback(self._damage.unreadable)
 
     def backlog(self) -> int:
         """See L{ILink.backlog}."""
@@ -260,6 +262,7 @@ class Link:
             "unacknowledged_bytes": self._records.outbox.backlog,
             "oldest_unacknowledged": None if oldest is None else self._now() - oldest,
             "packets_written": 0 if self._publisher is None else self._publisher.packets,
+            "payloads_damaged": self._damage.payloads,
             **self.counters,
         }
 
@@ -437,7 +440,7 @@ class Link:
         if may and not publisher.busy:
             plan = self.engine.next_packet(self._records.clock, now)
             if plan is not None:
-                publisher.publish(plan, self.engine, self._records.outbox, self.pump)
+                publisher.publish(plan, self.engine, self._records.outbox, self.pump, self._damage.unsendable)
         self._settling.ask()
 
     def _settle(self) -> None:

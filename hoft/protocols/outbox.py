@@ -127,6 +127,11 @@ class Outbox:
         entry.queued = evolve(entry.queued, channel=VOID, size=0, location=NOWHERE)
         entry.payload = b""
 
+    def numbered_as(self, number: int) -> Queued | None:
+        """The record with that number; for what happens seldom."""
+        found = (entry.queued for entry in self._entries.values() if entry.queued.number == number)
+        return next(found, None)
+
     def replace(self, adopted: Adopted) -> None:
         """The log was adopted or begun anew, which left this in it."""
         self._handed_over = adopted.last

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 
+from hoft.errors import PayloadDamaged, RecordDamaged
 from hoft.interfaces import IFileTransport
 from hoft.protocols.packets import PacketWriter, Record, packet_length
 from hoft.protocols.replication import PacketPlan
@@ -92,7 +93,8 @@ def write_packet(
     @param load: reads a payload from the journal.
     @return: the file's name.
     @raise hoft.errors.CarrierError: it could not be written; nothing is left of it.
-    @raise hoft.errors.JournalError: a payload could not be read; likewise.
+    @raise hoft.errors.RecordDamaged: a payload is not what was stored; likewise.
+    @raise hoft.errors.JournalError: one could not be read; likewise.
     """
     packet = job.writer(entropy)
     file = transport.create()
@@ -103,7 +105,9 @@ def write_packet(
                 Record(
                     payload.number,
                     payload.channel,
-                    load(payload.source) if isinstance(payload.source, Location) else payload.source,
+                    payload.source
+                    if isinstance(payload.source, bytes)
+                    else _load(payload, payload.source, load),
                     payload.flags,
                 )
                 for payload in frame
@@ -123,3 +127,10 @@ def write_packet(
         file.abandon()
         raise
     return file.name
+
+
+def _load(payload: Payload, location: Location, load: Callable[[Location], bytes]) -> bytes:
+    try:
+        return load(location)
+    except PayloadDamaged as error:
+        raise RecordDamaged(payload.number, error) from error

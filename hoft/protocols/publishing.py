@@ -13,7 +13,7 @@ from uuid import UUID
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.errors import CarrierError, PayloadLost
+from hoft.errors import CarrierError, PayloadLost, RecordDamaged
 from hoft.interfaces import IFileTransport
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
@@ -75,12 +75,18 @@ class Publisher:
         return self._retry is not None
 
     def publish(
-        self, plan: PacketPlan, engine: Replication, outbox: Outbox, over: Callable[[], None]
+        self,
+        plan: PacketPlan,
+        engine: Replication,
+        outbox: Outbox,
+        over: Callable[[], None],
+        damaged: Callable[[RecordDamaged], None],
     ) -> None:
         """
         Seal and write a packet.
 
         @param over: called when that was done or has failed.
+        @param damaged: called before that if a record in it cannot be sent, now or ever.
         """
         self.busy = True
         parts = self._parts
@@ -115,7 +121,11 @@ class Publisher:
                 return  # the transport was closed with it; the next start writes what is committed
             sender.not_written(plan.number)
             engine.not_written(parts.clock())
-            if not (failure.check(PayloadLost) and overtaken()):
+            if failure.check(PayloadLost) and overtaken():
+                return
+            if isinstance(failure.value, RecordDamaged):
+                damaged(failure.value)
+            else:
                 self._wait(failure)
 
         def overtaken() -> bool:

@@ -245,6 +245,12 @@ class SendQueue:
             self._count -= 1
             self._bytes -= record.size
 
+    def resize(self, record: OutgoingRecord, size: int) -> None:
+        """It has become so long; what waits for the first time goes behind all that does."""
+        if record.queued:
+            self._bytes += size - record.size
+        record.size = size
+
     def _next_again(self) -> OutgoingRecord | None:
         again = self._again
         while again:

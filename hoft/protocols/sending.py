@@ -215,6 +215,12 @@ class Sender:
             self.retransmitted["early"] += self._repetition.add_to(frames)
         return frames
 
+    def hollow(self, number: int) -> None:
+        """What goes under that number from now on is a record of nothing."""
+        record = self._records.get(number)
+        if record is not None:
+            self._queue.resize(record, 0)
+
     # --- what becomes of packets
 
     def sent(
