@@ -504,8 +504,8 @@ class UnfinishedTests(MessageCase):
     def test_a_sender_that_is_killed_in_the_midst(self) -> None:
         """What has come of it is let go of, with its credit."""
         self.near.messenger.send(bytes(LARGE))
-        for _ in range(4):
-            self.pair.clock.step()
+        while not self.near.rows("message_unfinished"):
+            self.assertTrue(self.pair.clock.step())
         self.near.crash()
         self.near.start()
         self.pair.advance(30)
