@@ -9,8 +9,9 @@ L{hoft.web.client.policy} normalises and matches them.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from hoft.errors import ConfigurationError
 
@@ -18,7 +19,29 @@ _HOST = re.compile(
     r"(?=.{1,253}\.?\Z)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE
 )
 _URL_CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/\[\]-]|%[0-9A-Fa-f]{2})*")
+_BRACKETS = re.compile(r"\[[^]\[]*\](?::[0-9]+)?|[^]\[]*")
 _URL_WANTED = "http://HOST[:PORT][/PATH] or https://..."
+_LONGEST_SOCKET = 103
+"""Bytes of a socket's path, on every system."""
+
+_ARGUMENTS = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog", "lockfile"),
+}
+"""Of endpoints, in the order of those that are not named: see L{twisted.internet.endpoints}."""
+
+ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_HIDDEN = re.compile(
+    rb"""%(?: 2[ef] | 5c | [01][0-9a-f] | 7f       # dot, slash, backslash, controls
+            | c[01]%[89ab] | e0%[89] | f0%8 )     # ASCII in overlong UTF-8
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+LIKE_IPV4 = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+"""Hosts (lower case, no final dot) that many resolvers take for IPv4 addresses: C{127.1}, C{0x7f.1}."""
+
 _ENDPOINT_WANTED = "tcp:PORT:interface=127.0.0.1, tcp6:PORT:interface=\\:\\:1 or unix:PATH"
 
 
@@ -45,10 +68,13 @@ def check_url(where: str, key: str, url: str) -> str:
         raise wrong("holds a user or a password", "a URL without; callers send their own credentials")
     if not host or port == 0 or parts.netloc.endswith(":"):
         raise wrong("lacks a host or a port")
+    if not _BRACKETS.fullmatch(parts.netloc):
+        raise wrong("has brackets that do not hold its whole host")
     _check_host(where, key, host, "[" in parts.netloc, url)
-    if _hides_segments(parts.path):
+    if _has_dots(parts.path) or hides(parts.path.encode("ascii")):
         raise wrong(
-            "has '.', '..', or an encoded dot, slash or backslash in its path", "the path spelled out"
+            "has '.', '..', or an encoded dot, slash, backslash or control character in its path",
+            "the path spelled out",
         )
     return url
 
@@ -96,6 +122,15 @@ def local_endpoint(where: str, key: str, text: str) -> str:
     return f"tcp6:{port}:interface={escaped}"
 
 
+def check_transport(where: str, key: str, url: str) -> str:
+    """The URL of a carrier, as far as its syntax goes."""
+    if url and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]*", url):
+        raise ConfigurationError(
+            where, key, repr(url), "a URL, percent-encoded where need be, such as folder:/srv/exchange"
+        )
+    return url
+
+
 def check_host_pattern(where: str, key: str, pattern: str) -> str:
     """A host's name or address, C{*.DOMAIN}, or C{*}."""
     if pattern != "*":
@@ -115,28 +150,33 @@ def check_endpoint(where: str, key: str, description: str, authenticated: bool =
     def wrong(what: str, wanted: str = _ENDPOINT_WANTED) -> ConfigurationError:
         return ConfigurationError(where, key, f"{description!r} {what}", wanted)
 
-    kind, *arguments = _endpoint_parts(description)
-    if kind == "unix":
-        if not arguments or not arguments[0]:
-            raise wrong("names no path")
-        return description
-    if kind == "ssl" and authenticated:
-        return description
-    if kind not in ("tcp", "tcp6"):
-        raise wrong("is of a kind that hoft cannot tell to be reached from this machine alone")
     named: dict[str, str] = {}
-    order = iter(("port", "interface", "backlog"))
-    for argument in arguments:
-        name, separator, value = argument.partition("=")
-        if not separator:
-            name, value = next(order, ""), argument
-        if name not in ("port", "interface", "backlog"):
-            raise wrong(f"has a part {argument!r} that {kind} does not know")
+    kind, *arguments = _endpoint_arguments(description)
+    if kind == (None, "ssl") and authenticated:
+        return description
+    if kind[1] not in _ARGUMENTS or kind[0] is not None:
+        raise wrong("is of a kind that hoft cannot tell to be reached from this machine alone")
+    order = iter(_ARGUMENTS[kind[1]])
+    for name, value in arguments:
+        name = name if name is not None else next(order, "")
+        if name not in _ARGUMENTS[kind[1]]:
+            raise wrong(f"has a part {value!r} that {kind[1]} does not know")
+        if name in named:
+            raise wrong(f"says its {name} twice")
         named[name] = value
+    if not _is_number(named.get("backlog", "50")):
+        raise wrong("has a backlog that is no number")
+    if kind[1] == "unix":
+        address = named.get("address", "")
+        if not address or "\0" in address or len(address.encode()) > _LONGEST_SOCKET:
+            raise wrong(f"names no path of at most {_LONGEST_SOCKET} bytes")
+        if not re.fullmatch("[0-7]{3,4}", named.get("mode", "666")):
+            raise wrong("has a mode that is none", "mode=660, as chmod has it")
+        if named.get("lockfile", "1") not in ("0", "1"):
+            raise wrong("has a lockfile that is neither 0 nor 1")
+        return description
     if not _is_port(named.get("port", "")):
         raise wrong("has no port from 0 to 65535")
-    if not named.get("backlog", "50").isdecimal():
-        raise wrong("has a backlog that is no number")
     interface = named.get("interface", "")
     if not authenticated and not _is_loopback(interface):
         raise wrong(
@@ -146,22 +186,42 @@ def check_endpoint(where: str, key: str, description: str, authenticated: bool =
     return description
 
 
+def endpoint_in(folder: Path, description: str) -> str:
+    """What L{check_endpoint} has passed: the relative path of a socket starts in C{folder}."""
+    kind, *arguments = _endpoint_arguments(description)
+    order = iter(_ARGUMENTS["unix"])
+    named = {
+        name if name is not None else next(order): value for name, value in arguments if kind[1] == "unix"
+    }
+    if not named or named["address"].startswith("/"):
+        return description
+    address = re.sub(r"([\\:=])", r"\\\1", str(folder / named.pop("address")))
+    return ":".join(("unix", address, *(f"{name}={value}" for name, value in named.items())))
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) < 10
+
+
 def _is_port(text: str, least: int = 0) -> bool:
     return text.isdecimal() and text.isascii() and len(text) < 6 and least <= int(text) < 65536
 
 
-def _endpoint_parts(description: str) -> list[str]:
-    """Split at colons that no backslash precedes, as Twisted does."""
-    parts, part, characters = [], "", iter(description)
+def _endpoint_arguments(description: str) -> list[tuple[str | None, str]]:
+    """Name, if it has one, and value of each, as Twisted splits them; a backslash quotes : and =."""
+    arguments: list[tuple[str | None, str]] = []
+    name, part, characters = None, "", iter(description)
     for character in characters:
         if character == "\\":
             part += next(characters, "")
         elif character == ":":
-            parts.append(part)
-            part = ""
+            arguments.append((name, part))
+            name, part = None, ""
+        elif character == "=" and name is None:
+            name, part = part, ""
         else:
             part += character
-    return [*parts, part]
+    return [*arguments, (name, part)]
 
 
 def _is_loopback(interface: str) -> bool:
@@ -179,7 +239,9 @@ def _check_host(where: str, key: str, host: str, bracketed: bool, shown: str) ->
         except ValueError:
             good = False
     else:
-        good = _HOST.fullmatch(host) is not None
+        good = _HOST.fullmatch(host) is not None and (
+            not LIKE_IPV4.fullmatch(host.lower().removesuffix(".")) or _is_ipv4(host)
+        )
     if not good:
         raise ConfigurationError(
             where,
@@ -189,11 +251,22 @@ def _check_host(where: str, key: str, host: str, bracketed: bool, shown: str) ->
         )
 
 
-def _hides_segments(path: str) -> bool:
-    lowered = path.lower()
-    return (
-        any(segment in (".", "..") for segment in lowered.split("/"))
-        or "%2e" in lowered
-        or "%2f" in lowered
-        or "%5c" in lowered
-    )
+def _is_ipv4(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def hides(path: bytes) -> bool:
+    """Would a server that decodes once, twice or thrice see what the path does not show?"""
+    for _ in range(3):
+        if _HIDDEN.search(path):
+            return True
+        path = unquote_to_bytes(path)
+    return ESCAPE.search(path) is not None
+
+
+def _has_dots(path: str) -> bool:
+    return any(segment.partition(";")[0] in (".", "..") for segment in path.split("/"))

@@ -12,11 +12,16 @@ from urllib.parse import quote
 
 from attrs import evolve
 
-from hoft.addresses import check_allowed, check_url, local_endpoint
-from hoft.config import COMMAND_LINE, Allow, Config, Peer, Route, check_distinct, check_transport
+from hoft import reading
+from hoft.addresses import check_allowed, check_transport, check_url, local_endpoint
+from hoft.config import COMMAND_LINE, Allow, Config, Peer, Route, check_distinct
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card
 from hoft.tables import check_reference
+
+
+PATIENCE = 30.0
+"""Seconds in which a card must have come through a pipe."""
 
 
 def from_command_line(
@@ -133,8 +138,7 @@ def read_card(text: str) -> Card:
     if "hoft-card:" in text:
         return Card.parse(text)
     try:
-        with open(text, encoding="utf-8", errors="replace") as file:
-            return Card.parse(file.read(1 << 20))
+        return Card.parse(reading.read(text, 1 << 20, PATIENCE).decode("utf-8", "replace"))
     except OSError as error:
         raise IdentityError(
             f"{text!r} is neither a card (hoft-card:...) nor a file with one ({error.strerror})"

@@ -17,7 +17,16 @@ from typing import Any
 
 from attrs import field, frozen
 
-from hoft.addresses import check_allowed, check_endpoint, check_host_pattern, check_tcp_target, check_url
+from hoft import reading
+from hoft.addresses import (
+    check_allowed,
+    check_endpoint,
+    check_host_pattern,
+    check_tcp_target,
+    check_transport,
+    check_url,
+    endpoint_in,
+)
 from hoft.consistency import Consistency
 from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import ConfigurationError, IdentityError
@@ -26,6 +35,9 @@ from hoft.tables import Table
 
 CONFIGURATION_FILE = "hoft.toml"
 """What the file is called within a node's folder."""
+
+LONGEST_FILE = 16 << 20
+"""Bytes."""
 
 COMMAND_LINE = "command line"
 """What L{ConfigurationError.where} says of options."""
@@ -253,7 +265,7 @@ def read(path: Path) -> Config:
     @raise ConfigurationError: the first mistake in it.
     """
     try:
-        data = path.read_bytes()
+        data = reading.read(path, LONGEST_FILE)
     except OSError as error:
         raise ConfigurationError(
             str(path), "", f"cannot be read ({error.strerror})", "a configuration, as 'hoft init' makes it"
@@ -274,16 +286,17 @@ def parse(text: str, path: Path) -> Config:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(str(path), "", str(error), "TOML, https://toml.io") from None
-    top = Table(str(path), "", values)
+    except (ValueError, RecursionError) as error:
+        given = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "too deeply nested, or too long"
+        raise ConfigurationError(str(path), "", given, "TOML, https://toml.io") from None
+    top, folder = Table(str(path), "", values), path.absolute().parent
     traffic = _traffic(top, Traffic())
-    peers = top.named("peers", lambda table: _peer(table, path.absolute().parent, traffic))
+    peers = top.named("peers", lambda table: _peer(table, folder, traffic))
     check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
     state = top.text("state", ".")
     callers = top.named("callers", _caller)
-    credentials = top.named("credentials", lambda table: _credential(table, path.absolute().parent))
+    credentials = top.named("credentials", lambda table: _credential(table, folder))
     kept = [credential.name for credential in credentials]
     default = Config("", path)
     config = Config(
@@ -292,7 +305,7 @@ def parse(text: str, path: Path) -> Config:
         state=Path(os.path.realpath(path.parent / Path(state).expanduser())),
         transport=check_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
-            check_endpoint(top.where, "listen", value, authenticated=bool(callers))
+            endpoint_in(folder, check_endpoint(top.where, "listen", value, authenticated=bool(callers)))
             for value in top.texts("listen", default.listen)
         ),
         peers=peers,
@@ -326,7 +339,7 @@ def parse(text: str, path: Path) -> Config:
             lambda table: Callback(
                 table.own_name,
                 check_url(*table.located("url")),
-                path.absolute().parent / Path(table.text("secret_file")).expanduser(),
+                folder / Path(table.text("secret_file")).expanduser(),
                 table.references("callers", [caller.name for caller in callers], "callers"),
                 table.truth("private"),
             ),
@@ -340,7 +353,7 @@ def parse(text: str, path: Path) -> Config:
         tcp=top.array(
             "tcp",
             lambda table: TcpForward(
-                check_endpoint(*table.located("listen")),
+                endpoint_in(folder, check_endpoint(*table.located("listen"))),
                 table.reference("peer", names),
                 check_tcp_target(*table.located("to")),
             ),
@@ -485,12 +498,3 @@ def check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
             )
         names.add(peer.name)
         owners[peer.card.uuid] = peer.name
-
-
-def check_transport(where: str, key: str, url: str) -> str:
-    """The URL of a carrier, as far as its syntax goes."""
-    if url and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]*", url):
-        raise ConfigurationError(
-            where, key, repr(url), "a URL, percent-encoded where need be, such as folder:/srv/exchange"
-        )
-    return url

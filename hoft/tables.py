@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any, TypeVar
 
 from attrs import Factory, frozen
@@ -155,7 +154,7 @@ class Table:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, value, "seconds, as a number")
-        if not isfinite(value) or not least <= value <= 31536000:
+        if not least <= value <= 31536000:
             raise self._wrong(key, value, f"seconds, from {least:g} to 31536000")
         return float(value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +14,7 @@ from hoft.addresses import (
     check_host_pattern,
     check_tcp_target,
     check_url,
+    endpoint_in,
     local_endpoint,
 )
 from hoft.errors import ConfigurationError
@@ -32,7 +35,10 @@ class UrlTests(SynchronousTestCase):
             "http://h/?q=1", "http://h#f", "http://h/a b", "http://h/\n", "http://h\\@evil", "http://h/a\\b", "http://é",
             "http://h/%", "http://h/%zz", "http://h/..", "http://h/a/../b", "http://h/./a", "http://h/%2e%2E/a",
             "http://h/a%2fb", "http://h/a%5Cb", "http://[::1", "http://[fe80::1%25eth0]", "http://[1.2.3.4]", "http://a..b",
-            "http://h%41", "http://" + "a" * 64, "http://h|x",
+            "http://h%41", "http://" + "a" * 64, "http://h|x", "http://2130706433/", "http://127.1", "http://0x7f.1:80",
+            "http://a.example.1", "http://127.0.0.1.", "http://127.0.0.01",
+            "http://a[::1]", "http://[::1]b", "http://h/..;a", "http://h/.;", "http://h/%00",
+            "http://h/%252e", "http://h/%c0%ae",
         ):  # fmt: skip
             with self.assertRaises(ConfigurationError, msg=url) as caught:
                 check_url("w", "k", url)
@@ -44,7 +50,9 @@ class EndpointTests(SynchronousTestCase):
     def test_endpoints_that_only_this_machine_reaches_are_taken_and_twisted_knows_them(self) -> None:
         for description in (
             "tcp:8080:interface=127.0.0.1", "tcp:port=0:interface=127.1.2.3:backlog=5", "tcp:0:127.0.0.1",
-            r"tcp6:8080:interface=\:\:1", "unix:/run/x.sock", "unix:/run/x.sock:mode=660",
+            r"tcp6:8080:interface=\:\:1", r"tcp6:8080:5:\:\:1", "unix:/run/x.sock",
+            "unix:/run/x.sock:mode=660",
+            r"unix:address=/run/a\:b\=c:lockfile=0", "unix:/run/x.sock:600:5",
         ):  # fmt: skip
             self.assertEqual(check_endpoint("w", "k", description), description)
             serverFromString(reactor, description)
@@ -60,12 +68,25 @@ class EndpointTests(SynchronousTestCase):
             ):
                 check_endpoint("w", "k", description)
 
+    def test_the_relative_path_of_a_socket_starts_in_a_folder(self) -> None:
+        folder = Path("/srv/a:b=c\\d")
+        for description in ("unix:x.sock:mode=660", "unix:mode=660:x.sock", "unix:mode=660:address=x.sock"):
+            self.assertEqual(endpoint_in(folder, description), "unix:/srv/a\\:b\\=c\\\\d/x.sock:mode=660")
+        self.assertEqual(
+            serverFromString(reactor, endpoint_in(folder, "unix:x.sock"))._address, f"{folder}/x.sock"
+        )
+        for description in ("unix:/run/x.sock", "tcp:1:interface=127.0.0.1"):
+            self.assertEqual(endpoint_in(folder, description), description)
+
     def test_whatever_else_is_no_endpoint_of_ours(self) -> None:
         for description in (
             "", "8080", "127.0.0.1:8080", "tcp", "tcp:", "tcp:x:interface=127.0.0.1",
             "tcp:65536:interface=127.0.0.1",
             "tcp:-1:interface=127.0.0.1", "tcp:1:interface=127.0.0.1:colour=red", "tcp:1:127.0.0.1:5:6",
-            "unix", "unix:",
+            "unix", "unix:", "unix:/x:mode=999", "unix:/x:mode=abc", "unix:/x:mode=", "unix:/x:lockfile=yes",
+            "unix:/x:colour=red", "unix:/x:address=/y", "unix:/" + 107 * "x", "unix:/x\0", "unix:mode=660",
+            "tcp:1:interface=127.0.0.1:port=2", "tcp:1:interface=127.0.0.1:backlog=\u0663",
+            "tcp:1:interface=127.0.0.1:backlog=9999999999", r"tcp6:8080:\:\:1",
             "tcp:1:interface=127.0.0.1:backlog=x", "systemd:domain=INET:index=0", "ssl:443", "fd:3", "stdio:",
         ):  # fmt: skip
             with self.assertRaises(ConfigurationError, msg=description):
@@ -93,6 +114,8 @@ class TcpTests(SynchronousTestCase):
             "u@h:22",
             "h/a:22",
             "h:22/a",
+            "127.1:22",
+            "2130706433:22",
         ):
             for check, text in ((check_tcp_target, target), (check_allowed, f"tcp://{target}")):
                 with self.assertRaises(ConfigurationError, msg=text) as caught:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import command_line, config
 from hoft.config import Allow, Config, Forward, Peer, Route, TcpForward
-from hoft.errors import ConfigurationError
+from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Identity
 
 FAR = Identity.generate(Random(1).randbytes).card("far")
@@ -223,6 +223,35 @@ class FileTests(SynchronousTestCase):
         with self.assertRaisesRegex(ConfigurationError, "byte 8 is not UTF-8"):
             config.read(path)
 
+    def test_what_has_no_end_or_is_too_much_is_one_line_and_nobody_waits_for_it(self) -> None:
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for text, pattern in (
+            ("deadline = " + "9" * 5000, "too long"),
+            ("deadline = " + "9" * 4000, "deadline.*seconds"),
+            ('spool = "' + "9" * 5000 + '"', "spool"),
+            ("a = " + "[" * 5000, "too deeply nested"),
+            ("a" * (config.LONGEST_FILE + 1), "File too large"),
+        ):
+            path.write_text('name = "near"\n' + text)
+            self.wrong_in(path, pattern)
+        path.unlink()
+        os.mkfifo(path)
+        self.wrong_in(path, "no regular file")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        self.wrong_in(path, "no regular file")
+
+    def wrong_in(self, path: Path, pattern: str) -> None:
+        with self.assertRaisesRegex(ConfigurationError, pattern) as caught:
+            config.read(path)
+        self.assertLess(len(str(caught.exception)), 600)
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_sockets_are_beside_the_file(self) -> None:
+        found = config.parse('name = "near"\nlisten = "unix:x.sock"\n', Path("/srv/near/hoft.toml"))
+        self.assertEqual(found.listen, ("unix:/srv/near/x.sock",))
+
     def test_a_transport_may_be_missing_until_the_node_runs(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, r"hoft\.toml: transport: not given"):
             config.check_runnable(config.parse('name = "n"', FILE))
@@ -332,6 +361,21 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual(
             command_line.from_command_line(folder="/f", peers=[str(path)]).peers, (Peer("far", FAR),)
         )
+
+    def test_a_card_may_come_through_a_pipe_if_somebody_sends_it(self) -> None:
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
+        self.patch(command_line, "PATIENCE", 0.1)
+        with self.assertRaisesRegex(IdentityError, "nothing more has come for 0.1 s"):
+            command_line.read_card(str(path))
+        reader, writer = os.pipe()
+        os.write(writer, f"{FAR}\n".encode())
+        os.close(writer)
+        self.addCleanup(os.close, reader)
+        self.assertEqual(command_line.read_card(f"/dev/fd/{reader}"), FAR)
+        with self.assertRaisesRegex(IdentityError, "File too large"):
+            command_line.read_card("/dev/zero")
 
     def test_mistakes_name_their_option(self) -> None:
         self.wrong("--inbox", "given alone; wanted: --outbox", inbox="/a")

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import unquote_to_bytes
 
 from attrs import evolve, frozen
 
+from hoft.addresses import ESCAPE, LIKE_IPV4, hides
 from hoft.errors import ConfigurationError
 from hoft.web.http.fields import Authority
 from hoft.web.http.heads import Retry
@@ -41,7 +41,6 @@ _METADATA = frozenset(
 """Where cloud providers hand credentials to whoever asks from inside; not all lie in special ranges."""
 
 _NAT64 = ip_network("64:ff9b::/96")
-_LIKE_IPV4 = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
 @lru_cache(1024)
@@ -63,7 +62,7 @@ def normal_host(host: str) -> str:
         except ValueError:
             raise Refused(malformed_request(f"{host[:60]!r} is not a host")) from None
     name = text.removesuffix(".")
-    if _LIKE_IPV4.fullmatch(name):
+    if LIKE_IPV4.fullmatch(name):
         try:
             return str(IPv4Address(text))
         except ValueError:
@@ -95,14 +94,7 @@ def is_global(address: Address) -> bool:
 
 # --- Paths ---------------------------------------------------------------------------------
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_HIDDEN = re.compile(
-    rb"""%(?: 2[ef] | 5c | [01][0-9a-f] | 7f       # dot, slash, backslash, controls
-            | c[01]%[89ab] | e0%[89] | f0%8 )     # ASCII in overlong UTF-8
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -118,21 +110,12 @@ def path_segments(target: bytes) -> tuple[bytes, ...]:
     if not path.startswith(b"/"):
         raise Refused(not_allowed("a path begins with a slash"))
     escaped = b"%" in path
-    if b"\\" in path or (escaped and (_BAD_ESCAPE.search(path) or _hides(path))):
+    if b"\\" in path or (escaped and (_BAD_ESCAPE.search(path) or hides(path))):
         raise Refused(not_allowed("an encoded dot, slash, backslash or control character in the path"))
     segments = path[1:].split(b"/")
     if b"/." in path and any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
         raise Refused(not_allowed("the path has a segment . or .."))
-    return tuple([_ESCAPE.sub(_plain, segment) for segment in segments] if escaped else segments)
-
-
-def _hides(path: bytes) -> bool:
-    """Would a server that decodes once, twice or thrice see what the path does not show?"""
-    for _ in range(3):
-        if _HIDDEN.search(path):
-            return True
-        path = unquote_to_bytes(path)
-    return _ESCAPE.search(path) is not None
+    return tuple([ESCAPE.sub(_plain, segment) for segment in segments] if escaped else segments)
 
 
 def _plain(escape: re.Match[bytes]) -> bytes:
