@@ -129,7 +129,7 @@ class Multiplexer:
         """How often the journal was asked for that and has not answered; L{begin} is the first."""
         self._early: list[Incoming] = []
         """What came meanwhile."""
-        self._unread = Unread(link, self._found, self._not_found)
+        self._unread = Unread(link, self._found, self._not_found, self._damaged)
         self._closed = False
 
     # --- life
@@ -303,6 +303,10 @@ class Multiplexer:
     def _not_found(self, failure: Failure) -> None:
         if not failure.check(PayloadLost, LinkClosed):  # by which they went with their log
             self._uncommitted(failure)
+
+    def _damaged(self, record: int, found: bytes) -> None:
+        # Of an earlier process, whose streams are over; ours come with their payload.
+        self.consume([record])
 
     def _take(self, record: int, payload: bytes) -> None:
         if self._closed:

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from hoft.errors import JournalFull, LinkClosed, PayloadLost
+from hoft.errors import JournalFull, LinkClosed, PayloadDamaged, PayloadLost
 from hoft.interfaces import (
     Arrival,
     CommitResult,
@@ -64,6 +64,7 @@ class LoopbackLink:
     @ivar open: C{False} holds back what was committed here; see L{heal}.
     @ivar full: commits that send are refused with L{JournalFull}.
     @ivar withheld: share of records that are handed up without their payload.
+    @ivar damaged: records received here that the journal has, but not as they were stored.
     @ivar durable: how many commits asked to be durable.
     @ivar records: payloads of all records ever committed here, in order.
     """
@@ -77,6 +78,7 @@ class LoopbackLink:
         self.open = True
         self.full = False
         self.withheld = 0.0
+        self.damaged: set[int] = set()
         self.durable = 0
         self.records: list[bytes] = []
         self._reactor = reactor
@@ -141,6 +143,9 @@ class LoopbackLink:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
         if not self._received.keys() >= set(ids):
             return fail(PayloadLost(f"records of {self.name} were consumed, or went with their log"))
+        for one in self.damaged.intersection(ids):
+            found = self._received[one][1][:-1] + b"\xff"
+            return fail(PayloadDamaged(f"record {one} is not what was stored", found))
         done: Deferred[list[bytes]] = Deferred()
         self._reactor.callLater(0, done.callback, [self._received[one][1] for one in ids])
         return done

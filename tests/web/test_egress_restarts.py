@@ -11,8 +11,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
+from hoft.interfaces import Lost
 from hoft.web.client.policy import Policy, Rule
-from hoft.web.crossing.exchange import WINDOW
+from hoft.web.crossing.exchange import (
+    RESPONSES,
+    WINDOW,
+    Kind,
+    Part,
+    Side,
+    decode_part,
+    encode_part,
+    exchange_of,
+)
 from hoft.web.egress.executions import LIFETIME, Rows, State
 from hoft.web.egress.performing import ASK
 from hoft.web.egress.surroundings import Limits
@@ -215,6 +225,26 @@ class CrashTests(RestartCase):
         self.assertEqual({request.body for request in self.service.requests}, set(bodies))
         yield from self.quiet()
 
+    @inlineCallbacks
+    def test_a_damaged_part_of_a_request_ends_that_call_alone(self) -> Test:
+        """Also of those that are read with it; whatever the service has heard of it before."""
+        calls = []
+        for number in range(4):
+            calls.append(self.near.call(self.head(b"POST", headers=KEY), b"x" * 70_000))
+            yield from self.performed(number + 1)
+        yield self.crash()
+        parts = {id: part for id, (_, part) in self.link._received.items() if len(part) > 4096}
+        bad = next(id for id, part in parts.items() if exchange_of(part) == calls[1].id)
+        self.link.damaged.add(bad)
+        self.service.script = self.fine
+        self.restart()
+        for call in calls:
+            yield call.done
+        self.assertEqual([call.status for call in calls], [200, 502, 200, 200])
+        self.assertIn(b"outcome-unknown", calls[1].body)
+        yield from self.quiet()
+        yield until(lambda: not self.egress._peers[self.link.peer]._exchanges)
+
 
 class TurnTests(RestartCase):
     limits = Limits(grace=0.1, parallel=1)
@@ -232,6 +262,33 @@ class TurnTests(RestartCase):
         self.fine(self.open[-1])
         yield second.done
         self.assertEqual((second.status, second.body), (200, b"fine"))
+
+
+class LossTests(RestartCase):
+    """Parts of responses that the journal has lost before they were sent."""
+
+    def lose(self, call: Call) -> None:
+        begins = encode_part(Part(Kind.DATA, Side.EGRESS, call.id, 1, b"x"))
+        self.egress.recordsLost(self.link, [Lost(1, RESPONSES, begins)])
+
+    @inlineCallbacks
+    def test_while_the_response_comes_and_after_that(self) -> Test:
+        call = self.near.call(self.head())
+        yield until(lambda: self.open)
+        self.open[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(100_000))
+        yield until(lambda: self.link.records)
+        self.lose(call)
+        yield call.done
+        assert call.problem is not None
+        self.assertEqual(call.problem.kind, "outcome-unknown")
+        over = self.near.call(self.head())
+        yield until(lambda: len(self.open) == 2)
+        self.fine(self.open[1])
+        yield over.done
+        self.lose(over)
+        said = decode_part(self.link.records[-1])
+        self.assertEqual((said.kind, said.exchange), (Kind.ABORT, over.id))
+        yield wait(0.15)
 
 
 class RollbackTests(RestartCase):

@@ -24,7 +24,10 @@ class UnreadTests(SynchronousTestCase):
         self.ids = sorted(self.link._received)
         self.found: list[int] = []
         self.failures: list[Failure] = []
-        self.unread = Unread(self.link, self.note, self.failures.append)
+        self.damaged: list[tuple[int, bytes]] = []
+        self.unread = Unread(
+            self.link, self.note, self.failures.append, lambda id, found: self.damaged.append((id, found))
+        )
 
     def note(self, records: Sequence[tuple[int, bytes]]) -> None:
         self.assertLessEqual(len(records), FETCHED)
@@ -45,9 +48,18 @@ class UnreadTests(SynchronousTestCase):
         self.pump()
         self.unread.add(self.ids)
         self.pump()
-        self.assertEqual(self.found, self.ids[FETCHED:])
+        self.assertEqual(self.found, self.ids[1:])
         (failure,) = self.failures
         failure.trap(PayloadLost)
+
+    def test_of_damaged_ones_it_is_told_which_and_what_is_there(self) -> None:
+        bad = [self.ids[2], self.ids[FETCHED - 1], self.ids[-1]]
+        self.link.damaged.update(bad)
+        self.unread.add(self.ids)
+        self.pump()
+        self.assertEqual(self.found, [id for id in self.ids if id not in bad])
+        self.assertEqual([id for id, _ in self.damaged], bad)
+        self.assertEqual((self.damaged[0][1][-1:], self.failures), (b"\xff", []))
 
     def test_a_link_that_is_closed_is_asked_once(self) -> None:
         self.link.close()

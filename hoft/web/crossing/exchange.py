@@ -167,6 +167,13 @@ def whole_of(payload: bytes | None) -> bytes | None:
     return payload[2:18] if payload is not None and payload[:1] == _WHOLE else None
 
 
+def exchange_of(payload: bytes) -> bytes | None:
+    """Whose part this is or was, as far as its beginning tells; the rest of it may be anything."""
+    if len(payload) < _PART.size or (payload[0], payload[1]) not in _FORMS:
+        return None
+    return payload[2:18]
+
+
 def decode_part(payload: bytes, sender: Side | None = None) -> Part:
     """
     @param payload: of a record on L{REQUESTS} or L{RESPONSES}.

@@ -44,7 +44,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
-from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming
+from hoft.interfaces import Arrival, IArrivalReceiver, ILink, ILossReceiver, Incoming, Lost
 from hoft.web.client.agent import ExactAgent
 from hoft.web.client.policy import Policy
 from hoft.web.crossing.memory import share
@@ -55,7 +55,7 @@ from hoft.web.egress.surroundings import Limits
 from hoft.web.history import History
 
 
-@implementer(IArrivalReceiver)
+@implementer(IArrivalReceiver, ILossReceiver)
 class Egress:
     """
     Performs what peers ask for.
@@ -225,6 +225,11 @@ class Egress:
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
         if link.peer in self._peers:
             self._peers[link.peer].resume()
+
+    def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
+        """See L{ILossReceiver}: parts of responses."""
+        for one in lost:
+            self._peer(link).lost(one)
 
     def linkChanged(self, link: ILink) -> None:
         """Requests are performed whether or not their peer can be heard."""

@@ -15,14 +15,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
-from hoft.interfaces import Arrival, CommitResult, ILink, Incoming
+from hoft.interfaces import Arrival, CommitResult, ILink, Incoming, Lost, Outgoing
 from hoft.timers import Soon
 from hoft.web.client.policy import Policy
-from hoft.web.crossing.exchange import NUMBERED, Kind, Part, Side, decode_part, whole_of
+from hoft.web.crossing.exchange import (
+    NUMBERED,
+    RESPONSES,
+    Kind,
+    Part,
+    Side,
+    decode_part,
+    encode_abort,
+    exchange_of,
+    whole_of,
+)
 from hoft.web.crossing.unread import Unread
 from hoft.web.egress.credentials import Credentials
 from hoft.web.egress.executions import LIFETIME, Rows, State
-from hoft.web.egress.performing import Exchange
+from hoft.web.egress.performing import Exchange, damaged
 from hoft.web.egress.standing import ended_exchange, of_exchange
 from hoft.web.egress.surroundings import Limits, Stage
 
@@ -70,7 +80,7 @@ class PeerExchanges:
         self._discarding = Soon(egress.reactor, 0, self.flush)
         self._early: list[Incoming] | None = []
         """What came before the table was read."""
-        self._unread = Unread(link, self._take, self._uncommitted)
+        self._unread = Unread(link, self._take, self._uncommitted, self._damaged)
 
     @property
     def policy(self) -> Policy:
@@ -236,15 +246,41 @@ class PeerExchanges:
             return exchange
         self.discard([record])
         if part.kind is Kind.CANCEL:
-            # Parts of it may come later; should it be forgotten by then, it is asked for and cancelled again.
-            self._cancelled[part.exchange] = None
-            if len(self._cancelled) > REMEMBERED:
-                self._cancelled.popitem(last=False)
+            self._forsake(part.exchange)
             if exchange is not None:
                 exchange.cancel()
         elif part.kind is Kind.CREDIT and exchange is not None:
             exchange.credit(part)
         return None
+
+    def _forsake(self, id: bytes) -> None:
+        # Parts of it may come later; should it be forgotten by then, it is asked for and cancelled again.
+        self._cancelled[id] = None
+        if len(self._cancelled) > REMEMBERED:
+            self._cancelled.popitem(last=False)
+
+    def _damaged(self, record: int, found: bytes) -> None:
+        """A part of a request is not what was stored."""
+        self.discard([record])
+        id = exchange_of(found)
+        if id is not None and id not in self._cancelled:
+            exchange = self._exchanges.get(id)
+            if exchange is None:
+                exchange = self._exchanges[id] = Exchange(self, id)
+                self.count("requests")
+            self._forsake(id)
+            exchange.damaged()
+
+    def lost(self, one: Lost) -> None:
+        """A part of a response cannot be sent."""
+        id = exchange_of(one.found)
+        exchange = None if id is None else self._exchanges.get(id)
+        if exchange is not None:
+            exchange.lost()
+        elif id is not None:
+            self.link.commit([Outgoing(encode_abort(id, damaged()), RESPONSES, 0)]).addErrback(
+                self._uncommitted
+            )
 
     def resume(self) -> None:
         """Some of what was sent has been acknowledged."""

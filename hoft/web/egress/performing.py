@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.errors import JournalFull, LinkClosed, RecordError
+from hoft.errors import JournalFull, LinkClosed, PayloadLost, RecordError
 from hoft.interfaces import CommitResult, ITransaction, Outgoing
 from hoft.web.client.connection import ExactResponse
 from hoft.web.client.policy import Grant
@@ -51,6 +51,11 @@ Seconds without news of an incomplete request after which its peer is first told
 much it may send: one that was killed meanwhile knows nothing of it and cancels it.
 Then twice as long, and so on.
 """
+
+
+def damaged() -> Problem:
+    """A part of the request or of the response is not in the journal as it was stored."""
+    return outcome_unknown("a part of the call was damaged in the journal of the far node, as on a bad disk")
 
 
 class Exchange:
@@ -183,6 +188,8 @@ class Exchange:
             self.refuse(error.problem)
         elif isinstance(error, RecordError):
             self._contradiction(error)
+        elif isinstance(error, PayloadLost):
+            self.damaged()
         else:
             self._uncommitted(failure)
 
@@ -233,6 +240,18 @@ class Exchange:
             if not self.sender.ending:
                 self._around.account(self)
             self._give_up()
+
+    def damaged(self) -> None:
+        """A part of its request is lost: it will never be whole."""
+        if self.stage in (Stage.GATHERING, Stage.QUEUED):
+            self.refuse(damaged())
+            self.cancel()
+
+    def lost(self) -> None:
+        """A part of its response is."""
+        if self.stage is Stage.RUNNING and not self.sender.ending:
+            self.sender.refuse(damaged())
+            self._stop_service()
 
     def _give_up(self) -> None:
         self._around.withdraw(self)
@@ -379,6 +398,8 @@ class Exchange:
             self._around.count("failed")
             if isinstance(failure.value, RecordError):
                 self.sender.refuse(self._damaged(failure.value))
+            elif isinstance(failure.value, PayloadLost):
+                self.sender.refuse(damaged())
             else:
                 if not failure.check(ServiceError):
                     self.log.failure("Call {id}: the request could not be made", failure, id=self.id.hex())

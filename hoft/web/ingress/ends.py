@@ -36,6 +36,11 @@ def restored() -> Problem:
     return outcome_unknown("a node was restored from an older copy while the call was under way")
 
 
+def damaged() -> Problem:
+    """A part of the request or of the response is not in the journal as it was stored."""
+    return outcome_unknown("a part of the call was damaged in the journal of this node, as on a bad disk")
+
+
 def not_committed(failure: Failure, peer: str, exchange: bytes) -> Problem:
     """The journal has not taken the request, or not all of it."""
     if failure.check(JournalFull):

@@ -25,9 +25,9 @@ from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
 from hoft.errors import RecordError
-from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, LinkState
+from hoft.interfaces import Arrival, IArrivalReceiver, ILink, ILossReceiver, Incoming, LinkState, Lost
 from hoft.timers import Soon
-from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, whole_of
+from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, exchange_of, whole_of
 from hoft.web.crossing.memory import share
 from hoft.web.crossing.unread import Unread
 from hoft.web.http.forwarding import crossing, deadline
@@ -55,7 +55,7 @@ from hoft.web.ingress.callbacks.callbacks import Callbacks
 from hoft.web.ingress.callers import Unauthenticated
 from hoft.web.ingress.calls import Call, CallReceiver
 from hoft.web.ingress.committing import Batches
-from hoft.web.ingress.ends import stopped, stopping
+from hoft.web.ingress.ends import damaged, stopped, stopping
 from hoft.web.ingress.handover import Handover
 from hoft.web.ingress.keeper import Keeper
 from hoft.web.ingress.keeping import Kept
@@ -87,7 +87,7 @@ GRACE = 2.0
 _COUNTED = ("requests", "stray_parts", "malformed_parts")
 
 
-@implementer(IArrivalReceiver)
+@implementer(IArrivalReceiver, ILossReceiver)
 class Ingress:
     """
     @ivar factory: for any number of listening ports, on any kind of endpoint.
@@ -410,11 +410,34 @@ class Ingress:
         """Find out whose these are."""
         if records:
             if link not in self._unread:
-                self._unread[link] = Unread(link, partial(self._take, link), partial(self._unreadable, link))
+                taking, failing = partial(self._take, link), partial(self._unreadable, link)
+                self._unread[link] = Unread(link, taking, failing, partial(self._damaged, link))
             self._unread[link].add(records)
 
     def _unreadable(self, link: ILink, failure: Failure) -> None:
         self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
+
+    def _damaged(self, link: ILink, record: int, found: bytes) -> None:
+        self.consume(link, [record])
+        self._give_up(link, exchange_of(found))
+
+    def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
+        """See L{ILossReceiver}: parts of requests."""
+        for one in lost:
+            self._give_up(link, exchange_of(one.found) or self.keeper.exchange_of(link, one.id))
+
+    def _give_up(self, link: ILink, exchange: bytes | None) -> None:
+        """It will not come to its end; what is not known to be somebody's ends with its deadline."""
+        if exchange is None:
+            return
+        waiting, kept = self._waiting.get(exchange), self.keeper.kept.get(exchange)
+        fetch = self.cache.fetches.get(exchange)
+        if waiting is not None and waiting.link is link:
+            waiting.fail(damaged())
+        elif kept is not None and kept.peer == link.peer.bytes:
+            kept.fail(self.keeper, damaged())
+        elif fetch is not None and fetch.link is link:
+            fetch.fail(damaged())
 
     def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
         touched: dict[bytes, Waiting | Kept | Fetch] = {}

@@ -412,6 +412,11 @@ class Keeper:
             if kept is not None:
                 kept.acknowledged(self)
 
+    def exchange_of(self, link: ILink, record: int) -> bytes | None:
+        """Whose request it is a part of, of those that the peer has not acknowledged."""
+        kept = self._unacknowledged_on(link).get(record)
+        return None if kept is None else kept.id
+
     def peerRolledBack(self, link: ILink, resent: frozenset[int]) -> None:
         """See L{hoft.interfaces.IRecordReceiver}."""
         for kept in list(self.kept.values()):
