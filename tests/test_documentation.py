@@ -280,7 +280,7 @@ class ConfigurationReference(SynchronousTestCase):
                 given = config.parse(f'name = "near"\n{key} = {shown[1]}\n{PEERS}', STORED)
                 self.assertEqual(given, usual, key)
                 tomllib.loads(f"x = {shown[1]}")
-        self.assertEqual(found, 18)
+        self.assertEqual(found, 19)
 
 
 class CommandLineReference(SynchronousTestCase):
