@@ -19,7 +19,6 @@ from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card
 from hoft.tables import check_reference
 
-
 PATIENCE = 30.0
 """Seconds in which a card must have come through a pipe."""
 
