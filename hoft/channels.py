@@ -88,10 +88,9 @@ class Channels:
 
     def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
         """See L{ILossReceiver}."""
-        for one in lost:
-            receiver = self._receivers.get(one.channel)
+        for receiver in self._receivers.values():
             if ILossReceiver.providedBy(receiver):
-                receiver.recordsLost(link, [one])
+                receiver.recordsLost(link, lost)
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""

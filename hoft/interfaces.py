@@ -403,8 +403,8 @@ class ILossReceiver(IRecordReceiver):
 
     def recordsLost(link: ILink, lost: Sequence[Lost]) -> None:
         """
-        These will not be sent, or not again: the peer may have each of them, or not.  What
-        was received and is damaged, L{ILink.read} tells of.
+        These will not be sent, or not again: the peer may have each of them, or not.  They are
+        of any channel.  What was received and is damaged, L{ILink.read} tells of.
         """
 
 

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from hoft.interfaces import LinkState
-from hoft.web.crossing.exchange import Kind, decode_part
+from hoft.interfaces import LinkState, Lost
+from hoft.web.crossing.exchange import REQUESTS, RESPONSES, Kind, decode_part
 from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import connection_refused
 from hoft.web.ingress import kept_rows
@@ -238,6 +238,21 @@ class RestartTests(KeepingCase):
         again = yield self.post(b"order", ASYNC, b"Idempotency-Key: k")
         self.assertEqual((again.status, again.body), (200, b"done"))
         self.assertEqual(len(self.far.requests), 1)
+
+    @inlineCallbacks
+    def test_of_a_request_that_the_journal_has_lost_the_outcome_is_unknown(self) -> Test:
+        """By the id of its record, where what is left does not tell; that of another call goes on."""
+        self.near.open = False
+        lost = yield self.submit(b"x" * 100_000)
+        other = yield self.submit(b"x" * 100_000)
+        yield self.restart()
+        [bad, *_] = next(iter(self.ingress.keeper.kept.values())).sent
+        self.ingress.recordsLost(self.near, [Lost(bad, RESPONSES, b""), Lost(bad + 1, REQUESTS, b"")])
+        status = yield from self.reach(lost, "failed")
+        self.assertTrue(status["problem"]["type"].endswith("outcome-unknown"), status)
+        response = yield self.get(other)
+        self.assertEqual(self.json(response)["state"], "accepted")
+        self.near.heal()
 
     @inlineCallbacks
     def test_a_response_that_was_half_here_is_completed(self) -> Test:

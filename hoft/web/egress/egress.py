@@ -47,6 +47,7 @@ from zope.interface import implementer
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, ILossReceiver, Incoming, Lost
 from hoft.web.client.agent import ExactAgent
 from hoft.web.client.policy import Policy
+from hoft.web.crossing.exchange import RESPONSES
 from hoft.web.crossing.memory import share
 from hoft.web.egress.credentials import Credentials
 from hoft.web.egress.executions import TICK
@@ -229,7 +230,8 @@ class Egress:
     def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
         """See L{ILossReceiver}: parts of responses."""
         for one in lost:
-            self._peer(link).lost(one)
+            if one.channel == RESPONSES:
+                self._peer(link).lost(one)
 
     def linkChanged(self, link: ILink) -> None:
         """Requests are performed whether or not their peer can be heard."""

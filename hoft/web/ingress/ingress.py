@@ -27,7 +27,15 @@ from zope.interface import implementer
 from hoft.errors import RecordError
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, ILossReceiver, Incoming, LinkState, Lost
 from hoft.timers import Soon
-from hoft.web.crossing.exchange import Part, Side, decode_part, encode_cancel, exchange_of, whole_of
+from hoft.web.crossing.exchange import (
+    REQUESTS,
+    Part,
+    Side,
+    decode_part,
+    encode_cancel,
+    exchange_of,
+    whole_of,
+)
 from hoft.web.crossing.memory import share
 from hoft.web.crossing.unread import Unread
 from hoft.web.http.forwarding import crossing, deadline
@@ -424,7 +432,8 @@ class Ingress:
     def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
         """See L{ILossReceiver}: parts of requests."""
         for one in lost:
-            self._give_up(link, exchange_of(one.found) or self.keeper.exchange_of(link, one.id))
+            if one.channel == REQUESTS:
+                self._give_up(link, exchange_of(one.found) or self.keeper.exchange_of(link, one.id))
 
     def _give_up(self, link: ILink, exchange: bytes | None) -> None:
         """It will not come to its end; what is not known to be somebody's ends with its deadline."""
