@@ -40,7 +40,7 @@ from hoft.protocols.quarantine import Quarantine
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import ChecksumSuite, Suite
-from hoft.protocols.statefolder import Footprint, footprint
+from hoft.protocols.statefolder import Footprint, footprint, free
 from hoft.protocols.synchronisation import random64
 from hoft.questions import Questions, carrier_status
 from hoft.silence import Silence
@@ -62,6 +62,7 @@ from hoft.web.ingress.caching import rows as cache_rows
 from hoft.web.ingress.callbacks import rows as callback_rows
 from hoft.web.ingress.ingress import Ingress
 from hoft.web.ingress.limiting import Meters
+from hoft.web.ingress.room import Room
 from hoft.web.ingress.routing import Routing
 from hoft.web.listing import Listing
 from hoft.web.slices import Slices
@@ -157,6 +158,7 @@ class Node(Service):
             self._meters,
             metrics_of(config, self.look),
             self.streams,
+            Room(partial(free, config.state)),
         )
         self._messages = MessageLinks(program, clock, os.urandom)
         self.forwards = TcpForwards(reactor, self.streams.open)

@@ -149,6 +149,14 @@ class StateFolder:
         self._kept = False
         (self.path / "reserve").unlink(missing_ok=True)
 
+    def spares(self) -> bool:
+        """Whether there is enough left, of what was kept back, for a little more."""
+        try:
+            room = os.statvfs(self.path)
+        except OSError:
+            return False
+        return 2 * room.f_bavail * room.f_frsize >= self._reserve
+
 
 def _lock(lock: int) -> None:
     """
@@ -181,10 +189,19 @@ def footprint(state: Path) -> Footprint:
         except FileNotFoundError:
             pass  # no segments yet, or one that went meanwhile
     room = os.statvfs(state)
-    return Footprint(size, room.f_bavail * room.f_frsize)
+    return room.f_bavail * room.f_frsize
 
 
 def refuse_network_file_system(path: Path) -> None:
+    return Footprint(size, free(state))
+
+
+def free(state: Path) -> int:
+    """
+    Bytes that may still be written to the disk of this folder; takes microseconds.
+
+    @raise OSError: there is no such folder.
+    """
     """
     @raise JournalError: C{path} lies on one.
     """

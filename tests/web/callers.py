@@ -40,6 +40,7 @@ from hoft.web.http.problems import Problem
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching import rows as cache_rows
 from hoft.web.ingress.ingress import Ingress
+from hoft.web.ingress.room import Room
 from hoft.web.ingress.routing import Routing
 from hoft.web.measuring import Metrics
 from tests.web.listening import Listening, Test, exchange
@@ -233,6 +234,7 @@ class IngressCase(Callers, TestCase):
             "near",
             lambda: succeed(self.status),
             metrics=self.metrics(),
+            room=Room(self.free),
         )
         self.near.attach(self.ingress)
         self.far_link.attach(self.far)
@@ -242,6 +244,10 @@ class IngressCase(Callers, TestCase):
     def metrics(self) -> Metrics | None:
         """What the ingress shows of them."""
         return None
+
+    def free(self) -> int:
+        """Bytes on the disk of the ingress."""
+        return 1 << 40
 
     @inlineCallbacks
     def tearAllDown(self) -> Test:

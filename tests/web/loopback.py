@@ -198,6 +198,10 @@ class LoopbackLink:
         """How many received records lie in the journal."""
         return len(self._received)
 
+    def unconsumed_bytes(self) -> int:
+        """How many bytes they have."""
+        return sum(len(payload) for _, payload in self._received.values())
+
     def change(self, state: LinkState) -> None:
         """Set C{state} and say so."""
         self.state = state

@@ -70,6 +70,7 @@ from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row
 from hoft.web.ingress.limiting import Meters
 from hoft.web.ingress.own_pages import OwnPages
+from hoft.web.ingress.room import Room
 from hoft.web.ingress.routing import Routing
 from hoft.web.ingress.server_factory import ServerFactory
 from hoft.web.ingress.standing import of_kept, of_waiting
@@ -101,6 +102,7 @@ class Ingress:
     @ivar factory: for any number of listening ports, on any kind of endpoint.
     @ivar routing: what is in force for new calls.
     @ivar pseudonym: what this node calls itself in Via and Proxy-Status.
+    @ivar room: for responses that are coming.
     @ivar keeper: holds the exchanges whose results stay here.
     @ivar handover: brings them there.
     @ivar asking: answers who asks for them.
@@ -126,6 +128,7 @@ class Ingress:
         meters: Meters | None = None,
         metrics: Metrics | None = None,
         tunnels: Tunnels | None = None,
+        room: Room | None = None,
     ) -> None:
         """
         @param clock: monotonic seconds.
@@ -135,6 +138,7 @@ class Ingress:
         @param meters: hold callers and routes to what they may.
         @param metrics: what C{GET /_hoft/metrics} shows.
         @param tunnels: make the connections that CONNECT asks for.
+        @param room: on the journal's disk; without it there is always some.
         """
         self.factory = ServerFactory(reactor, clock, self._serve, self.answer)
         self.routing = routing
@@ -163,6 +167,7 @@ class Ingress:
         self.slices = Slices(reactor)
         self._unread: dict[ILink, Unread] = {}
         self._date = (0, b"")
+        self.room = room or Room()
         self.keeper = Keeper(self, clock, links)
         self.handover = Handover(self)
         self.callbacks = Callbacks(self, reactor)
@@ -184,12 +189,13 @@ class Ingress:
     def under_way(self, ahead: float) -> Iterator[Callable[[], dict[str, Any]] | None]:
         """See L{hoft.web.listing.Side.under_way}."""
         now, keeper = self._clock(), self.keeper
+        short = self.room.short
         for waiting in list(self._waiting.values()):
-            yield partial(of_waiting, waiting, now, ahead)
+            yield partial(of_waiting, waiting, now, ahead, short)
         yield from self._tunnelling.under_way(now, ahead)
         yield from self.cache.under_way(now, ahead)
         for kept in list(keeper.kept.values()):
-            yield None if kept.over else partial(of_kept, kept, keeper, now)
+            yield None if kept.over else partial(of_kept, kept, keeper, now, short)
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
@@ -379,6 +385,7 @@ class Ingress:
             if waiting.due <= now:
                 waiting.expire()
         self.keeper.tick(now)
+        self.room.tick(now)
         self.cache.tick(now)
         self.callbacks.tick(now)
         self._batches.flush()

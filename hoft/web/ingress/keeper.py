@@ -52,6 +52,7 @@ class Keeper:
     """
     @ivar kept: by id.
     @ivar waiters: calls that are held, or under way in answer.
+    @ivar room: on the disk.
     """
 
     log = Logger()
@@ -65,6 +66,7 @@ class Keeper:
         self.keys: dict[tuple[str | None, bytes], Kept | None] = {}
         """By caller and Idempotency-Key; C{None} while the request is still coming."""
         self.waiters: set[Waiter] = set()
+        self.room = ingress.room
         self.wall = time.time
         self.clock = clock
         self._ingress = ingress
@@ -142,6 +144,8 @@ class Keeper:
             raise Refused(too_busy(f"{MAX_KEPT} requests are kept already", 60))
         if self._over(caller):
             raise Refused(self._full())
+        if self.room.short:
+            raise Refused(no_space("the disk of this node has no room for what is to be kept", 60))
         return None
 
     def reserve(self, caller: str | None, key: bytes | None) -> None:

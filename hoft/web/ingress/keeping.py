@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
@@ -67,6 +67,7 @@ class Kept(Row):
     counted: int = 0
     delivery: Delivery | None = None
     _parts: Reassembler | None = None
+    _growing: Growing | None = None
     _offered: int = WINDOW
     _unacknowledged: int = 0
     _requested: bool = False
@@ -123,6 +124,8 @@ class Kept(Row):
                 return
             if self._parts is None:
                 self._parts = Reassembler(Side.EGRESS, 0)
+                self._growing = Growing(self, keeper, link)
+                keeper.room.come(self._growing)
             if not self._parts.add(record, part):
                 keeper.consume(link, [record])
             elif part.number == 0:
@@ -153,9 +156,18 @@ class Kept(Row):
             self.records = array("q", parts.drain())
             self._parts = None
             self._end(keeper, Stage.DONE)
-        elif parts.accepted + WINDOW - self._offered >= WINDOW // 4:
-            self._offered = parts.accepted + WINDOW
-            keeper.send(link, encode_credit(self.id, Side.INGRESS, self._offered))
+        else:
+            self.offer(keeper, link)
+
+    def offer(self, keeper: Keeper, link: ILink) -> None:
+        """Let the far side send more, as far as there is room for it."""
+        if self._parts is None:
+            return
+        accepted = self._parts.accepted
+        total = keeper.room.offer(self._offered, accepted, accepted + WINDOW)
+        if total is not None:
+            self._offered = total
+            keeper.send(link, encode_credit(self.id, Side.INGRESS, total))
 
     def _contradicted(self, keeper: Keeper, error: RecordError, record: int) -> None:
         keeper.log.warn("Call {id}: given up: {error}", id=self.id.hex(), error=error)
@@ -244,9 +256,31 @@ class Kept(Row):
             observer.stageReached(self)
 
     def _end(self, keeper: Keeper, stage: Stage) -> None:
+        if self._growing is not None:
+            keeper.room.leave(self._growing)
+            self._growing = None
         keeper.ended(self, stage)
         self.sent = array("q")
         self.reach(keeper, stage)
+
+
+@frozen(eq=False)
+class Growing:
+    """One whose response is coming, as a L{hoft.web.ingress.room.Coming}."""
+
+    kept: Kept
+    keeper: Keeper
+    link: ILink
+
+    @property
+    def held(self) -> int:
+        return self.kept.counted
+
+    def offer(self) -> None:
+        self.kept.offer(self.keeper, self.link)
+
+    def fail(self, problem: Problem) -> None:
+        self.kept.fail(self.keeper, problem)
 
 
 _UNNUMBERED = frozenset((Kind.CREDIT, Kind.ABORT, Kind.EXECUTING))

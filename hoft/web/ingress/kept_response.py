@@ -92,8 +92,8 @@ class _Reading:
         self.over = True
         self.done.errback(failure)
 
-    def send(self, payload: bytes) -> None:
-        """All that was sent is here."""
+    def handedOn(self, taken: int, accepted: int) -> None:
+        """All of it is here."""
 
     def consume(self, records: list[int]) -> None:
         """It stays."""

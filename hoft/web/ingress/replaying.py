@@ -164,8 +164,8 @@ class Replay(Indifferent):
         else:
             self._refuse(problem.during(self.id))
 
-    def send(self, payload: bytes) -> None:
-        """See L{hoft.web.ingress.streaming.Awaiting}: all that was sent is here."""
+    def handedOn(self, taken: int, accepted: int) -> None:
+        """See L{hoft.web.ingress.streaming.Awaiting}: all of it is here."""
 
     def consume(self, records: list[int]) -> None:
         """See L{hoft.web.ingress.streaming.Awaiting}: it stays, for the next who asks."""

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from hoft.web.ingress.waiting import Waiting
 
 
-def of_waiting(waiting: Waiting | CachedCall, now: float, ahead: float) -> dict[str, Any]:
+def of_waiting(waiting: Waiting | CachedCall, now: float, ahead: float, short: bool) -> dict[str, Any]:
     """
     A call whose caller is connected.
 
     @param now: (clock of the ingress)
     @param ahead: seconds that the wall clock is ahead of that.
+    @param short: the disk has no room for more of a response.
     """
     call, link = waiting.call, waiting.link
-    stage, why = _waiting_at(waiting)
+    stage, why = _waiting_at(waiting, short)
     stages = {"receiving": waiting.begun + ahead}
     if waiting.accepted:
         stages["accepted"] = waiting.accepted + ahead
@@ -55,18 +56,22 @@ def of_waiting(waiting: Waiting | CachedCall, now: float, ahead: float) -> dict[
     }
 
 
-def _waiting_at(waiting: Waiting | CachedCall) -> tuple[str, str]:
+def _waiting_at(waiting: Waiting | CachedCall, short: bool) -> tuple[str, str]:
     call, link = waiting.call, waiting.link
     if not waiting.requested:
         return "receiving", _WHY_RECEIVING[waiting.held_up_by]
     if call.responding:
         if not call.writable:
             return "responding", "its caller does not read on"
+        if short:
+            return "responding", _SHORT
         return "responding", f"{link.name} has not sent the rest of the response"
     if not waiting.accepted:
         return "receiving", "our journal has not taken all of the request yet"
     return _delivered(link, {waiting.first or 0, waiting.last})
 
+
+_SHORT = "our disk has next to no room for more of the response: see 'hoft status'"
 
 _WHY_RECEIVING = {
     None: "its caller has not sent all of the request",
@@ -119,10 +124,10 @@ def of_tunnel(
     }
 
 
-def of_kept(kept: Kept, keeper: Keeper, now: float) -> dict[str, Any]:
-    """One that goes on without its caller."""
+def of_kept(kept: Kept, keeper: Keeper, now: float, short: bool) -> dict[str, Any]:
+    """One that goes on without its caller; C{short}: see L{of_waiting}."""
     link = keeper.link(kept)
-    stage, why = _kept_at(kept, link, keeper.name(kept))
+    stage, why = _kept_at(kept, link, keeper.name(kept), short)
     return {
         "side": "ingress",
         "id": kept.id.hex(),
@@ -171,7 +176,7 @@ def of_fetch(fetch: Fetch, now: float, ahead: float) -> dict[str, Any]:
     }
 
 
-def _kept_at(kept: Kept, link: ILink | None, peer: str) -> tuple[str, str]:
+def _kept_at(kept: Kept, link: ILink | None, peer: str, short: bool) -> tuple[str, str]:
     if link is None:
         return kept.stage.value, f"{peer} is not trusted any more"
     if kept.stage is Stage.ACCEPTED:
@@ -181,6 +186,8 @@ def _kept_at(kept: Kept, link: ILink | None, peer: str) -> tuple[str, str]:
             "executing",
             f"the service behind {peer} has not answered, or its answer has not come{unwell(link)}",
         )
+    if kept.stage is Stage.RESPONDING and short:
+        return "responding", _SHORT
     if kept.stage is Stage.RESPONDING:
         return "responding", f"{peer} has not sent the rest of the response{unwell(link)}"
     return kept.stage.value, f"{peer} has the request, and has not said more{unwell(link)}"

@@ -16,7 +16,6 @@ from hoft.errors import RecordError
 from hoft.interfaces import ILink
 from hoft.protocols.packets import MAX_RECORD
 from hoft.web.crossing.exchange import (
-    WINDOW,
     Kind,
     Part,
     Side,
@@ -26,7 +25,6 @@ from hoft.web.crossing.exchange import (
     decode_message,
     decode_part,
     decode_trailers,
-    encode_credit,
 )
 from hoft.web.crossing.reassembly import Reassembler, Taken
 from hoft.web.http.fields import FieldList
@@ -55,7 +53,6 @@ class Sink(Protocol):
 class Awaiting(Protocol):
     """Who waits for the response."""
 
-    id: bytes
     link: ILink
     over: bool
 
@@ -80,8 +77,11 @@ class Awaiting(Protocol):
     def unreadable(self, failure: Failure) -> None:
         """The journal did not give what is in it."""
 
-    def send(self, payload: bytes) -> None:
-        """Commit a part soon."""
+    def handedOn(self, taken: int, accepted: int) -> None:
+        """
+        The caller has so much, in all, of what has come, as
+        L{data_cost<hoft.web.crossing.exchange.data_cost>}: the far side may send more.
+        """
 
     def consume(self, records: list[int]) -> None:
         """Let go of records soon."""
@@ -130,7 +130,6 @@ class ResponseStream:
         self._spent: list[int] = []
         self._spent_size = 0
         self._taken = 0
-        self._offered = WINDOW
         self._left: int | None = None
         self._last = b""
 
@@ -148,6 +147,11 @@ class ResponseStream:
         self._reassembler.hold = self._waiting.share()
         if not self._reassembler.add(record, part):
             self._waiting.consume([record])
+
+    @property
+    def accepted(self) -> int:
+        """What of the credit was used up by all that has come."""
+        return self._reassembler.accepted
 
     def drain(self) -> list[int]:
         """Give it up, or be done: the records of all that came, to be consumed."""
@@ -180,9 +184,11 @@ class ResponseStream:
             waiting.contradicted(RecordError(str(error)))
         finally:
             self._advancing = False
-        if not waiting.over and self._spent_size >= CONSUME:
-            waiting.consume(self._spent)
-            self._spent, self._spent_size = [], 0
+        if not waiting.over:
+            waiting.handedOn(self._taken, self._reassembler.accepted)
+            if self._spent_size >= CONSUME:
+                waiting.consume(self._spent)
+                self._spent, self._spent_size = [], 0
 
     def _fetch(self) -> None:
         """Read what is ready but not in memory."""
@@ -244,6 +250,3 @@ class ResponseStream:
             self._last = body
         else:
             self._waiting.call.write(body)
-        if self._taken + WINDOW - self._offered >= WINDOW // 4:
-            self._offered = self._taken + WINDOW
-            self._waiting.send(encode_credit(self._waiting.id, Side.INGRESS, self._offered))

@@ -26,6 +26,7 @@ from hoft.web.crossing.exchange import (
     decode_credit,
     decode_message,
     encode_cancel,
+    encode_credit,
     flow_of,
 )
 from hoft.web.history import unwell
@@ -45,6 +46,7 @@ from hoft.web.http.requests import BadResponse
 from hoft.web.http.targets import Mount
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.ends import not_committed, restored
+from hoft.web.ingress.room import STEP
 from hoft.web.ingress.streaming import ResponseStream
 
 if TYPE_CHECKING:
@@ -124,6 +126,7 @@ class Waiting(Indifferent):
     executing: float | None = field(default=None, init=False)
     _stream: ResponseStream | None = field(default=None, init=False)
     _spent: list[int] = field(factory=list, init=False)
+    _offered: int = field(default=WINDOW, init=False)
 
     def __attrs_post_init__(self) -> None:
         """@raise ValueError: the head is too large to cross."""
@@ -261,6 +264,7 @@ class Waiting(Indifferent):
             else:
                 if self._stream is None:
                     self._stream = ResponseStream(self)
+                    self._ingress.room.come(self)
                 self._stream.add(record, part)
         except RecordError as error:
             if record not in self._spent:
@@ -296,7 +300,24 @@ class Waiting(Indifferent):
             self._cancel()
         self._end(Outcome.ANSWERED)
 
-    def send(self, payload: bytes) -> None:
+    def handedOn(self, taken: int, accepted: int) -> None:
+        # Who reads is not stopped: it holds next to nothing.
+        total = self._ingress.room.offer(self._offered, accepted, taken + WINDOW, taken + 2 * STEP)
+        if total is not None:
+            self._offered = total
+            self._send(encode_credit(self.id, Side.INGRESS, total))
+
+    @property
+    def held(self) -> int:
+        """See L{hoft.web.ingress.room.Coming}."""
+        return 0 if self._stream is None else self._stream.accepted - self._stream.handed_on
+
+    def offer(self) -> None:
+        """See L{hoft.web.ingress.room.Coming}."""
+        if self._stream is not None:
+            self.handedOn(self._stream.handed_on, self._stream.accepted)
+
+    def _send(self, payload: bytes) -> None:
         self._ingress.send(self.link, payload)
 
     def consume(self, records: list[int]) -> None:
@@ -367,13 +388,14 @@ class Waiting(Indifferent):
         @return: the records that have come of the response.
         """
         self.over = True
+        self._ingress.room.leave(self)
         records = self._spent if self._stream is None else self._spent + self._stream.drain()
         return list(dict.fromkeys(records))
 
     def _cancel(self) -> None:
         """Tell the egress, if it knows of the exchange, that nobody waits any more."""
         if self._begun:
-            self.send(encode_cancel(self.id))
+            self._send(encode_cancel(self.id))
 
     def _end_by(self, problem: Problem) -> None:
         self.problem = problem.kind
@@ -388,6 +410,7 @@ class Waiting(Indifferent):
         self.over = True
         self._pending.clear()
         if self._stream is not None:
+            self._ingress.room.leave(self)
             # A part that contradicts others may be among those that were taken in.
             self._spent = list(dict.fromkeys(self._spent + self._stream.drain()))
         self.consume(self._spent)

@@ -90,7 +90,7 @@ class Cache:
     def under_way(self, now: float, ahead: float) -> Iterator[Callable[[], dict[str, Any]]]:
         """See L{hoft.web.ingress.ingress.Ingress.under_way}."""
         for call in list(self.calls):
-            yield partial(of_waiting, call, now, ahead)
+            yield partial(of_waiting, call, now, ahead, self.ingress.room.short)
         for fetch in list(self.fetches.values()):
             if not (fetch.waiting or fetch.readers):
                 yield partial(of_fetch, fetch, now, ahead)

@@ -336,10 +336,8 @@ class CachedCall(Indifferent):
         self.call.abort()
         self._end(Outcome.CUT)
 
-    def send(self, payload: bytes) -> None:
-        """See L{hoft.web.ingress.streaming.Awaiting}: it takes more."""
-        if self.live is not None:
-            self.live.passed()
+    def handedOn(self, taken: int, accepted: int) -> None:
+        """See L{hoft.web.ingress.streaming.Awaiting}: what it has let go of counts."""
 
     def consume(self, records: list[int]) -> None:
         """See L{hoft.web.ingress.streaming.Awaiting}: they stay, for the next who asks."""

@@ -37,6 +37,7 @@ from hoft.web.ingress.caching.keys import variant, varying
 from hoft.web.ingress.caching.policy import ERRORS, confirms, freshened, shareable, storable
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.ends import not_committed, restored
+from hoft.web.ingress.room import STEP
 from hoft.web.ingress.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class Fetch:
         if entry is None or self.over:
             return
         entry.size = parts.accepted
-        if entry.size > self._cache.store.largest and not self._passing:
+        short = self._cache.ingress.room.short and entry.size > STEP
+        if (short or entry.size > self._cache.store.largest) and not self._passing:
             # From now on it comes no faster than who reads it, and what they have is let go of.
             self._passing = True
             self._cache.forget(self)
@@ -212,21 +214,38 @@ class Fetch:
         elif self._passing:
             self.passed()
         else:
-            self._offer(parts.accepted)
+            self._offer(parts.accepted, 0)
         for reader in list(self.readers):
             reader.advance()
 
-    def _offer(self, taken: int) -> None:
-        if taken + WINDOW - self._offered >= WINDOW // 4:
-            self._offered = taken + WINDOW
-            self._cache.send(self.link, encode_credit(self.id, Side.INGRESS, self._offered))
+    def _offer(self, taken: int, least: int) -> None:
+        room, accepted = self._cache.ingress.room, self._parts.accepted
+        total = room.offer(self._offered, accepted, taken + WINDOW, least)
+        if total is not None:
+            self._offered = total
+            self._cache.send(self.link, encode_credit(self.id, Side.INGRESS, total))
+
+    @property
+    def held(self) -> int:
+        """See L{hoft.web.ingress.room.Coming}: what is to be stored need not be, and is not given up."""
+        return self._parts.accepted - self._handed_on if self._passing else 0
+
+    @property
+    def _handed_on(self) -> int:
+        """What all who read it have."""
+        return min((reader.handed_on for reader in self.readers), default=0)
+
+    def offer(self) -> None:
+        """See L{hoft.web.ingress.room.Coming}."""
+        self.advance()
 
     def passed(self) -> None:
         """Those who read it have got further."""
         if not self._passing or not self.readers or self.entry is None:
             return
         if not self.over:
-            self._offer(min(reader.handed_on for reader in self.readers))
+            taken = self._handed_on
+            self._offer(taken, taken + 2 * STEP)
         spent = min(reader.spent for reader in self.readers)
         if spent > self._let_go:
             self._cache.consume(self.link, self.entry.records[self._let_go : spent].tolist())
@@ -261,6 +280,8 @@ class Fetch:
             self._pass_on(record, part)
             return
         entry = self.entry
+        if body is None:
+            self._cache.ingress.room.come(self)
         self._in_turns(list(self.waiting), lambda call: self._share(call, entry, body))
 
     def _to_be_stored(self, head: ResponseHead) -> Entry | None:
@@ -359,6 +380,7 @@ class Fetch:
     def _complete(self, entry: Entry) -> None:
         entry.records = array("q", self._parts.drain())
         self.over = True
+        self._cache.ingress.room.leave(self)
         self._cache.forget(self)
         if self._passing:
             return  # who reads it lets go of it
@@ -405,6 +427,7 @@ class Fetch:
         if self.over:
             return
         self.over = True
+        self._cache.ingress.room.leave(self)
         self._cache.forget(self)
         if cancel:
             self._cache.send(self.link, encode_cancel(self.id))
