@@ -149,14 +149,6 @@ class StateFolder:
         self._kept = False
         (self.path / "reserve").unlink(missing_ok=True)
 
-    def spares(self) -> bool:
-        """Whether there is enough left, of what was kept back, for a little more."""
-        try:
-            room = os.statvfs(self.path)
-        except OSError:
-            return False
-        return 2 * room.f_bavail * room.f_frsize >= self._reserve
-
 
 def _lock(lock: int) -> None:
     """
@@ -188,11 +180,6 @@ def footprint(state: Path) -> Footprint:
                         size += entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             pass  # no segments yet, or one that went meanwhile
-    room = os.statvfs(state)
-    return room.f_bavail * room.f_frsize
-
-
-def refuse_network_file_system(path: Path) -> None:
     return Footprint(size, free(state))
 
 
@@ -202,6 +189,11 @@ def free(state: Path) -> int:
 
     @raise OSError: there is no such folder.
     """
+    room = os.statvfs(state)
+    return room.f_bavail * room.f_frsize
+
+
+def refuse_network_file_system(path: Path) -> None:
     """
     @raise JournalError: C{path} lies on one.
     """
