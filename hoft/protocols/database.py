@@ -64,7 +64,7 @@ from hoft.errors import JournalError, JournalFull
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema, back_up, migrate
 from hoft.protocols.segments import FULL, Location, Segments
-from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
+from hoft.protocols.statefolder import RESERVE, SPARED, StateFolder, kernel_boot
 
 _log = Logger()
 
@@ -155,9 +155,9 @@ class Transaction:
         writes C{bytes(location)} into a row.
 
         @raise JournalFull: no room.  All else still works then, so that
-            acknowledgements can free some.
+            acknowledgements can free some; and so does what is as small as they are.
         """
-        if not self._database.has_room():
+        if not self._database.has_room(len(payload)):
             raise JournalFull(f"no room left in {self._database.folder}")
         if len(payload) < self._database.inline:
             return Location(len(payload), payload)
@@ -386,13 +386,13 @@ class Database:
 
     # --- for L{Transaction} ---
 
-    def has_room(self) -> bool:
-        """Whether payloads may be stored; where they might not, look again."""
+    def has_room(self, size: int) -> bool:
+        """Whether a payload of that size may be stored; where it might not, look again."""
         if self._full:
             self._full = not self._state.keep_reserve()
             if not self._full:
                 _log.info("There is room in {folder} again", folder=self.folder)
-        return not self._full
+        return not self._full or (size <= SPARED and self._state.spares())
 
     def mint_incarnation(self) -> int:
         """See L{Transaction.mint_incarnation}."""

@@ -52,6 +52,7 @@ from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.replication import Replication, Settings
 from hoft.protocols.sealing import BOX, Suite
+from hoft.protocols.statefolder import SPARED
 from hoft.protocols.synchronisation import Judgement, Sighting
 from hoft.protocols.waking import AckSync
 from hoft.protocols.withdrawing import Withdrawals
@@ -331,7 +332,8 @@ class Link:
 
         def committed(current: bool) -> None:
             if current:
-                receiver.room(True, self._now())
+                if not receiver.full or any(len(record.payload) > SPARED for record in fresh):
+                    receiver.room(True, self._now())
                 receiver.committed(numbers, self._now())
                 self._hand_up(late)
                 self.pump()

@@ -24,6 +24,7 @@ from hoft.protocols.queueing import APART, SHORT, Frames, OutgoingRecord, SendQu
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.repeating import Repetition
 from hoft.protocols.sizing import PacketSizes
+from hoft.protocols.statefolder import SPARED
 from hoft.protocols.timing import RoundTrips
 from hoft.protocols.yielding import Yielding
 
@@ -64,7 +65,8 @@ class Sender:
     @ivar spurious_packets: how many of these arrived after all.
     @ivar spurious_bytes: payload that was sent again because of these.
     @ivar cut_packets: how many arrived with frames missing.
-    @ivar peer_full: the peer has no room: only probes go, so that it can say when it has.
+    @ivar peer_full: the peer has no room: only probes go, so that it can say when it has, and
+        what is small enough to be taken all the same.
     @ivar sizes: how large packets are to be; it outlives logs, as do C{cost} and C{pace}.
     """
 
@@ -84,6 +86,7 @@ class Sender:
         self._queue = SendQueue()
         self._blocked: list[tuple[int, OutgoingRecord]] = []
         self._withheld: set[int] = set()
+        self._small: dict[int, OutgoingRecord] = {}
         self._flight = Flight(round_trips)
         self._arrived_bytes = 0
         self._probes: list[int] = []
@@ -142,6 +145,8 @@ class Sender:
         self._withheld.discard(number)
         self._records[number] = record
         self._highest = max(self._highest, number)
+        if record.size <= SPARED:
+            self._small[number] = record
         if number > self._limit:
             heappush(self._blocked, (number, record))
         else:
@@ -175,12 +180,19 @@ class Sender:
     def next_sending(self) -> float | None:
         """When something is to be sent; None: there is nothing, or no room among what is under way."""
         flight = self._flight
-        if not len(self._queue) or self.peer_full or len(flight.flying) >= self.pace.files():
+        if self.peer_full:
+            # Among what is under way there is room for a few, since all of that is waiting for the peer.
+            crowded = len(flight.flying) >= self.pace.files() + PROBE_FILES
+            return None if crowded or not self._next_small() else self.paced_until()
+        if not len(self._queue) or len(flight.flying) >= self.pace.files():
             return None
         beyond = flight.flying_bytes - self.most_bytes()
         if beyond < OVERTAKING and self._queue.overtaking:
             return self.paced_until()
         return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
+
+    def _next_small(self) -> list[OutgoingRecord]:
+        return [record for record in self._small.values() if record.queued]
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""
@@ -198,6 +210,13 @@ class Sender:
         at = self.next_sending()
         if at is None or now < at:
             return Frames(0, stride)
+        if self.peer_full:
+            frames = Frames(SHORT, stride)
+            for record in self._next_small():
+                if not frames.add(record):
+                    break
+                self._queue.discard(record)
+            return frames
         yielding = self._yielding
         if most is None:
             most = int(min(self.sizes.next(), self.most_bytes() / PACKETS_AT_ONCE))
@@ -220,6 +239,7 @@ class Sender:
         record = self._records.get(number)
         if record is not None:
             self._queue.resize(record, 0)
+            self._small[number] = record
 
     # --- what becomes of packets
 
@@ -324,6 +344,8 @@ class Sender:
     def _settle(self, record: OutgoingRecord, files: list[str], now: float) -> None:
         record.settled = True
         self._queue.discard(record)
+        if record.size <= SPARED:
+            self._small.pop(record.number, None)
         flight = self._flight
         for at in record.packets:
             packet = flight.packets.get(at)
@@ -422,9 +444,10 @@ class Sender:
             sending = self._flight.sendings.get(packet.number)
             if sending is not None:
                 sending.lost = True
-                self._repetition.judged(False)
                 sending.again = sum(record.size for record in again)
-                self.sizes.arrived(packet.size, 0.0, self.cost.cost)
+                if not self.peer_full:  # else it may lie there for want of room
+                    self._repetition.judged(False)
+                    self.sizes.arrived(packet.size, 0.0, self.cost.cost)
             if again:
                 self.retransmitted["lost"] += len(again)
                 self.lost_packets += 1
@@ -460,6 +483,9 @@ class Sender:
                         break
             break
         self.retransmitted["probe"] += sum(map(len, frames.frames))
+        if self.peer_full and not frames.frames:
+            # Whether it has room again shows only in what needs some.
+            self._queue.fill(frames, most)
         return frames
 
     def silence(self, now: float) -> float:

@@ -41,6 +41,11 @@ first: at most one filling of SQLite's log, and as much again for copying it int
 the database, after which the log is used anew.
 """
 
+SPARED = 64
+"""
+Bytes of the records that are taken as long as half of that is left: what lets go of others is as small,
+and would wait for the room that it makes.
+"""
 
 LOOKERS = 8
 """How often in a row somebody may hold the lock to look, before it counts as held by a node."""
@@ -143,6 +148,14 @@ class StateFolder:
         except OSError:  # no room after all, by a quota for instance
             self.release_reserve()
         return self._kept
+
+    def spares(self) -> bool:
+        """Whether there is enough left, of what was kept back, for a little more."""
+        try:
+            room = os.statvfs(self.path)
+        except OSError:
+            return False
+        return 2 * room.f_bavail * room.f_frsize >= self._reserve
 
     def release_reserve(self) -> None:
         """The disk is full: give the room kept back to those who free more."""

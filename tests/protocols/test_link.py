@@ -10,13 +10,21 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.errors import JournalError, JournalFull, LinkClosed, PayloadLost
+from hoft.errors import (
+    JournalError,
+    JournalFull,
+    LinkClosed,
+    PayloadDamaged,
+    PayloadLost,
+    RecordDamaged,
+)
 from hoft.interfaces import Delivery, ILink, ITransaction, LinkState, Outgoing
 from hoft.protocols.link_state import DOWN_AFTER
 from hoft.protocols.pacing import Limits
 from hoft.protocols.packets import Header
 from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
 from hoft.protocols.sending import PROBE_FILES
+from hoft.protocols.statefolder import SPARED
 from hoft.transports.memory import unchanged
 from tests.protocols.nodes import SETTINGS, Pair, lost, refuse
 
@@ -587,7 +595,7 @@ class JournalTests(LinkTestCase):
         self.pair.advance(5)
         self.assertTrue(self.near.link.status()["peer_full"])
         before = self.near.link.status()["packets_written"]
-        self.near.send(*[b"more"] * 50)
+        self.near.send(*[b"more" * 20] * 50)
         self.pair.advance(60)
         self.assertLess(self.near.link.status()["packets_written"] - before, 60)
         self.assertLessEqual(self.near.link.engine.sender.files_in_transit(), 1 + PROBE_FILES)
@@ -596,6 +604,48 @@ class JournalTests(LinkTestCase):
         self.pair.advance(2)
         self.assertFalse(self.near.link.status()["peer_full"])
         self.assertEqual(len(self.far.program.payloads), 51)
+
+    def test_what_makes_room_gets_through(self) -> None:
+        """
+        As long as half of what is kept back is there; and what is taken so is no sign of room.  That shows
+        by what needs some, though nothing else is under way.
+        """
+        database = self.far.journal._database
+        self.patch(database, "_full", True)
+        self.patch(database._state, "keep_reserve", lambda: False)
+        self.near.send(b"large" * 100)
+        self.pair.advance(5)
+        cancel, later = b"c" * SPARED, [b"l" * (SPARED + 1)] * 3
+        self.near.send(*later, cancel)
+        self.pair.advance(5)
+        self.assertEqual(self.far.program.payloads, [cancel])
+        self.assertTrue(self.near.link.status()["peer_full"])
+        self.patch(database._state, "spares", lambda: False)
+        self.near.send(b"second")
+        self.pair.advance(5)
+        self.assertEqual(self.far.program.payloads, [cancel])
+        self.patch(database, "_full", False)
+        self.pair.advance(120)
+        self.assertEqual(len(self.far.program.payloads), 6)
+        self.assertFalse(self.near.link.status()["peer_full"])
+
+    def test_a_full_peer_is_tried_with_what_waits(self) -> None:
+        """Though nothing is under way: what was is taken back, or was small."""
+        database = self.far.journal._database
+        state = self.patch(database._state, "keep_reserve", lambda: False)
+        self.patch(database, "_full", True)
+        self.near.send(b"large" * 100)
+        self.pair.advance(5)
+        [record] = self.near.link.engine.sender._records.values()
+        self.near.link._damage.unsendable(RecordDamaged(record.number, PayloadDamaged("a test")))
+        self.pair.advance(600)
+        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.assertTrue(self.near.link.status()["peer_full"])
+        state.restore()
+        self.patch(database, "_full", False)
+        self.near.send(b"next" * 100)
+        self.pair.advance(5)
+        self.assertEqual(self.far.program.payloads, [b"next" * 100])
 
     def test_two_that_are_full(self) -> None:
         """Each still hears what the other has acknowledged, so that both get rid of it."""
@@ -607,7 +657,7 @@ class JournalTests(LinkTestCase):
         while not (self.near.program.payloads and self.far.program.payloads):
             self.pair.clock.step()
         for node in (self.near, self.far):
-            self.patch(node.journal._database, "has_room", lambda: False)
+            self.patch(node.journal._database, "has_room", lambda size: False)
         self.pair.advance(60)
         self.assertEqual((self.near.rows("outbox"), self.far.rows("outbox")), (0, 0))
 
