@@ -11,13 +11,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hoft import __version__, completing
 from hoft.defaults import STAGES, SUITES
 from hoft.errors import LocalError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _FIRST_TRY = """\
 a first try, on one machine:
@@ -43,6 +47,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """As inherited, but what cannot be written is no secret."""
+        (file or sys.stderr).write(message)
+
 
 class _Commands(argparse.RawDescriptionHelpFormatter):
     """Begins the help of a command beside its name: argparse forgets that names are indented once more."""
@@ -57,22 +65,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @param arguments: those after the program's name; C{None} for the process's own.
     @return: the exit code.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    command = _command(options.command)
+    if sys.stderr is None:
+        # Else what is for people would go where programs read.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+    if sys.stdout is None:
+        return _refuse("standard output is closed; wanted: >/dev/null, if nobody is to read it")
     try:
-        code = command(options)
+        code = _work(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read it has seen enough; the interpreter would complain when it flushes once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read it has seen enough.
+        _discard_output()
         return 0
     except LocalError as error:
-        print(f"hoft: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        _discard_output()
+        what = "standard output cannot be written" if error.filename is None else error.filename
+        return _refuse(f"{what} ({error.strerror or error})")
     except KeyboardInterrupt:
         return 130
+
+
+def _work(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # of help
+        raise
+    return _command(options.command)(options)
+
+
+def _refuse(why: str) -> int:
+    print(f"hoft: {why}", file=sys.stderr)
+    return 2
+
+
+def _discard_output() -> None:
+    """What could not be written is not tried again when the interpreter ends, which would complain of it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:

@@ -12,6 +12,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ listen = {listen}
 def init(options: Namespace) -> int:
     """C{hoft init}: make a node's folder."""
     folder: Path = options.folder
-    name = options.name or command_line.default_name(folder.absolute().name)
+    name = folder.absolute().name if options.name is None else options.name
     if not NAME.fullmatch(name):
-        raise ConfigurationError(config.COMMAND_LINE, "--name", repr(name), NAME_WANTED)
+        key = "--name" if options.name is not None else "DIR is the node's name without --name"
+        raise ConfigurationError(config.COMMAND_LINE, key, repr(name), NAME_WANTED)
     url = command_line.transport_url(
         folder=options.shared, inbox=options.inbox, outbox=options.outbox, transport=options.transport
     )
@@ -286,6 +288,8 @@ def showing(secret: str) -> Callable[[], None]:
         try:
             print(secret, flush=True)
         except OSError as error:
+            with suppress(OSError, ValueError):  # else it would be tried again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise LocalError(
                 f"nothing is changed, for standard output cannot be written ({error.strerror})"
             ) from None

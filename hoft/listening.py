@@ -24,7 +24,11 @@ async def listen(
     @raise ConfigurationError: it cannot be listened there.
     """
     try:
-        port: IListeningPort = await serverFromString(reactor, description).listen(factory)
+        endpoint = serverFromString(reactor, description)
+    except Exception as error:  # of whatever library reads what it names, such as a key
+        raise ConfigurationError(where, key, f"{description}: {error}", "what can be listened at") from error
+    try:
+        port: IListeningPort = await endpoint.listen(factory)
         return port
     except CannotListenError as error:
         raise ConfigurationError(

@@ -24,7 +24,10 @@ def running_process(state: Path) -> int | None:
     except OSError:
         return None
     try:
-        text = os.pread(handle, 32, 0).strip()
+        try:
+            text = os.pread(handle, 32, 0).strip()
+        except OSError:  # a folder
+            return None
         if not text.isdigit():
             return None
         try:

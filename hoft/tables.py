@@ -21,7 +21,7 @@ _SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
 
 def check_reference(where: str, key: str, name: str, names: Sequence[str], kind: str = "peer") -> str:
     """
-    @param kind: of what the names are.
+    @param kind: of what the names are: the table that has them.
     @return: C{name}.
     @raise ConfigurationError: it is none of C{names}.
     """
@@ -30,7 +30,9 @@ def check_reference(where: str, key: str, name: str, names: Sequence[str], kind:
             "a peer; none is trusted yet ('hoft trust')" if kind == "peer" else f"[{kind}.{name}] as well"
         )
         known = f"one of {', '.join(sorted(names))}" if names else missing
-        raise ConfigurationError(where, key, f"no {kind} is called {name!r}", known + _nearest(name, names))
+        raise ConfigurationError(
+            where, key, f"no {kind.removesuffix('s')} is called {name!r}", known + _nearest(name, names)
+        )
     return name
 
 

@@ -243,16 +243,17 @@ class Gateway(Service):
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
 
     def _watchTermination(self) -> None:
-        """SIGTERM is a clean end with code 0; by the reactor's handler, the process would die of it."""
+        """SIGTERM and SIGINT end it with code 0; by the handlers of the reactor, it would die of them."""
 
-        def stop() -> None:
+        def stop(number: int) -> None:
             try:
                 self.reactor.stop()
             except ReactorNotRunning:
                 return  # it is stopping already
-            self._log.info("SIGTERM: stopping")
+            self._log.info("{signal}: stopping", signal=signal.Signals(number).name)
 
-        signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(stop))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self.reactor.callFromThread(stop, number))
 
     def reload(self) -> Deferred[None]:
         """

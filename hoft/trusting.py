@@ -32,7 +32,7 @@ def trust(options: Namespace) -> int:
     if card.uuid == own.uuid:
         raise IdentityError("this is the node's own card; wanted: that of the other node")
     known = next((peer for peer in current.peers if peer.card.uuid == card.uuid), None)
-    name = options.name or (known.name if known else card.name)
+    name = options.name if options.name is not None else known.name if known else card.name
     news = editing.trust(
         options.folder / CONFIGURATION_FILE,
         name,

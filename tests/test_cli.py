@@ -193,6 +193,8 @@ class InitTests(Command):
 
     def test_bad_options_make_nothing(self) -> None:
         self.refused("--name: 'a b'", "init", self.near, "--name", "a b")
+        self.refused("--name: ''", "init", self.near, "--name", "")
+        self.refused("DIR is the node's name.*: 'a b'", "init", self.folder / "a b")
         self.refused("--inbox: given alone", "init", self.near, "--inbox", "/x")
         self.refused(
             "--transport: given beside --folder",
@@ -238,6 +240,7 @@ class NodeTests(Command):
         self.refused("neither a card .* nor a file", "trust", self.near, "far.card")
         self.refused("the node's own card", "trust", self.near, self.well("card", self.near).strip())
         self.refused("this node is there already", "trust", self.near, card, "--name", "twice")
+        self.refused("'' is no name", "trust", self.near, card, "--name", "")
 
     def test_routes_and_allowances_come_and_go(self) -> None:
         self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
@@ -499,6 +502,11 @@ sys.stdin.read()
         self.assertIsNone(running_process(self.near))
         self.assertFalse(ask_to_reload(self.near))
 
+    def test_a_lock_that_is_a_folder_is_nobodys(self) -> None:
+        (self.near / "lock").unlink()
+        (self.near / "lock").mkdir()
+        self.assertIsNone(running_process(self.near))
+
     def test_locks_without_a_process_id_are_nobodys(self) -> None:
         for content in (b"", b"x", b"-1\n", b"0x10"):
             (self.near / "lock").write_bytes(content)
@@ -529,6 +537,38 @@ sys.stdin.read()
             env=environment(), capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         self.assertIn(f"the node runs as another user: 'kill -HUP {holder.pid}'", done.stdout, done.stderr)
+
+
+class OutputTests(Command):
+    """Where standard output or error cannot be written."""
+
+    def run_to(self, redirection: str, *arguments: object) -> tuple[int, str]:
+        """Exit code and standard error."""
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {redirection}', "sh", *command(*arguments)],
+            env=environment(), cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def test_it_is_one_line_and_code_2(self) -> None:
+        self.well("init", self.near, "--folder", self.folder)
+        before = (self.near / "hoft.toml").read_bytes()
+        for redirection, pattern in (
+            (">/dev/full", "hoft: standard output cannot be written .No space left on device.\n"),
+            (">&-", "hoft: standard output is closed; .*\n"),
+        ):
+            for words in (("list", self.near), ("--help",)):
+                code, said = self.run_to(redirection, *words)
+                self.assertRegex(said, rf"\A{pattern}\Z")
+                self.assertEqual(code, 2, words)
+        code, said = self.run_to(">&-", "caller", self.near, "add", "eve")
+        self.assertEqual((code, (self.near / "hoft.toml").read_bytes()), (2, before), said)
+
+    def test_who_wants_no_errors_finds_none_in_the_output(self) -> None:
+        self.well("init", self.near, "--folder", self.folder)
+        code, said = self.run_to("2>&-", "caller", self.near, "add", "eve")
+        self.assertEqual(code, 0)
+        self.assertRegex(said, r"\A[A-Za-z0-9_-]{43}\n\Z")
 
 
 class ProcessTests(Command):

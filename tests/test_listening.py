@@ -42,3 +42,8 @@ class PortsTests(TestCase):
             yield self.add(FREE + ":backlog=5", taken)
         self.assertIn(taken, str(caught.exception))
         self.assertEqual(self.ports.addresses(), [first])
+
+    @inlineCallbacks
+    def test_a_key_that_is_not_there_is_a_mistake(self) -> Generator[Deferred[Any], Any, None]:
+        with self.assertRaisesRegex(ConfigurationError, "hoft.toml: listen: ssl:0:privateKey=/nowhere: "):
+            yield self.add("ssl:0:privateKey=/nowhere")

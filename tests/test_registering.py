@@ -49,7 +49,7 @@ class CallbackTests(Command):
         self.assertRegex(self.well("list", self.near), r"ann, bob +\(also private addresses\)\n")
         listed = json.loads(self.well("list", self.near, "--json"))["callbacks"]
         self.assertEqual(listed, [{"name": "shop", "url": URL, "callers": ["ann", "bob"], "private": True}])
-        self.refused("no callers is called 'ann'", "caller", self.near, "remove", "ann")
+        self.refused("no caller is called 'ann'", "caller", self.near, "remove", "ann")
 
     def test_a_renewed_secret_signs_beside_the_last_one(self) -> None:
         shown = [
@@ -87,7 +87,7 @@ class CallbackTests(Command):
         self.refused("not http", "callback", self.near, "add", "other", "--url", "ftp://a/")
         self.refused("is no name", "callback", self.near, "add", "../x", "--url", URL)
         self.refused(
-            "no callers is called 'x'", "callback", self.near, "add", "o", "--url", URL, "--caller", "x"
+            "no caller is called 'x'", "callback", self.near, "add", "o", "--url", URL, "--caller", "x"
         )
         self.refused("'other'.*shop", "callback", self.near, "renew", "other")
         self.refused("'other'.*shop", "callback", self.near, "remove", "other")

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,11 +76,31 @@ class RunTests(NodesCase):
         done = hoft("allow", self.folder / "far", "http://127.0.0.1:1")
         self.assertIn("the running node takes it up", done.stdout)
         self.wait_for(nodes["far"], "configuration taken up")
+        for process, number in zip(nodes.values(), (signal.SIGTERM, signal.SIGINT), strict=True):
+            process.send_signal(number)
         for name, process in nodes.items():
-            process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, 0)
             self.assertNotIn("Traceback", out + err)
             self.assertIsNone(running_process(self.folder / name))
+
+    def test_who_is_stopped_before_it_has_begun_ends_well(self) -> None:
+        program = (
+            "import signal, sys, types\n"
+            "def run():\n    print('begins', flush=True)\n    signal.pause()\n"
+            "sys.modules['twisted.scripts.twistd'] = types.SimpleNamespace(run=run)\n"
+            "from hoft.cli import main\n"
+            "main(['run', sys.argv[1]])\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(self.folder / "near")],
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.addCleanup(process.communicate)
+        end_if_late(self, process)
+        self.wait_for(process, "begins")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual((process.communicate(timeout=PATIENCE), process.returncode), (("", ""), 0))
 
     def test_a_second_process_on_one_node_says_so_at_once(self) -> None:
         first = self.start("near", self.folder / "exchange")
@@ -117,9 +138,10 @@ class LogTests(NodesCase):
         self.wait_for(near, "takes calls")
         hoft("route", self.folder / "near", "stock", "--peer", "far", "--url", "http://stock.example/")
         self.assertIn("(peers: far; routes: stock)", self.wait_for(near, "takes calls")[-1])
+        hoft("untrust", self.folder / "near", "far")
         file = self.folder / "near" / "hoft.toml"
         file.write_text(re.sub("(?m)^listen = .*", "listen = []", file.read_text()))
-        hoft("untrust", self.folder / "near", "far")
+        hoft("reload", self.folder / "near")
         self.assertRegex(
             self.wait_for(near, "takes no calls")[-1], r"near takes no calls \(peers: none; routes: none\)$"
         )

@@ -5,6 +5,7 @@ The commands that are the node's process, or tell it of changes: C{hoft run} and
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import Namespace
 
@@ -17,6 +18,9 @@ from hoft.running import running_process
 
 def run(options: Namespace) -> int:
     """C{hoft run}: be the node, in the foreground."""
+    # Until the node has handlers of its own: nothing has begun yet that would have to be ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     current = config.read(options.folder / CONFIGURATION_FILE)
     config.check_runnable(current)
     process = running_process(current.state)

@@ -132,7 +132,7 @@ def stopped(name: str, journal: Mapping[str, Any]) -> list[str]:
         f"{name}  not running",
         f"journal {size(journal['bytes'])}, {size(journal['free'])} free, last written {ago} ago",
     ]
-    rows = [("PEER", "WAITING", "RECEIVED, NOT DEALT WITH")]
+    rows = [("PEER", "WAITING", "RECEIVED, STILL HERE")]
     for peer, one in peers.items():
         rows.append((peer, _counted(one["records"], one["bytes"]), str(one["received"] or "-")))
     if peers:

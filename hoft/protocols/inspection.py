@@ -32,7 +32,7 @@ class Waiting:
     payload: int
     """Bytes of these."""
     received: int
-    """Come from the peer, and not yet dealt with."""
+    """Come from the peer, and not yet dealt with, or part of a result that is kept for its caller."""
 
 
 @frozen

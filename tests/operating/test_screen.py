@@ -153,7 +153,7 @@ class StoppedTests(SynchronousTestCase):
                 "near  not running",
                 "journal 1.0 MiB, 1.0 GiB free, last written 3 h ago",
                 "",
-                "PEER   WAITING       RECEIVED, NOT DEALT WITH",
+                "PEER   WAITING       RECEIVED, STILL HERE",
                 "far    12 (4.9 KiB)  -",
                 "plant  -             2",
                 "What waits has done so for 3 h or longer; it is sent when the node runs.",
