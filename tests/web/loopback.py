@@ -154,6 +154,8 @@ class LoopbackLink:
         return sum(map(len, self._unacknowledged.values()))
 
     def delivery(self, id: int) -> Delivery:
+        if any(one == id for one, _ in self._under_way):
+            return Delivery.QUEUED
         return Delivery.SENT if id in self._unacknowledged else Delivery.ACKNOWLEDGED
 
     def cancel(self, ids: Sequence[int]) -> Deferred[list[int]]:

@@ -99,6 +99,30 @@ class DeadlineTests(EndCase):
         self.assertEqual(self.near.records, [], "nothing had been sent, so there is nothing to cancel")
 
     @inlineCallbacks
+    def test_what_was_not_sent_of_a_request_that_has_ended_is_not_sent_any_more(self) -> Test:
+        """Nor what was on its way into the journal; also if the far side answers before it has all of it."""
+        self.near.open = False
+        caller = self.connect()
+        begins = (
+            b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nHoft-Deadline: 0.4\r\nContent-Length: 2000000\r\n\r\n"
+        )
+        yield deferToThread(caller.sendall, begins + bytes(1_500_000))
+        answer = yield deferToThread(caller.recv, 65536)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 408 "), answer)
+        self.assertGreater(len(self.near.records), 15)
+        yield self.until(lambda: self.near.backlog() < 100)
+        self.near.heal()
+        yield self.until(lambda: self.far.cancels)
+        self.assertEqual(self.far.requests, {})
+        whole = self.post(bytes(1_500_000), b"Hoft-Deadline: 5")
+        yield self.until(lambda: self.far.requests)
+        self.near.open = False
+        self.far.one.abort(connection_refused("service.example:81"))
+        response = yield whole
+        self.assertEqual(response.status, 502)
+        yield self.until(lambda: self.near.backlog() < 100)
+
+    @inlineCallbacks
     def test_answers_that_come_too_late_are_dropped(self) -> Test:
         yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.2")
         self.far.one.answer(body=os.urandom(300_000))

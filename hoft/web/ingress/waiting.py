@@ -5,6 +5,7 @@ the way back.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from hoft.errors import RecordError
-from hoft.interfaces import CommitResult, ILink, Outgoing
+from hoft.interfaces import CommitResult, Delivery, ILink, Outgoing
 from hoft.web.crossing.exchange import (
     REQUESTS,
     WINDOW,
@@ -121,6 +122,9 @@ class Waiting(Indifferent):
     _uncommitted: int = field(default=0, init=False)
     _granted: int = field(default=WINDOW, init=False)
     _begun: bool = field(default=False, init=False)
+    _sent: Sequence[int] = field(default=(), init=False)
+    """The ids of its records."""
+    _cancelled: bool = field(default=False, init=False)
     # The response:
     problem: str | None = field(default=None, init=False)
     executing: float | None = field(default=None, init=False)
@@ -207,7 +211,14 @@ class Waiting(Indifferent):
         self._uncommitted -= size
         if self.first is None:
             self.first = result.sent[0]
+            self._sent = result.sent
+        else:
+            if not isinstance(self._sent, array):
+                self._sent = array("q", self._sent)
+            self._sent.extend(result.sent)
         self.last = result.sent[-1]
+        if self._cancelled:
+            self._withdraw(result.sent)
         if self.requested and not self._uncommitted:
             self.accepted = self._ingress.keeper.clock()
         self._hold_up()
@@ -260,7 +271,9 @@ class Waiting(Indifferent):
                 self._hold_up()
             elif part.kind is Kind.ABORT:
                 self._spent.append(record)
-                self._end_by(decode_abort(part))
+                problem = decode_abort(part)
+                self._cancel_rest()
+                self._end_by(problem)
             else:
                 if self._stream is None:
                     self._stream = ResponseStream(self)
@@ -296,8 +309,7 @@ class Waiting(Indifferent):
 
     def finished(self, fields: FieldList) -> None:
         self.call.finish(fields)
-        if self._begun and not self.requested:
-            self._cancel()
+        self._cancel_rest()
         self._end(Outcome.ANSWERED)
 
     def handedOn(self, taken: int, accepted: int) -> None:
@@ -395,7 +407,19 @@ class Waiting(Indifferent):
     def _cancel(self) -> None:
         """Tell the egress, if it knows of the exchange, that nobody waits any more."""
         if self._begun:
+            self._cancelled = True
             self._send(encode_cancel(self.id))
+            self._withdraw(self._sent)
+
+    def _cancel_rest(self) -> None:
+        """It is answered: what was not sent of the request, or is still to come, is of no use."""
+        unsent = len(self._sent) > 1 and self.link.delivery(self.last) is Delivery.QUEUED
+        if self._begun and (unsent or not self.requested):
+            self._cancel()
+
+    def _withdraw(self, records: Sequence[int]) -> None:
+        if records:
+            self.link.cancel(records).addErrback(self._ingress.commit_failed, self.link)
 
     def _end_by(self, problem: Problem) -> None:
         self.problem = problem.kind
