@@ -95,6 +95,7 @@ def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]
         node: Mapping[str, Any] = ask(place.state, "status")
     except NodeNotRunning:
         yield warn("no node runs", f"'hoft run {place.state}', or start its service")
+        yield from patiently("the journal", local_checks.journal(place.state))
         return None
     except NodeSilent as error:
         yield fail(str(error), "look at its log; if it stands still, restart it")

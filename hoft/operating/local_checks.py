@@ -16,6 +16,7 @@ from hoft.identity import IDENTITY_FILE, Identity
 from hoft.operating.diagnosis import LOW
 from hoft.operating.finding import Finding, fail, ok, warn
 from hoft.operating.wording import size
+from hoft.protocols.inspection import holdings
 from hoft.protocols.statefolder import footprint, refuse_network_file_system
 from hoft.suites import suites_of
 from hoft.web.client.policy import Grant, Rule
@@ -48,6 +49,18 @@ def state(folder: Path) -> Iterator[Finding]:
     disk = footprint(folder)
     room = f"{size(disk.free)} are free for the journal, which takes {size(disk.size)}"
     yield ok(room) if disk.free >= LOW else fail(room, "make room on that disk")
+
+
+def journal(folder: Path) -> Iterator[Finding]:
+    """Whether the journal can be read; for a node that does not run.  Blocks."""
+    try:
+        holdings(folder)
+    except JournalError as error:
+        yield fail(
+            str(error),
+            "bring the state folder back from a backup, and 'hoft restored'; or begin with an empty journal,"
+            " as 'How to find out what is stuck' has it",
+        )
 
 
 def keys(config: Config) -> Iterator[Finding]:

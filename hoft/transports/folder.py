@@ -13,7 +13,7 @@ without waiting for that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -46,6 +46,9 @@ QUICK = 0.05
 
 LAST_WORDS = 5.0
 """Seconds that stopping waits for writes under way."""
+
+NAMED = 5
+"""Files that are no packets and are named in the log, each by itself."""
 
 _DECAY = 1.5
 _PROBES = (0.5, 10.0)
@@ -123,6 +126,8 @@ class FolderCarrier:
         self._scan_again = False
         self._unannounced = True
         self._crowded = False
+        self._left = 0
+        self._left_told = 2 * NAMED
         self._probing = 0.0
         self._stopped = False
         self._stopping: list[Deferred[None]] = []
@@ -338,11 +343,8 @@ class FolderCarrier:
         if "inbox" in self._troubles:
             self._mend("inbox")
             delivery.recovered()
-        for name in found.strange:
-            self._tally.note("files_ignored", f"{name}: no packet")
-            log.warn(
-                "{name} in {inbox} is left alone: it is no packet", name=name, inbox=self._location.inbox
-            )
+        if found.strange:
+            self._leave(found.strange)
         if bool(found.beyond) != self._crowded:
             self._crowded = bool(found.beyond)
             if self._crowded:
@@ -365,6 +367,23 @@ class FolderCarrier:
         else:
             self._interval = min(self._interval * _DECAY, self._location.poll)
         self._look(QUICK if found.more else 0.0 if self._scan_again else self._interval)
+
+    def _leave(self, strange: Sequence[str]) -> None:
+        """The first are named; then it is said how many there are, each time they have doubled."""
+        inbox = self._location.inbox
+        for name in strange:
+            self._tally.note("files_ignored", f"{name}: no packet")
+            self._left += 1
+            if self._left <= NAMED:
+                log.warn("{name} in {inbox} is left alone: it is no packet", name=name, inbox=inbox)
+        if self._left >= self._left_told:
+            self._left_told = 2 * self._left
+            log.warn(
+                "{count} files in {inbox} are left alone by now: they are no packets; {name} is one",
+                count=self._left,
+                inbox=inbox,
+                name=strange[-1],
+            )
 
     def _unscanned(self, failure: Failure) -> None:
         if self._stopped:

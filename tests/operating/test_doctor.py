@@ -57,6 +57,12 @@ class LocalChecksTests(SynchronousTestCase):
         self.patch(os, "geteuid", lambda: 12345)
         self.assertIn("warn: the state belongs to ", told(local_checks.state(self.folder))[0])
 
+    def test_a_journal_that_is_none(self) -> None:
+        self.assertIn("is not there", told(local_checks.journal(self.folder))[0])
+        (self.folder / "journal.sqlite").write_bytes(Random(1).randbytes(8192))
+        [line] = told(local_checks.journal(self.folder))
+        self.assertRegex(line, "fail: cannot read .*journal.sqlite: file is not a database: .*backup")
+
     def test_a_key_that_others_may_read(self) -> None:
         identity = Identity.generate(Random(1).randbytes)
         identity.save(self.folder / IDENTITY_FILE)

@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Generator
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, cast
 from unittest import SkipTest
 from uuid import UUID
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from hoft.errors import CarrierError, ConfigurationError
@@ -244,6 +245,25 @@ class HostileTests(FolderTestCase):
         self.assertEqual(len(os.listdir(here)), 6)
         self.assertEqual(carrier.counters()["files_ignored"], 6)
         self.assertRegex(carrier.examples()["files_ignored"][0], "[.]hoft.*': no packet$")
+
+    @inlineCallbacks
+    def test_manyStrangers(self) -> Steps:
+        """A few are named in the log, and then it is said how many there are."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        here = self.inbox()
+        carrier, _ = yield self.node(BOB)
+        for number in range(501):
+            with open(os.path.join(here, f"{number}.hoft"), "wb"):
+                pass
+        yield self.until(lambda: carrier.counters()["files_ignored"] == 501, "all are seen")
+        said = list(map(formatEvent, events))
+        self.assertEqual(sum("is left alone" in line for line in said), folder.NAMED)
+        counted = [int(line.split()[0]) for line in said if "are left alone by now" in line]
+        self.assertGreater(counted[-1], 250)
+        self.assertLess(len(counted), 8)
 
     @inlineCallbacks
     def test_sparse(self) -> Steps:
