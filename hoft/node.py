@@ -142,7 +142,10 @@ class Node(Service):
             read_worker=self._workers["load"],
         )
         clock = time.monotonic
-        self._egress = Egress(reactor, clock, policy_of(config), config.name, limits_of(config))
+        room = Room(partial(free, config.state))
+        self._egress = Egress(
+            reactor, clock, policy_of(config), config.name, limits_of(config), left=lambda: room.left
+        )
         self._meters = Meters(time.time, clock)
         self._saved_at = clock()
         tcp_policy = TcpPolicy(config.allowed)
@@ -158,7 +161,7 @@ class Node(Service):
             self._meters,
             metrics_of(config, self.look),
             self.streams,
-            Room(partial(free, config.state)),
+            room,
         )
         self._messages = MessageLinks(program, clock, os.urandom)
         self.forwards = TcpForwards(reactor, self.streams.open)
@@ -232,8 +235,8 @@ class Node(Service):
         self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake, quarantine)
         if self._journal.lost:
             await self._router.begin_anew(
-                f"{self._journal.lost} files in {config.state / 'segments'} are missing, too short or damaged,"
-                " as after a power cut or an incomplete copy"
+                f"{self._journal.lost} files in {config.state / 'segments'} are missing, too short or"
+                " damaged, as after a power cut or an incomplete copy"
             )
         suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
         self._egress.reconfigure(policy_of(config), await self._credentials(config, self._identity))

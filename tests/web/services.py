@@ -468,6 +468,8 @@ class EgressCase(TestCase):
     seed = 0
     skew = 0.0
     """How far the monotonic clock has gone while C{callLater} stood still."""
+    left = 1 << 40
+    """Bytes of the journal's disk for requests."""
 
     def setUp(self) -> None:
         self.service = RawService()
@@ -486,7 +488,13 @@ class EgressCase(TestCase):
         """A process of the far node starts."""
         agent = ExactAgent(NamingReactor(self.names), self.connect_timeout)
         egress = Egress(
-            REACTOR, lambda: REACTOR.seconds() + self.skew, self.policy, "far", self.limits, agent
+            REACTOR,
+            lambda: REACTOR.seconds() + self.skew,
+            self.policy,
+            "far",
+            self.limits,
+            agent,
+            left=lambda: self.left,
         )
         self.process = ProcessLink(self.link)
         egress.attach(self.process)

@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from hoft.errors import LinkClosed
 from hoft.web.client.policy import Policy, Rule
-from hoft.web.crossing.exchange import Kind, Part, Side, encode_part
+from hoft.web.crossing.exchange import (
+    MAX_BODY,
+    Kind,
+    Part,
+    Side,
+    decode_credit,
+    decode_part,
+    encode_part,
+)
 from hoft.web.egress import responding
 from hoft.web.egress.surroundings import Limits
 from tests.web.services import REACTOR, Call, EgressCase, RawService, Received, Service, Test, until, wait
@@ -355,6 +363,31 @@ class RefusalTests(RefusalCase):
         self.assertEqual(first.status, 200)
         yield until(lambda: not self.link.unconsumed())
         yield from self.refused(self.near.call(self.head(b"POST"), b"x" * 100_001), 507, "no-space")
+
+    @inlineCallbacks
+    def test_what_the_disk_has_no_room_for_is_refused(self) -> Test:
+        """By what is declared, or as it comes; and what may still come is no more than there is room for."""
+        self.left = 5 << 20
+        call = self.near.expect()
+        head, *rest = self.near.parts(call.id, self.head(b"POST", length=6 << 20), bytes(6 << 20))
+        call.send(head)
+        yield call.done
+        call.send(*rest)
+        yield from self.refused(call, 507, "no-space")
+        growing = self.near.expect()
+        head, *rest = self.near.parts(growing.id, self.head(b"POST"), bytes(4 << 20))
+        growing.send(head, *rest[:40])
+        yield until(lambda: self.link.unconsumed() == 41)
+        [peer] = self.egress._peers.values()
+        peer._exchanges[growing.id].poke()
+        granted = decode_credit(decode_part(self.link.records[-1]))
+        self.assertTrue(self.left < granted <= self.left + 40 * MAX_BODY, granted)
+        self.left = 1000
+        growing.send(*rest[40:])
+        yield from self.refused(growing, 507, "no-space")
+        small = self.near.call(self.head(b"POST"), b"small")
+        yield small.done
+        self.assertEqual(small.status, 200)
 
     @inlineCallbacks
     def test_nothing_waits_for_a_timer_that_stands_still(self) -> Test:

@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from sys import maxsize
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +64,7 @@ class Egress:
 
     @ivar policy: what they may reach.
     @ivar counts: what was counted since the start.
+    @ivar left: for the peers: bytes that requests may still take of the journal's disk.
     @ivar history: of calls that were performed, or were not.
     @ivar stopping: nothing is begun any more.
     """
@@ -76,13 +78,16 @@ class Egress:
         limits: Limits | None = None,
         agent: ExactAgent | None = None,
         credentials: Mapping[str, Credentials] | None = None,
+        left: Callable[[], int] = lambda: maxsize,
     ) -> None:
         """
         @param clock: monotonic seconds.
         @param pseudonym: what this node calls itself in Via and Proxy-Status.
         @param agent: makes the connections to services.
         @param credentials: by the names that C{policy} knows them by.
+        @param left: bytes that requests may still take of the journal's disk; called often.
         """
+        self.left = left
         self.reactor = reactor
         self.clock = clock
         self.policy = policy

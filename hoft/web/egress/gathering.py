@@ -23,6 +23,10 @@ HOLD = 1 << 17
 """Bytes of a request's body that are kept in memory while the rest of it is awaited."""
 
 
+LARGE = 1 << 20
+"""Bytes of a request for which it is looked whether there is room on the disk."""
+
+
 class Gathering:
     """
     What has come of one request.
@@ -97,13 +101,14 @@ class Gathering:
             head = before + part.body
         return self._more(head) if part.more else decode_request(head)
 
-    def grant(self, always: bool) -> int | None:
+    def grant(self, always: bool, left: int) -> int | None:
         """
         How much the peer may send in total, if it is time to tell it.
 
         @param always: tell it now.
+        @param left: bytes for which there is room.
         """
-        total = self.parts.accepted + WINDOW
+        total = self.parts.accepted + min(WINDOW, left)
         if always or total - self._credited >= WINDOW // 2:
             self._credited = total
             return total
@@ -120,6 +125,7 @@ class Reservation:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._taken = 0
+        self._looked = 0
 
     def take(self, head: RequestHead, request: Gathering) -> None:
         """
@@ -138,6 +144,10 @@ class Reservation:
             if self._around.spooled > limits.spool:
                 detail = "as many bytes of requests wait at the far node as its 'spool' allows"
                 raise Refused(no_space(detail, 60))
+            if self._taken - self._looked > LARGE:
+                self._looked = self._taken
+                if self._around.left() < max(self._taken - request.parts.accepted, LARGE):
+                    raise Refused(no_space("the far node's disk has no room for the request", 60))
 
     def give_back(self) -> None:
         """It needs nothing any more."""

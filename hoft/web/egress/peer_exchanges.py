@@ -147,6 +147,9 @@ class PeerExchanges:
         self._held_up[exchange] = None
         return False
 
+    def left(self) -> int:
+        return self._egress.left()
+
     def share(self) -> int:
         return self._egress.share()
 

@@ -151,7 +151,7 @@ class Exchange:
 
         @param always: also if there is nothing new to tell.
         """
-        total = self.request.grant(always) if self.stage is Stage.GATHERING else None
+        total = self.request.grant(always, self._around.left()) if self.stage is Stage.GATHERING else None
         if total is not None:
             credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
             self._link.commit([credit]).addErrback(self._notGranted)

@@ -99,6 +99,9 @@ class Surroundings(Protocol):
     def room(self, exchange: Exchange) -> bool:
         """May it put more into the log now?  If not, C{resume} is called when it may."""
 
+    def left(self) -> int:
+        """Bytes that requests may still take of the journal's disk."""
+
     def share(self) -> int:
         """Bytes of its response that each exchange may have in memory."""
 
