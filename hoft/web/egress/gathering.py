@@ -5,8 +5,9 @@ A request while it arrives at the egress, part by part.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from hoft.interfaces import ILink
@@ -14,7 +15,7 @@ from hoft.web.crossing.exchange import WINDOW, Kind, Part, Side, decode_message,
 from hoft.web.crossing.reassembly import Reassembler
 from hoft.web.http.heads import Fields, RequestHead, decode_request
 from hoft.web.http.intermediary import trailers
-from hoft.web.http.problems import Refused, no_space, too_large
+from hoft.web.http.problems import Problem, Refused, malformed_request, no_space, too_large
 
 if TYPE_CHECKING:
     from hoft.web.egress.surroundings import Surroundings
@@ -25,6 +26,9 @@ HOLD = 1 << 17
 
 LARGE = 1 << 20
 """Bytes of a request for which it is looked whether there is room on the disk."""
+
+HEADLESS: Final = 86400.0
+"""Seconds in which a request must be here of whose own deadline nothing is known, for want of its head."""
 
 
 class Gathering:
@@ -100,6 +104,18 @@ class Gathering:
         else:
             head = before + part.body
         return self._more(head) if part.more else decode_request(head)
+
+    def overdue(self, head: RequestHead | None, waited: float) -> Problem | None:
+        """
+        What a request is answered with that has not become complete in time.
+
+        @param waited: seconds since the first of it came; its caller has waited for longer than that.
+        """
+        limit = HEADLESS if head is None else head.deadline
+        if waited <= limit:
+            return None
+        detail = f"the request did not become complete at the far node within {limit:g} s"
+        return evolve(malformed_request(detail), status=408)
 
     def grant(self, always: bool, left: int) -> int | None:
         """

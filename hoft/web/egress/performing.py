@@ -323,8 +323,8 @@ class Exchange:
         head = self.head
         assert head is not None
         self._holds_turn = True
-        if self._around.clock() - self.complete > head.deadline:
-            self.refuse(too_busy("the call waited at the far node until its deadline, and was not made"))
+        if (late := self._waited_in_vain()) is not None:
+            self.refuse(late)
             self._release()
             return
         self.stage = Stage.RUNNING
@@ -336,6 +336,13 @@ class Exchange:
         self._link.commit((), (), rows.start(self.id), durable=True).addCallbacks(
             self._started, self._not_started, callbackArgs=(head,)
         )
+
+    def _waited_in_vain(self) -> Problem | None:
+        """What a request is answered with whose turn has not come in time."""
+        assert self.head is not None
+        if self._around.clock() - self.complete <= self.head.deadline:
+            return None
+        return too_busy("the call waited at the far node until its deadline, and was not made")
 
     def _started(self, result: CommitResult[bool], head: RequestHead) -> None:
         if self.stage is not Stage.RUNNING:
@@ -416,11 +423,18 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
+        late: Problem | None = None
         if self.stage is Stage.GATHERING:
-            overdue = now - self._heard >= self._patience
-            if overdue:
+            late = self.request.overdue(self.head, now - self.begun)
+            silent = now - self._heard >= self._patience
+            if silent:
                 self._patience *= 2
-            self.poke(always=overdue)
+            if late is None:
+                self.poke(always=silent)
+        elif self.stage is Stage.QUEUED:
+            late = self._waited_in_vain()
+        if late is not None:
+            self.refuse(late)
         self.sender.tick()
 
     def _service_done(self) -> None:
@@ -465,11 +479,14 @@ class Exchange:
             for part in parts
         ]
         if not last:
-            also = None if self._row is State.RESPONDING else self._set(State.RESPONDING)
-            return self._link.commit(send, (), also).addCallbacks(self._sent, self._closed)
+            before = self._row
+            also = None if before is State.RESPONDING else self._set(State.RESPONDING)
+            committing = self._link.commit(send, (), also)
+            return committing.addCallbacks(self._sent, self._not_sent, errbackArgs=(before,))
         consume = list(self.request.records)
         committing = self._link.commit(send, consume, self._afterwards())
-        return committing.addCallbacks(self._last_sent, self._closed, callbackArgs=(len(consume),))
+        committing.addCallbacks(self._last_sent, self._last_not_sent, callbackArgs=(len(consume),))
+        return committing
 
     def _set(self, state: State) -> Callable[[ITransaction], None]:
         self._row = state
@@ -487,6 +504,22 @@ class Exchange:
     def _sent(self, result: CommitResult[None]) -> None:
         if self._first_sent is None:
             self._first_sent = result.sent
+
+    def _not_sent(self, failure: Failure, before: State | None) -> Failure | None:
+        self._row = before
+        return self._closed(failure)
+
+    def _last_not_sent(self, failure: Failure) -> Failure | None:
+        """
+        For want of room, perhaps: what the request takes of that is not needed any more.  Should the
+        process end before there is enough for the answer, that is C{outcome-unknown}.
+        """
+        if failure.check(JournalFull) and self.request.records:
+            consume = list(self.request.records)
+            del self.request.records[:]
+            also = self._set(self._row or State.STARTED)
+            self._link.commit((), consume, also).addErrback(self._uncommitted)
+        return self._closed(failure)
 
     def _last_sent(self, _: CommitResult[None], consumed: int) -> None:
         self._around.account(self)
