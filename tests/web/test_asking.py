@@ -360,6 +360,24 @@ class LimitTests(KeepingCase):
         yield self.until(lambda: self.far.cancels)
 
     @inlineCallbacks
+    def test_what_was_not_sent_of_a_call_that_is_over_never_is(self) -> Test:
+        """Its peer is away: it would take room here all the time, and be made there for nobody."""
+        self.near.open = False
+        where = yield self.submit(bytes(300_000), b"Hoft-Deadline: 0.2")
+        self.ingress.reconfigure(evolve(self.routing, result_ttl=0.5))
+        late = yield self.post(bytes(300_000), b"Hoft-Deadline: 0.2")
+        self.assertTrue(self.json(late)["type"].endswith("peer-silent"))
+        self.assertGreater(self.near.backlog(), 300_000, "this one goes on")
+        yield self.reach(where, "failed")
+        yield deferLater(reactor, 0.6)
+        self.ingress.tick()
+        yield self.reach(self.json(late)["status_url"].encode(), "failed")
+        yield self.until(lambda: self.near.backlog() < 100)
+        self.near.heal()
+        yield self.until(lambda: len(self.far.cancels) == 2)
+        self.assertEqual(self.far.requests, {})
+
+    @inlineCallbacks
     def test_those_who_do_not_wait_do_not_count_among_those_who_do(self) -> Test:
         self.patch(ingress, "MAX_WAITING", 2)
         self.near.open = False

@@ -42,6 +42,11 @@ class Batches:
         if records:
             self._batch(link).consume.extend(records)
 
+    def take_back(self, link: ILink, ids: Sequence[int]) -> None:
+        """Nobody wants what of these records was not sent yet: it need not lie here, nor be made."""
+        if ids:
+            link.cancel(ids).addErrback(self.failed, link)
+
     def also(self, link: ILink, write: Callable[[ITransaction], None]) -> None:
         """Write to the tables soon, with others."""
         self._batch(link).also.append(write)

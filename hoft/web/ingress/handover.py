@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
 
-from hoft.interfaces import ILink
+from hoft.interfaces import Delivery, ILink
 from hoft.web.http.problems import peer_silent
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.keeping import Kept
@@ -49,8 +49,8 @@ class Handover:
         ingress.give_up(waiting)
         kept.meters = ingress.accounts.take(waiting.id)
         ingress.keeper.keep(kept, ingress.routing.result_ttl)
-        if waiting.first is not None:
-            ingress.keeper.sent(link, kept, [waiting.first])
+        unacknowledged = [id for id in waiting.sent if link.delivery(id) is not Delivery.ACKNOWLEDGED]
+        ingress.keeper.sent(link, kept, unacknowledged)
         kept.requested(ingress.keeper)
         ingress.read(link, records)
         done = link.commit((), (), kept_rows.write(kept), durable=True)

@@ -159,6 +159,7 @@ class Ingress:
         self._batches = batches = Batches(reactor, self.tickLater)
         self.send = batches.send
         self.consume = batches.consume
+        self.take_back = batches.take_back
         self.also = batches.also
         self.commit_failed = batches.failed
         self.later = reactor.callLater

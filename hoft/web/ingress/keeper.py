@@ -212,6 +212,10 @@ class Keeper:
         """Commit a part soon."""
         self._ingress.send(link, payload)
 
+    def take_back(self, link: ILink, ids: Sequence[int]) -> None:
+        """What of a request was not sent yet need not be."""
+        self._ingress.take_back(link, ids)
+
     def consume(self, link: ILink, records: Sequence[int]) -> None:
         """Let go of records soon."""
         self._ingress.consume(link, records)

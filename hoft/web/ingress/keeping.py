@@ -198,6 +198,7 @@ class Kept(Row):
             parts, self._parts = self._parts, None
             if parts is not None:
                 keeper.consume(link, [record for record in parts.drain() if record != but])
+            keeper.take_back(link, self.sent.tolist())
             if cancel:
                 keeper.send(link, encode_cancel(self.id))
         self._end(keeper, stage)

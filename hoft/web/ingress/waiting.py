@@ -92,7 +92,8 @@ class Waiting(Indifferent):
     @ivar head: of the request.
     @ivar mount: the route that was called.
     @ivar caller: who called, where callers have to say that.
-    @ivar first: the id of the request's first record, once that is committed.
+    @ivar first: the id of the request's first record, once that is committed, and C{sent} those of all
+        of it so far.
     @ivar last: that of the last one so far.
     @ivar accepted: (clock of the ingress) when all of the request was in the journal.
     @ivar requested: all of the request is here.
@@ -113,6 +114,7 @@ class Waiting(Indifferent):
     # The request:
     again: bool = field(default=False, init=False)
     first: int | None = field(default=None, init=False)
+    sent: Sequence[int] = field(default=(), init=False)
     last: int = field(default=0, init=False)
     accepted: float = field(default=0.0, init=False)
     requested: bool = field(default=False, init=False)
@@ -122,8 +124,6 @@ class Waiting(Indifferent):
     _uncommitted: int = field(default=0, init=False)
     _granted: int = field(default=WINDOW, init=False)
     _begun: bool = field(default=False, init=False)
-    _sent: Sequence[int] = field(default=(), init=False)
-    """The ids of its records."""
     _cancelled: bool = field(default=False, init=False)
     # The response:
     problem: str | None = field(default=None, init=False)
@@ -211,14 +211,14 @@ class Waiting(Indifferent):
         self._uncommitted -= size
         if self.first is None:
             self.first = result.sent[0]
-            self._sent = result.sent
+            self.sent = result.sent
         else:
-            if not isinstance(self._sent, array):
-                self._sent = array("q", self._sent)
-            self._sent.extend(result.sent)
+            if not isinstance(self.sent, array):
+                self.sent = array("q", self.sent)
+            self.sent.extend(result.sent)
         self.last = result.sent[-1]
         if self._cancelled:
-            self._withdraw(result.sent)
+            self._ingress.take_back(self.link, result.sent)
         if self.requested and not self._uncommitted:
             self.accepted = self._ingress.keeper.clock()
         self._hold_up()
@@ -409,17 +409,13 @@ class Waiting(Indifferent):
         if self._begun:
             self._cancelled = True
             self._send(encode_cancel(self.id))
-            self._withdraw(self._sent)
+            self._ingress.take_back(self.link, self.sent)
 
     def _cancel_rest(self) -> None:
         """It is answered: what was not sent of the request, or is still to come, is of no use."""
-        unsent = len(self._sent) > 1 and self.link.delivery(self.last) is Delivery.QUEUED
+        unsent = len(self.sent) > 1 and self.link.delivery(self.last) is Delivery.QUEUED
         if self._begun and (unsent or not self.requested):
             self._cancel()
-
-    def _withdraw(self, records: Sequence[int]) -> None:
-        if records:
-            self.link.cancel(records).addErrback(self._ingress.commit_failed, self.link)
 
     def _end_by(self, problem: Problem) -> None:
         self.problem = problem.kind
