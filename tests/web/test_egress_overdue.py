@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import inlineCallbacks
 
+from hoft.web.client.policy import Policy, Rule
 from hoft.web.egress.gathering import HEADLESS
 from hoft.web.egress.surroundings import Limits
 from tests.web.listening import Test
-from tests.web.services import until
+from tests.web.services import RawService, until
 from tests.web.test_egress import RefusalCase
 
 
@@ -57,6 +58,25 @@ class OverdueTests(RefusalCase):
         self.assertEqual(queued.status, 503)
         self.assertEqual(self.egress.counters()["queued"], 0)
         yield until(lambda: self.link.unconsumed() == 1)
+
+
+class TurnsTests(RefusalCase):
+    limits = Limits(grace=0.1, parallel=2, running=3)
+
+    @inlineCallbacks
+    def test_a_service_that_does_not_answer_holds_up_those_only_who_want_it(self) -> Test:
+        other = RawService()
+        port = other.listen(self)
+        self.egress.reconfigure(Policy([Rule.parse(f"http://127.0.0.1:{one}/") for one in (self.port, port)]))
+        self.service.script = lambda service, request: None
+        for _ in range(4):
+            self.near.call(self.head())
+        yield until(lambda: self.egress.counters()["queued"] == 2)
+        calls = [self.near.call(self.head(port=port)) for _ in range(5)]
+        for call in calls:
+            yield call.done
+            self.assertEqual(call.status, 200)
+        self.assertEqual((self.egress.counters()["running"], len(self.service.requests)), (2, 2))
 
 
 class FullTests(RefusalCase):

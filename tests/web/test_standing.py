@@ -19,6 +19,8 @@ from tests.web.callers import IngressCase
 from tests.web.services import EgressCase, Service, Test, until
 from tests.web.test_keeping import ASYNC, KeepingCase
 
+WHY_QUEUED = "as many calls of near as may be are being performed already: 1 by this service, or 400 by all"
+
 AHEAD = 1_000_000.0
 
 
@@ -183,7 +185,7 @@ class EgressTests(EgressCase):
         self.assertIn(f"http://127.0.0.1:{self.port} has not answered for ", running["why"])
         self.assertEqual(list(running["stages"]), ["gathering", "queued", "executing"])
         self.assertEqual(queued["stage"], "queued")
-        self.assertEqual(queued["why"], "1 calls of near are being performed already")
+        self.assertEqual(queued["why"], WHY_QUEUED)
 
     @inlineCallbacks
     def test_what_is_not_on_disk_yet_that_it_starts(self) -> Test:

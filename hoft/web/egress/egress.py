@@ -151,8 +151,8 @@ class Egress:
         peers = self._peers.values()
         return {
             **{name: self.counts[name] for name in names},
-            "running": sum(peer.running for peer in peers),
-            "queued": sum(peer.queued for peer in peers),
+            "running": sum(peer.turns.running for peer in peers),
+            "queued": sum(peer.turns.queued for peer in peers),
             **self.agent.counters(),
         }
 
@@ -173,7 +173,7 @@ class Egress:
 
     def share(self) -> int:
         """For the peers: bytes of its response that each exchange may have in memory."""
-        return share(sum(peer.running for peer in self._peers.values()))
+        return share(sum(peer.turns.running for peer in self._peers.values()))
 
     def settled(self) -> None:
         """For the peers: something has ended."""

@@ -5,7 +5,7 @@ come in part.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from hoft.web.egress.executions import LIFETIME, Rows, State
 from hoft.web.egress.performing import Exchange, damaged
 from hoft.web.egress.standing import ended_exchange, of_exchange
 from hoft.web.egress.surroundings import Limits, Stage
+from hoft.web.egress.turns import Turns
 
 if TYPE_CHECKING:
     from hoft.web.egress.egress import Egress
@@ -53,7 +54,7 @@ class PeerExchanges:
     """
     The exchanges of one peer; the L{hoft.web.egress.surroundings.Surroundings} of each.
 
-    @ivar running: how many services are at work for it.
+    @ivar turns: which of them have theirs.
     @ivar spooled: bytes of its quota that are taken.
     """
 
@@ -66,11 +67,10 @@ class PeerExchanges:
         self.agent = egress.agent
         self.reactor = egress.reactor
         self.clock = egress.clock
-        self.running = 0
+        self.turns: Turns[Exchange] = Turns()
         self.spooled = 0
         self._egress = egress
         self._exchanges: dict[bytes, Exchange] = {}
-        self._queue: deque[Exchange] = deque()
         self._watched: set[Exchange] = set()
         self._watching = Soon(egress.reactor, WATCH, self._watch)
         self._held_up: dict[Exchange, None] = {}
@@ -95,11 +95,6 @@ class PeerExchanges:
         return self._egress.credentials
 
     @property
-    def queued(self) -> int:
-        """How many complete requests wait for their turn."""
-        return len(self._queue)
-
-    @property
     def quiet(self) -> bool:
         """There is nothing that a tick could do."""
         return not self._exchanges and not self._discards
@@ -112,15 +107,14 @@ class PeerExchanges:
     # --- Surroundings ---------------------------------------------------------------
 
     def enqueue(self, exchange: Exchange) -> None:
-        self._queue.append(exchange)
+        self.turns.enqueue(exchange.service, exchange)
         self._next()
 
     def withdraw(self, exchange: Exchange) -> None:
-        if exchange in self._queue:
-            self._queue.remove(exchange)
+        self.turns.withdraw(exchange.service, exchange)
 
     def released(self, exchange: Exchange) -> None:
-        self.running -= 1
+        self.turns.release(exchange.service)
         self._next()
         self._egress.settled()
 
@@ -183,9 +177,11 @@ class PeerExchanges:
         self._egress.counts[what] += 1
 
     def _next(self) -> None:
-        while self._queue and self.running < self.limits.parallel and not self._egress.stopping:
-            self.running += 1
-            self._queue.popleft().start()
+        while self.turns.queued and not self._egress.stopping:
+            exchange = self.turns.take(self.limits.parallel, self.limits.running)
+            if exchange is None:
+                break
+            exchange.start()
 
     def _uncommitted(self, failure: Failure) -> None:
         if not failure.check(LinkClosed, JournalFull):
@@ -317,7 +313,7 @@ class PeerExchanges:
 
     def stop(self) -> None:
         """Leave all as it is for the next start."""
-        self._queue.clear()
+        self.turns.clear()
         for exchange in list(self._exchanges.values()):
             exchange.abandon()
         self._exchanges.clear()

@@ -105,6 +105,11 @@ class Exchange:
             around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._service_done
         )
 
+    @property
+    def service(self) -> tuple[str, int | None] | None:
+        """Where it is to be performed, once that is known."""
+        return None if self.head is None else (self.head.host, self.head.port)
+
     # --- The request arrives ----------------------------------------------------------
 
     def add(self, record: int, part: Part) -> None:

@@ -59,7 +59,8 @@ def _exchange_at(exchange: Exchange, link: ILink, limits: Limits, now: float) ->
     if exchange.stage is Stage.GATHERING:
         return "gathering", f"{peer} has not sent all of the request{unwell(link)}"
     if exchange.stage is Stage.QUEUED:
-        return "queued", f"{limits.parallel} calls of {peer} are being performed already"
+        most = f"{limits.parallel} by this service, or {limits.running} by all"
+        return "queued", f"as many calls of {peer} as may be are being performed already: {most}"
     if exchange.stage is Stage.DRAINING:
         return "draining", f"it was answered; {peer} has not sent all of the request{unwell(link)}"
     sender = exchange.sender

@@ -44,7 +44,8 @@ class Limits:
     @ivar response_header: the most bytes of a response's status line and fields, below what one
         head may have (L{hoft.web.http.heads.MAX_HEAD}).
     @ivar spool: the most bytes of one peer's requests that lie in the journal at once.
-    @ivar parallel: requests of one peer under way to services at once; others queue.
+    @ivar parallel: requests of one peer under way to one service at once, and C{running}, to all of
+        them; others queue.
     @ivar backlog: bytes that wait for a peer above which services are held up, but for the beginnings of
         responses.
     @ivar grace: seconds for what is under way when the node stops.
@@ -54,6 +55,7 @@ class Limits:
     response_header: int = HEAD_LIMIT
     spool: int = 16 << 30
     parallel: int = 100
+    running: int = 400
     backlog: int = 64 << 20
     grace: float = 2.0
 
