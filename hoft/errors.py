@@ -166,5 +166,17 @@ class CarrierError(HoftError):
     """The carrier failed: a missing root, no space, no right, a stale mount."""
 
 
+class CarrierFull(CarrierError):
+    """
+    There was no room for all of a file, nor for all that lies there.
+
+    @ivar written: bytes of it that there was room for.
+    """
+
+    def __init__(self, message: str, written: int) -> None:
+        self.written = written
+        super().__init__(message)
+
+
 class CarrierDown(CarrierError):
     """The carrier as a whole is unusable for now, for instance unmounted."""

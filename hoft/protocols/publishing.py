@@ -13,7 +13,7 @@ from uuid import UUID
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.errors import CarrierError, PayloadLost, RecordDamaged
+from hoft.errors import CarrierError, CarrierFull, PayloadLost, RecordDamaged
 from hoft.interfaces import IFileTransport
 from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
@@ -125,6 +125,13 @@ class Publisher:
                 return
             if isinstance(failure.value, RecordDamaged):
                 damaged(failure.value)
+            elif isinstance(failure.value, CarrierFull) and sender.no_room(failure.value.written):
+                self._log.info(
+                    "{why}, for a file of {size} bytes: shorter and fewer ones go to {peer}",
+                    why=failure.getErrorMessage(),
+                    size=job.length,
+                    peer=self._name,
+                )
             else:
                 self._wait(failure)
 

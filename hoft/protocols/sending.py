@@ -34,6 +34,12 @@ IN_FLIGHT_BYTES = 64 << 20
 OVERTAKING = 4 << 20
 """Beyond that, for what does not wait behind what is under way in bulk."""
 
+LEAST_ROOM = 64 << 10
+"""So many bytes may be under way wherever files can be written at all."""
+
+ROOM_GROWS = 1.005
+"""By how much more of what had found no room is tried with each file that arrives."""
+
 PACKETS_AT_ONCE = 4
 """A packet is small enough that so many may be under way."""
 
@@ -88,6 +94,7 @@ class Sender:
         self._withheld: set[int] = set()
         self._small: dict[int, OutgoingRecord] = {}
         self._flight = Flight(round_trips)
+        self._room = float("inf")
         self._arrived_bytes = 0
         self._probes: list[int] = []
         self._repetition = Repetition()
@@ -111,6 +118,7 @@ class Sender:
         """The sender of a new log, which goes on counting."""
         new = Sender(self._round_trips, self.sizes, self.cost)
         new.pace = self.pace
+        new._room = self._room
         new.retransmitted = self.retransmitted
         new.lost_packets = self.lost_packets
         new.spurious_packets = self.spurious_packets
@@ -187,7 +195,7 @@ class Sender:
         if not len(self._queue) or len(flight.flying) >= self.pace.files():
             return None
         beyond = flight.flying_bytes - self.most_bytes()
-        if beyond < OVERTAKING and self._queue.overtaking:
+        if beyond < min(OVERTAKING, self._room / 4) and self._queue.overtaking:
             return self.paced_until()
         return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
 
@@ -196,9 +204,22 @@ class Sender:
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""
-        return self.pace.limits.bytes_in_transit or max(
+        most = self.pace.limits.bytes_in_transit or max(
             IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip()
         )
+        return min(most, self._room)
+
+    def no_room(self, written: int) -> bool:
+        """
+        The carrier has none for the packet that was last taken: half of what lies there from now
+        on, and more again with each file that arrives.
+
+        @param written: bytes of it that there was room for.
+        @return: whether that makes a difference.
+        """
+        before = self.most_bytes()
+        self._room = max(min((self._flight.flying_bytes + written) / 2, before / 2), LEAST_ROOM)
+        return self._room < before
 
     def take(self, now: float, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
         """
@@ -395,6 +416,7 @@ class Sender:
         self._measure(sending, missing, hold, now)
         self._flight.overtakes(sending.at)
         self._heard(now)
+        self._room *= ROOM_GROWS
         packet = self._flight.packets.get(number)
         if packet is None:
             return

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoft.errors import CarrierError
+from hoft.errors import CarrierError, CarrierFull
 from hoft.transports.directories import Root, packet_mode, subfolder, unlink
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation
@@ -26,6 +26,12 @@ log = Logger()
 
 _ONE_RECIPIENT = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EEXIST)
 """Errors that may be of one subfolder alone."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""There is no room, or not for so much."""
+
+PROBE = 65536
+"""Bytes that must find room before a full folder counts as usable again."""
 
 _MOST_STUMPS = 1000
 """Temporary files for one recipient that could not be deleted and are remembered."""
@@ -179,14 +185,22 @@ class Outbox:
         for hidden in stumps:
             self.left_behind(recipient, hidden)
 
-    def fails(self, recipient: UUID, error: OSError | CarrierError) -> CarrierError:
-        """Something could not be written; returns what to raise."""
+    def fails(self, recipient: UUID, error: OSError | CarrierError, written: int = 0) -> CarrierError:
+        """
+        Something could not be written; returns what to raise.
+
+        @param written: bytes of it that were.
+        """
+        failure: CarrierError
         if isinstance(error, OSError):
-            where = f"{self.root.purpose} {self.root.path}"
-            failure = CarrierError(f"{where}: {error.strerror or error}")
+            told = f"{self.root.purpose} {self.root.path}: {error.strerror or error}"
+            full = error.errno in FULL
+            failure = CarrierFull(told, written) if full else CarrierError(told)
         else:
             failure = error
         self.tally.note("write_errors", str(failure))
+        if isinstance(failure, CarrierFull) and written >= PROBE:
+            return failure  # for shorter ones there is room
         with self._lock:
             self._failing.add(recipient)
             # What somebody put in the place of one recipient's subfolder must not stop the others.

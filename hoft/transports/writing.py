@@ -27,7 +27,7 @@ from hoft.transports.directories import (
     publish,
     unlink,
 )
-from hoft.transports.outbox import FolderAddress, Outbox
+from hoft.transports.outbox import PROBE, FolderAddress, Outbox
 
 log = Logger()
 
@@ -36,9 +36,6 @@ T = TypeVar("T")
 
 MAX_WAITING = 1000
 """Small files that may wait for a folder that hangs; further ones count as lost."""
-
-_PROBE = 65536
-"""Bytes that must find room before a full folder counts as usable again."""
 
 
 def write_file(outbox: Outbox, recipient: UUID, data: bytes) -> None:
@@ -63,7 +60,7 @@ def probe(outbox: Outbox, recipient: UUID) -> None:
         writer = FolderWriter(outbox, recipient)
         try:
             writer.begin()
-            writer.write(bytes(_PROBE))
+            writer.write(bytes(PROBE))
         finally:
             writer.abandon()
     outbox.works(recipient)
@@ -144,7 +141,8 @@ class FolderWriter:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
-            raise self._outbox.fails(self._recipient, error) from error
+            written = self._size + len(data) - len(rest)
+            raise self._outbox.fails(self._recipient, error, written) from error
         self._size += len(data)
 
     def finish(self) -> None:
@@ -167,7 +165,7 @@ class FolderWriter:
             if self._temporary != self.name:
                 publish(self._folder, self._temporary, self.name)
         except OSError as error:
-            raise self._outbox.fails(self._recipient, error) from error
+            raise self._outbox.fails(self._recipient, error, self._size) from error
         self._close()
 
     @_waits

@@ -9,7 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.protocols.flight import REMEMBERED_PACKETS, SETTLING
 from hoft.protocols.pacing import Cost, Limits
 from hoft.protocols.queueing import HEAD_ROOM, Frames, OutgoingRecord
-from hoft.protocols.sending import IN_FLIGHT_BYTES, INITIAL_LIMIT, OVERTAKING, PROBE_FILES, Sender
+from hoft.protocols.sending import (
+    IN_FLIGHT_BYTES,
+    INITIAL_LIMIT,
+    LEAST_ROOM,
+    OVERTAKING,
+    PROBE_FILES,
+    Sender,
+)
 from hoft.protocols.timing import RoundTrips, TimingSettings
 
 PACKET = 1000
@@ -127,6 +134,28 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual([bench.send(), bench.send()], [[5], []])
         bench.receipt(2)
         self.assertEqual([bench.send(), bench.send()], [[6], []])
+
+    def test_no_room(self) -> None:
+        """Less lies there, in shorter files; with what arrives that is forgotten."""
+        bench = Bench()
+        bench.sender.raise_limit(5000)
+        bench.queue(*range(1, 200), size=60_000)
+        self.assertGreater(len(bench.send(1 << 20)), 10)
+        self.assertTrue(bench.sender.no_room(500_000))
+        self.assertLess(bench.sender.most_bytes(), 900_000)
+        bench.ack(100)
+        taken = bench.sender.take(bench.now)
+        self.assertLess(taken.size, 250_000)
+        while bench.sender.no_room(0):
+            pass
+        self.assertEqual(bench.sender.most_bytes(), LEAST_ROOM)
+        self.assertEqual(len(bench.send()), 1)
+        for number in range(200, 2200):
+            bench.ack(number - 1)
+            bench.queue(number)
+            bench.send()
+            bench.receipt(bench.packets)
+        self.assertEqual(bench.sender.most_bytes(), IN_FLIGHT_BYTES)
 
     def test_small_beyond_the_bytes_in_flight(self) -> None:
         """What is small among much does not wait for room, as long as that is not too much itself."""

@@ -587,7 +587,7 @@ class RootTests(FolderTestCase):
         transport = alice.transport(BOB)
         ballast = os.path.join(self.root, "ballast")
         with open(ballast, "wb") as file:
-            file.write(bytes(900 << 10))
+            file.write(bytes(980 << 10))
         writer = yield self.off(transport.create)
         with self.assertRaises(CarrierError):
             yield self.off(writer.write, bytes(MAX_PIECE))
@@ -609,7 +609,7 @@ class RootTests(FolderTestCase):
         transport = alice.transport(BOB)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         try:
             transport.write(bytes(200_000))
             yield self.until(lambda: receiver.health == ["up", "down"], "it is down")

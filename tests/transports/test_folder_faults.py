@@ -15,7 +15,7 @@ from random import Random
 
 from twisted.internet.defer import Deferred
 
-from hoft.errors import CarrierError
+from hoft.errors import CarrierError, CarrierFull
 from hoft.interfaces import MAX_PIECE, Verdict
 from hoft.testing.harness import ALICE, BOB, RecordingReceiver, pattern
 from hoft.transports.armour import Armour
@@ -193,6 +193,22 @@ class FullTests(VirtualFolderTestCase):
         self.files.room = 1 << 40
         self.until(lambda: at_alice.health[-1] == "up", 11, "it is up again")
         self.until(lambda: LETTERS[0] in at_bob.consumed.values(), 61, "the letter arrives")
+
+    def test_room_for_shorter_files(self) -> None:
+        """A folder that takes 64 KiB and no more is not down: who writes is told how much it took."""
+        alice, at_alice = self.node(ALICE)
+        transport = alice.transport(BOB)
+        self.clock.advance(1)
+        self.files.room = 100_000
+        writer = transport.create()
+        writer.write(bytes(60_000))
+        with self.assertRaises(CarrierFull) as raised:
+            writer.write(bytes(60_000))
+        writer.abandon()
+        self.assertEqual(raised.exception.written, 100_000)
+        self.clock.advance(1)
+        self.assertEqual(at_alice.health, ["up"])
+        self.assertEqual(alice.counters()["write_errors"], 1)
 
 
 class ListingTests(VirtualFolderTestCase):
