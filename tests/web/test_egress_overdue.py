@@ -4,13 +4,15 @@ Requests at the egress whose outcome is decided: they take no room, and no turn,
 
 from __future__ import annotations
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import fail, inlineCallbacks
 
+from hoft.errors import JournalFull
 from hoft.web.client.policy import Policy, Rule
+from hoft.web.egress import peer_exchanges
 from hoft.web.egress.gathering import HEADLESS
 from hoft.web.egress.surroundings import Limits
 from tests.web.listening import Test
-from tests.web.services import RawService, until
+from tests.web.services import RawService, until, wait
 from tests.web.test_egress import RefusalCase
 
 
@@ -111,6 +113,34 @@ class FullTests(RefusalCase):
         self.assertEqual(call.status, 408)
         call.send(*rest[1:])
         yield until(lambda: not self.link.unconsumed() and not list(self.egress.under_way(0)))
+
+    def full_for(self, often: int) -> None:
+        """So many commits are refused, whatever they are."""
+        commit, left = self.link.commit, [fail(JournalFull("no room")) for _ in range(often)]
+        self.patch(self.link, "commit", lambda *all, **named: left.pop() if left else commit(*all, **named))
+
+    @inlineCallbacks
+    def test_what_is_let_go_of_is_let_go_of_also_where_that_finds_no_room_at_first(self) -> Test:
+        call = self.near.expect()
+        head, *rest = self.near.parts(call.id, self.head(b"POST"), b"x" * 300_000)
+        call.send(head, rest[0])
+        yield until(lambda: self.link.unconsumed() == 2)
+        self.full_for(2)
+        call.cancel()
+        yield until(lambda: not list(self.egress.under_way(0)))
+        for _ in range(3):
+            yield wait(0.01)
+            self.egress.tick()
+        yield until(lambda: not self.link.unconsumed())
+
+    @inlineCallbacks
+    def test_a_node_that_starts_without_any_room_begins_when_there_is_some(self) -> Test:
+        self.patch(peer_exchanges, "FULL_PAUSE", 0.05)
+        yield self.crash()
+        self.full_for(2)
+        self.restart()
+        call = yield self.near.call(self.head()).done
+        self.assertEqual(call.status, 200)
 
     @inlineCallbacks
     def test_that_a_response_has_begun_is_noted_with_what_begins_it(self) -> Test:

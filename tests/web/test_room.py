@@ -9,10 +9,11 @@ from collections.abc import Generator
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.crossing.exchange import MAX_BODY, WINDOW
+from hoft.errors import JournalFull
+from hoft.web.crossing.exchange import MAX_BODY, WINDOW, PartWriter, Side
 from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import Problem
 from hoft.web.ingress.room import LOW, PAUSE, STEP, Room
@@ -180,6 +181,15 @@ class FullDiskTests(KeepingCase):
         yield self.until(lambda: not self.near.unconsumed())
         yield self.small_call()
         caller.close()
+
+    @inlineCallbacks
+    def test_what_is_let_go_of_is_let_go_of_also_where_that_finds_no_room_at_first(self) -> Test:
+        commit, left = self.near.commit, [fail(JournalFull("no room")) for _ in range(5)]
+        self.patch(self.near, "commit", lambda *all, **named: left.pop() if left else commit(*all, **named))
+        self.far.send(PartWriter(bytes(16), Side.EGRESS).data(bytes(100_000)))
+        yield self.until(lambda: self.near.unconsumed())
+        yield self.until(lambda: not self.near.unconsumed() and self.far.cancels)
+        self.assertEqual(left, [])
 
     @inlineCallbacks
     def test_one_that_reads_has_all_of_it(self) -> Test:

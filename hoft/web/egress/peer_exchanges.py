@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import JournalFull, LinkClosed, RecordError
-from hoft.interfaces import Arrival, CommitResult, ILink, Incoming, Lost, Outgoing
+from hoft.interfaces import Arrival, CommitResult, ILink, Incoming, ITransaction, Lost, Outgoing
 from hoft.timers import Soon
 from hoft.web.client.policy import Policy
 from hoft.web.crossing.exchange import (
@@ -33,6 +33,7 @@ from hoft.web.crossing.unread import Unread
 from hoft.web.egress.credentials import Credentials
 from hoft.web.egress.executions import LIFETIME, Rows, State
 from hoft.web.egress.performing import Exchange, damaged
+from hoft.web.egress.responding import FULL_PAUSE
 from hoft.web.egress.standing import ended_exchange, of_exchange
 from hoft.web.egress.surroundings import Limits, Stage
 from hoft.web.egress.turns import Turns
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 WATCH = 0.1
 """Seconds between looks at services that are to answer in time."""
+
+Write = Callable[[ITransaction], None]
+"""What C{commit} takes as C{also}."""
 
 BEGINNING = 1 << 16
 """Bytes of each response that wait for no room: what is small does not wait behind what is large."""
@@ -77,7 +81,10 @@ class PeerExchanges:
         """Those that wait for room, the first that came first."""
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._discards: list[int] = []
+        self._also: list[Write] = []
+        """What is to be written to the table together with that."""
         self._discarding = Soon(egress.reactor, 0, self.flush)
+        self._recovering = Soon(egress.reactor, FULL_PAUSE, self._recover_again)
         self._early: list[Incoming] | None = []
         """What came before the table was read."""
         self._unread = Unread(link, self._take, self._uncommitted, self._damaged)
@@ -97,7 +104,7 @@ class PeerExchanges:
     @property
     def quiet(self) -> bool:
         """There is nothing that a tick could do."""
-        return not self._exchanges and not self._discards
+        return not self._exchanges and not self._discards and not self._also
 
     @property
     def busy(self) -> bool:
@@ -153,15 +160,30 @@ class PeerExchanges:
             del self._exchanges[exchange.id]
             self._egress.settled()
 
-    def discard(self, records: Sequence[int]) -> None:
+    def discard(self, records: Sequence[int], also: Write | None = None) -> None:
         self._discards.extend(records)
+        if also is not None:
+            self._also.append(also)
         self._discarding.ask()
 
     def flush(self) -> None:
         self._discarding.cancel()
         discards, self._discards = self._discards, []
-        if discards:
-            self.link.commit((), discards).addErrback(self._uncommitted)
+        also, self._also = self._also, []
+
+        def write(transaction: ITransaction) -> None:
+            for one in also:
+                one(transaction)
+
+        def failed(failure: Failure) -> None:
+            if failure.check(JournalFull):
+                # A disk may be too full even for this: again with the next tick.
+                self._discards[:0] = discards
+                self._also[:0] = also
+            self._uncommitted(failure)
+
+        if discards or also:
+            self.link.commit((), discards, write if also else None).addErrback(failed)
 
     def account(self, exchange: Exchange) -> None:
         head = exchange.head
@@ -192,7 +214,18 @@ class PeerExchanges:
     def recover(self) -> Deferred[None]:
         """Read what an earlier process left; records that come meanwhile wait for it."""
         reading: Deferred[CommitResult[dict[bytes, State]]] = self.link.commit((), (), self.rows.unfinished())
-        return reading.addCallbacks(self._recovered, self._uncommitted)
+        return reading.addCallbacks(self._recovered, self._not_recovered)
+
+    def _not_recovered(self, failure: Failure) -> Failure | None:
+        """Nothing can be begun before: without the table a call might be made twice."""
+        if not failure.check(JournalFull, LinkClosed):
+            return failure
+        if failure.check(JournalFull):
+            self._recovering.ask()
+        return None
+
+    def _recover_again(self) -> None:
+        self.recover().addErrback(self._uncommitted)
 
     def _recovered(self, result: CommitResult[dict[bytes, State]]) -> None:
         for id, state in (result.value or {}).items():
@@ -319,4 +352,5 @@ class PeerExchanges:
         self._exchanges.clear()
         self._held_up.clear()
         self._watching.cancel()
+        self._recovering.cancel()
         self.flush()

@@ -265,8 +265,7 @@ class Exchange:
         self._leave()
         if not ending:
             self.sender.drop()
-            also, consume = self._afterwards(), list(self.request.records)
-            self._link.commit((), consume, also).addErrback(self._uncommitted)
+            self._around.discard(self.request.records, self._afterwards())
             del self.request.records[:]
         self._stop_service()
 
@@ -315,11 +314,10 @@ class Exchange:
         if self.stage is Stage.DRAINING:
             self.stage = Stage.OVER
             self._around.ended(self)
-            self._around.flush()
             rows = self._around.rows
             # A row that a crash left behind may be one of what must not be repeated.
             also = rows.forget(self.id) if self._row is None else rows.set(self.id, State.DONE)
-            self._link.commit((), (), also).addErrback(self._uncommitted)
+            self._around.discard((), also)
 
     # --- It is performed -----------------------------------------------------------------
 
@@ -522,8 +520,13 @@ class Exchange:
         if failure.check(JournalFull) and self.request.records:
             consume = list(self.request.records)
             del self.request.records[:]
+
+            def still_there(failure: Failure) -> None:
+                self.request.records.extend(consume)
+                self._uncommitted(failure)
+
             also = self._set(self._row or State.STARTED)
-            self._link.commit((), consume, also).addErrback(self._uncommitted)
+            self._link.commit((), consume, also).addErrback(still_there)
         return self._closed(failure)
 
     def _last_sent(self, _: CommitResult[None], consumed: int) -> None:

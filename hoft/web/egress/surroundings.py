@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from hoft.interfaces import ILink
+from hoft.interfaces import ILink, ITransaction
 from hoft.web.client.agent import ExactAgent
 from hoft.web.client.policy import Policy
 from hoft.web.egress.credentials import Credentials
@@ -110,8 +110,8 @@ class Surroundings(Protocol):
     def ended(self, exchange: Exchange) -> None:
         """No more parts of it are wanted."""
 
-    def discard(self, records: Sequence[int]) -> None:
-        """Consume these soon."""
+    def discard(self, records: Sequence[int], also: Callable[[ITransaction], None] | None = None) -> None:
+        """Consume these soon, with what is to be written then; again and again, until that is done."""
 
     def flush(self) -> None:
         """Consume them before what is committed next."""

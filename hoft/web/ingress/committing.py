@@ -72,16 +72,20 @@ class Batches:
         ]
 
     def _not_flushed(self, failure: Failure, link: ILink, batch: _Batch) -> None:
-        if failure.check(JournalFull) and (batch.send or batch.also):
-            # What is let go of makes room; the rest is tried again with the next tick.
-            if batch.consume:
-                link.commit((), batch.consume).addErrback(self.failed, link)
-            again = self._batches.setdefault(link, _Batch())
-            again.send[:0] = batch.send
-            again.also[:0] = batch.also
-            self._later()
-        else:
+        if not failure.check(JournalFull):
             self.failed(failure, link)
+            return
+        if batch.consume and (batch.send or batch.also):
+            # What is let go of makes room.
+            freeing = _Batch()
+            freeing.consume, batch.consume = batch.consume, []
+            link.commit((), freeing.consume).addErrback(self._not_flushed, link, freeing)
+        # The rest is tried again with the next tick.
+        again = self._batches.setdefault(link, _Batch())
+        again.send[:0] = batch.send
+        again.also[:0] = batch.also
+        again.consume[:0] = batch.consume
+        self._later()
 
     def failed(self, failure: Failure, link: ILink) -> None:
         """A commit failed, and is not tried again."""
