@@ -6,6 +6,7 @@ Packets are not flushed to the disk: what a power cut takes is retransmitted.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
@@ -33,6 +34,9 @@ log = Logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+NAMES = 100
+"""So many names are tried where something that is not ours has the first one."""
 
 MAX_WAITING = 1000
 """Small files that may wait for a folder that hangs; further ones count as lost."""
@@ -92,15 +96,20 @@ class FolderWriter:
     """
 
     def __init__(self, outbox: Outbox, recipient: UUID) -> None:
-        self.name = outbox.name_for(recipient)
         self._outbox = outbox
         self._recipient = recipient
         location = outbox.location
-        self._temporary = location.naming.temporary(self.name) if location.rename else self.name
+        self.name = self._temporary = ""
+        self._next_name()
         self._armour = Armour() if location.armoured else None
         self._file = -1
         self._folder = -1
         self._size = 0
+
+    def _next_name(self) -> None:
+        naming = self._outbox.location.naming
+        self.name = self._outbox.name_for(self._recipient)
+        self._temporary = naming.temporary(self.name) if self._outbox.location.rename else self.name
 
     @_waits
     def begin(self) -> None:
@@ -124,7 +133,15 @@ class FolderWriter:
 
     def _begin_in(self, root: int, name: str) -> None:
         self._folder = open_subfolder(root, name)
-        self._file = create_regular(self._folder, self._temporary, self._outbox.mode_in(self._folder))
+        mode = self._outbox.mode_in(self._folder)
+        for _ in range(NAMES):
+            try:
+                self._file = create_regular(self._folder, self._temporary, mode)
+            except FileExistsError:
+                self._next_name()
+            else:
+                return
+        raise FileExistsError(errno.EEXIST, f"what is there has the names of {NAMES} of our files")
 
     def write(self, piece: bytes) -> None:
         """See L{IFileWriter.write}."""
@@ -163,10 +180,21 @@ class FolderWriter:
         try:
             os.close(file)  # where some file systems first tell that there was no space
             if self._temporary != self.name:
-                publish(self._folder, self._temporary, self.name)
+                self._rename()
         except OSError as error:
             raise self._outbox.fails(self._recipient, error, self._size) from error
         self._close()
+
+    def _rename(self) -> None:
+        for left in reversed(range(NAMES)):
+            try:
+                publish(self._folder, self._temporary, self.name)
+            except FileExistsError:
+                if not left:
+                    raise
+                self.name = self._outbox.name_for(self._recipient)
+            else:
+                return
 
     @_waits
     def abandon(self) -> None:
