@@ -270,6 +270,11 @@ class World:
         self._until_quiet()
         while self._alarm():
             self._until_quiet()
+        for node in self.nodes():
+            if node.uuid in self.lost_state:
+                # These links have no heartbeat: who has nothing to say does not hear of it.
+                node.peer.ask()
+        self._until_quiet()
         self.advance(60)
         self._judge()
         for node in self.nodes():

@@ -78,6 +78,11 @@ class Node:
             self.life.crash()
             self.life = None
 
+    def ask(self) -> None:
+        """It asks its peer for a sign of life, as a heartbeat does."""
+        if self.life is not None and self.life.link is not None:
+            self.life.link.ask()
+
     def doom(self, over: Doom) -> None:
         """It is to be killed over that."""
         self.doomed = over
