@@ -12,7 +12,6 @@ the exchange is in the hands of L{hoft.web.ingress.keeper.Keeper}.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
 from zope.interface import implementer
 
@@ -28,16 +26,11 @@ from hoft.errors import RecordError
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, ILossReceiver, Incoming, LinkState, Lost
 from hoft.timers import Soon
 from hoft.web.crossing.exchange import (
-    REQUESTS,
-    Part,
     Side,
     decode_part,
-    encode_cancel,
-    exchange_of,
     whole_of,
 )
 from hoft.web.crossing.memory import share
-from hoft.web.crossing.unread import Unread
 from hoft.web.http.forwarding import crossing, deadline
 from hoft.web.http.heads import Field, Retry
 from hoft.web.http.intermediary import max_forwards
@@ -54,19 +47,18 @@ from hoft.web.http.targets import Own, Service, Tunnel, parse_target
 from hoft.web.http.targets import Route as RouteTarget
 from hoft.web.http.websocket import is_handshake
 from hoft.web.ingress.accounting import Accounts
+from hoft.web.ingress.arriving import Arriving
 from hoft.web.ingress.asking import REQUESTS as OWN_REQUESTS
 from hoft.web.ingress.asking import Asking
 from hoft.web.ingress.caching.cache import Cache
-from hoft.web.ingress.caching.fetch import Fetch
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.callbacks.callbacks import Callbacks
 from hoft.web.ingress.callers import Unauthenticated
 from hoft.web.ingress.calls import Call, CallReceiver
 from hoft.web.ingress.committing import Batches
-from hoft.web.ingress.ends import damaged, stopped, stopping
+from hoft.web.ingress.ends import stopped, stopping
 from hoft.web.ingress.handover import Handover
 from hoft.web.ingress.keeper import Keeper
-from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row
 from hoft.web.ingress.limiting import Meters
 from hoft.web.ingress.own_pages import OwnPages
@@ -86,9 +78,6 @@ MAX_WAITING = 4096
 
 TICK = 0.1
 """Seconds between looks at deadlines."""
-
-REMEMBERED = 10_000
-"""How many ended exchanges are remembered, for what still comes for them."""
 
 GRACE = 2.0
 """Seconds that responses and callbacks under way get when the node stops."""
@@ -112,6 +101,7 @@ class Ingress:
     @ivar slices: for what is much, and is to be shown.
     @ivar entropy: so many random bytes.
     @ivar tickLater: to be called where somebody waits.
+    @ivar read: finds out whose records are, and C{remember} that an exchange has ended: see L{Arriving}.
     """
 
     log = Logger()
@@ -152,7 +142,9 @@ class Ingress:
         self.history = self.accounts.history
         self._tunnelling = Tunnelling(self, links, clock, entropy, tunnels)
         self._waiting: dict[bytes, Waiting] = {}
-        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._arriving = Arriving(self, self._waiting)
+        self.read = self._arriving.read
+        self.remember = self._arriving.remember
         self._counts = self.accounts.counts
         self._ticking = Soon(reactor, TICK, self._ticked)
         self.tickLater = self._ticking.ask
@@ -166,7 +158,6 @@ class Ingress:
         self.commits = batches.commits
         self.sweeper = Sweeper(reactor, batches.commits)
         self.slices = Slices(reactor)
-        self._unread: dict[ILink, Unread] = {}
         self._date = (0, b"")
         self.room = room or Room()
         self.keeper = Keeper(self, clock, links)
@@ -367,12 +358,6 @@ class Ingress:
         """Somebody else has the exchange from now on."""
         del self._waiting[waiting.id]
 
-    def remember(self, exchange: bytes) -> None:
-        """It has ended: what still comes of it is no news."""
-        self._ended[exchange] = None
-        if len(self._ended) > REMEMBERED:
-            self._ended.popitem(last=False)
-
     # --- time ------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -416,88 +401,11 @@ class Ingress:
 
     def recordsReceived(self, link: ILink, records: Sequence[Incoming]) -> None:
         """See L{IRecordReceiver}: parts of responses."""
-        if self.keeper.knows:
-            records = [record for record in records if not self.keeper.known(record.id)]
-        self._take(link, [(record.id, record.payload) for record in records if record.payload is not None])
-        unread = [record.id for record in records if record.payload is None]
-        self.read(link, unread)
-
-    def read(self, link: ILink, records: Sequence[int]) -> None:
-        """Find out whose these are."""
-        if records:
-            if link not in self._unread:
-                taking, failing = partial(self._take, link), partial(self._unreadable, link)
-                self._unread[link] = Unread(link, taking, failing, partial(self._damaged, link))
-            self._unread[link].add(records)
-
-    def _unreadable(self, link: ILink, failure: Failure) -> None:
-        self.log.failure("Records of {peer} could not be read", failure, peer=link.name)
-
-    def _damaged(self, link: ILink, record: int, found: bytes) -> None:
-        self.consume(link, [record])
-        self._give_up(link, exchange_of(found))
+        self._arriving.received(link, records)
 
     def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
         """See L{ILossReceiver}: parts of requests."""
-        for one in lost:
-            if one.channel == REQUESTS:
-                self._give_up(link, exchange_of(one.found) or self.keeper.exchange_of(link, one.id))
-
-    def _give_up(self, link: ILink, exchange: bytes | None) -> None:
-        """It will not come to its end; what is not known to be somebody's ends with its deadline."""
-        if exchange is None:
-            return
-        waiting, kept = self._waiting.get(exchange), self.keeper.kept.get(exchange)
-        fetch = self.cache.fetches.get(exchange)
-        if waiting is not None and waiting.link is link:
-            waiting.fail(damaged())
-        elif kept is not None and kept.peer == link.peer.bytes:
-            kept.fail(self.keeper, damaged())
-        elif fetch is not None and fetch.link is link:
-            fetch.fail(damaged())
-
-    def _take(self, link: ILink, records: Sequence[tuple[int, bytes]]) -> None:
-        touched: dict[bytes, Waiting | Kept | Fetch] = {}
-        for record, payload in records:
-            self._received(link, record, payload, touched)
-        for one in touched.values():
-            if isinstance(one, Kept):
-                one.advance(self.keeper, link)
-            else:
-                one.advance()
-
-    def _received(
-        self, link: ILink, record: int, payload: bytes, touched: dict[bytes, Waiting | Kept | Fetch]
-    ) -> None:
-        try:
-            part = decode_part(payload, Side.EGRESS)
-        except RecordError as error:
-            self._counts["malformed_parts"] += 1
-            self.log.warn("{peer} sent what is no part: {error}", peer=link.name, error=error)
-            self.consume(link, [record])
-            return
-        waiting = self._waiting.get(part.exchange)
-        if waiting is not None and waiting.link is link:
-            touched[part.exchange] = waiting
-            waiting.received(record, part)
-            return
-        kept = self.keeper.kept.get(part.exchange)
-        if kept is not None and kept.peer == link.peer.bytes:
-            touched[part.exchange] = kept
-            kept.received(self.keeper, link, record, part)
-        elif (fetch := self.cache.fetches.get(part.exchange)) is not None and fetch.link is link:
-            touched[part.exchange] = fetch
-            fetch.received(record, part)
-        else:
-            self._stray(link, record, part)
-
-    def _stray(self, link: ILink, record: int, part: Part) -> None:
-        """Part of a response that nobody waits for, or not any more."""
-        self._counts["stray_parts"] += 1
-        self.consume(link, [record])
-        if part.exchange not in self._ended:
-            self.remember(part.exchange)
-            self.send(link, encode_cancel(part.exchange))
+        self._arriving.lost(link, lost)
 
     def recordsAcknowledged(self, link: ILink, ids: Sequence[int]) -> None:
         """A call is over when it is answered, not when it has arrived; but one may want to know."""
@@ -514,8 +422,7 @@ class Ingress:
         self.cache.linkChanged(link)
 
     def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
-        # The peer may not know of the CANCELs any more, and ask again.
-        self._ended.clear()
+        self._arriving.forget()
         still = frozenset(resent)
         for waiting in self._of(link):
             waiting.rolledBack(still)
