@@ -202,7 +202,7 @@ class Node(Service):
     async def _start(self) -> None:
         config = self._config
         self._identity = Identity.load(config.state / IDENTITY_FILE)
-        await self._journal.open()
+        await self._journal.open(self._identity.uuid)
         self._meters.load(await self._journal.transact(limiting.load))
         await self._load(kept_rows.load, self._ingress.keeper.load)
         await self._load(cache_rows.load, self._ingress.cache.load)

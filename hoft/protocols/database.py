@@ -52,6 +52,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -81,7 +82,7 @@ _OWN = Schema(
     (
         (
             "CREATE TABLE journal (only INTEGER PRIMARY KEY CHECK (only = 1), incarnation BLOB NOT NULL,"
-            " boot TEXT NOT NULL) STRICT",
+            " boot TEXT NOT NULL, node BLOB) STRICT",
             "CREATE TABLE segment (number INTEGER PRIMARY KEY, length INTEGER NOT NULL,"
             " live INTEGER NOT NULL) STRICT",
         ),
@@ -217,25 +218,26 @@ class Database:
         self._suspect = False
         self._minted = False
 
-    def open(self) -> None:
+    def open(self, node: UUID | None = None) -> None:
         """
         Lock, create or upgrade, mend.
 
+        @param node: see L{Journal.open<hoft.protocols.journal.Journal.open>}.
         @raise JournalError: as L{Journal.open<hoft.protocols.journal.Journal.open>} says.
         """
         self._state.lock()
         try:
             try:
-                self._prepare()
+                self._prepare(node)
             except JournalFull:
                 self._state.release_reserve()
-                self._prepare()
+                self._prepare(node)
         except BaseException:
             self.release()
             raise
         self._full = not self._state.keep_reserve()
 
-    def _prepare(self) -> None:
+    def _prepare(self, node: UUID | None) -> None:
         path = self.folder / DATABASE
         try:
             # SQLite gives its log the mode of the database.
@@ -258,6 +260,15 @@ class Database:
                 "INSERT INTO journal (only, incarnation, boot) VALUES (1, ?, '') ON CONFLICT DO NOTHING",
                 (self._random(),),
             )
+            if node is not None:
+                execute("UPDATE journal SET node = ? WHERE node IS NULL", (node.bytes,))
+                [(whose,)] = execute("SELECT node FROM journal")
+                if whose != node.bytes:
+                    raise JournalError(
+                        f"{path} is the journal of node {UUID(bytes=whose)}, and this is node {node}: put the"
+                        f" files of one and the same node into {self.folder}, or, to begin with nothing,"
+                        f" move {DATABASE}, what begins with its name, and 'segments' somewhere else"
+                    )
             leftovers = self.segments.open(execute("SELECT number, length, live FROM segment"))
             boot = kernel_boot()
             [(unclean,)] = execute("SELECT boot FROM journal")

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -90,13 +91,14 @@ class Journal:
         # Filled on the reactor thread, emptied on the journal's.
         self._asked: deque[Asked] = deque()
 
-    def open(self) -> Deferred[None]:
+    def open(self, node: UUID | None = None) -> Deferred[None]:
         """
         Lock the folder, bring the tables up to date, mend what a crash left.
 
+        @param node: whose it is, from the first time on that this is said.
         @raise JournalInUse: (as failure, at once) another process has it open.
-        @raise JournalError: (as failure) damaged, of a newer release, on a network
-            file system, or not to be had.
+        @raise JournalError: (as failure) damaged, of a newer release or another node, on a
+            network file system, or not to be had.
         """
 
         def opened(_: None) -> None:
@@ -105,7 +107,7 @@ class Journal:
             self._refusal = None
             self._opened = True
 
-        return self._worker.call(self._database.open).addCallback(opened)
+        return self._worker.call(self._database.open, node).addCallback(opened)
 
     def transact(self, operation: Callable[[Transaction], T], durable: bool = False) -> Deferred[T]:
         """

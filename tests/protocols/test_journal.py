@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
@@ -29,6 +30,24 @@ from hoft.worker import Worker
 from .journals import NOTES, InlineJournal, JournalCase, count, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+class OwnerTests(JournalCase):
+    def test_it_is_of_the_node_that_was_named_first(self) -> None:
+        """Another one does not start with it, and it is as it was; who names none may look."""
+        ours, theirs = UUID(int=1), UUID(int=2)
+        inline = self.opened()
+        inline.result(inline.journal.close())
+        for node, opens in ((ours, True), (theirs, False), (None, True), (ours, True)):
+            inline = InlineJournal(self.folder)
+            opening = inline.journal.open(node)
+            if opens:
+                inline.result(opening)
+                inline.result(inline.journal.close())
+            else:
+                with self.assertRaises(JournalError) as raised:
+                    inline.result(opening)
+                self.assertIn(str(ours), str(raised.exception))
 
 
 class CommitTests(JournalCase):
