@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 HOLD = 1 << 17
 """Bytes of a request's body that are kept in memory while the rest of it is awaited."""
 
+HEADLESS: Final = 86400.0
+"""Seconds in which a request must be here of whose own deadline nothing is known, for want of its head."""
+
 
 LARGE = 1 << 20
 """Bytes of a request for which it is looked whether there is room on the disk."""
-
-HEADLESS: Final = 86400.0
-"""Seconds in which a request must be here of whose own deadline nothing is known, for want of its head."""
 
 
 class Gathering:
