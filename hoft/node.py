@@ -175,6 +175,7 @@ class Node(Service):
         )
         self._ports = Ports(reactor, self._ingress.factory, "listen")
         self._changes = Changes(config.path, self._workers["open"], self._reload)
+        self.reread = self._changes.reread  # as SIGHUP and 'hoft reload' have it
         self._carrier: ICarrier | None = None
         self._ticker: Ticker | None = None
         self._listing = Listing(reactor, clock, (self._ingress, self._egress, self.streams))
@@ -412,10 +413,6 @@ class Node(Service):
         """
         return self._changes.next(partial(self._reload, config))
 
-    def reread(self) -> Deferred[None]:
-        """L{reload} what the node's file says: see L{Changes.reread}."""
-        return self._changes.reread()
-
     async def _reload(self, config: Config) -> None:
         for key in ("name", "state", "transport"):
             if getattr(config, key) != getattr(self._config, key):
@@ -429,7 +426,6 @@ class Node(Service):
         suites = await self._workers["open"].call(suites_of, config.peers, identity)
         credentials = await self._credentials(config, identity)
         registrations = await self._registrations(config)
-        old = {peer.name: peer.card.uuid for peer in self._config.peers}
         new = {peer.name: peer.card.uuid for peer in config.peers}
         await self._ports.add(config.listen, where_of(config))
         try:
@@ -439,7 +435,7 @@ class Node(Service):
             await self._ports.keep(self._config.listen)
             raise
         await self._ports.keep(config.listen)
-        for name in [name for name, uuid in old.items() if new.get(name) != uuid]:
+        for name in [name for name, link in self.links.items() if new.get(name) != link.peer]:
             link = self.links.pop(name)
             self._router.remove(link.peer)
             self._egress.detach(link)

@@ -33,7 +33,7 @@ class Questions:
     ) -> None:
         """
         @param status: see L{hoft.node.Node.look}.
-        @param reread: see L{hoft.node.Node.reread}.
+        @param reread: see L{hoft.changes.Changes.reread}.
         """
         self._reactor = reactor
         self._status = status
