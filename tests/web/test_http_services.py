@@ -283,7 +283,9 @@ class EndlessTests(HttpCase):
             total += len(piece)
         return total
 
-    def left(self, caller: socket.socket, when: Callable[[], object]) -> Generator[Deferred[Any], Any, None]:
+    def leaves(
+        self, caller: socket.socket, when: Callable[[], object]
+    ) -> Generator[Deferred[Any], Any, None]:
         """The caller is gone for good at that time; nothing of its call may stay."""
         yield until(when)
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -301,7 +303,7 @@ class EndlessTests(HttpCase):
             caller.sendall(b"GET /svc/demo/ HTTP/1.1\r\nHost: a\r\n\r\n")
             if pieces:
                 yield from self.reads(caller, bytes(1000))
-            yield from self.left(caller, lambda: self.open)
+            yield from self.leaves(caller, lambda: self.open)
         self.assertEqual(self.ingress.counters()["callers_gone"], 2)
         self.assertEqual(self.egress.counters()["cancelled"], 2)
 
@@ -314,7 +316,7 @@ class EndlessTests(HttpCase):
             caller.sendall(b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n" % framing)
             body = bytes(1_000_000)
             caller.sendall(b"%x\r\n%s\r\n" % (len(body), body) if chunked else body)
-            yield from self.left(caller, partial(self.link.unconsumed))
+            yield from self.leaves(caller, partial(self.link.unconsumed))
         self.assertEqual((self.service.arrived, self.service.connections), (arrived, []))
         self.assertEqual(self.ingress.counters()["callers_gone"], 2)
 
