@@ -21,18 +21,20 @@ from hoft.interfaces import (
     CommitResult,
     CommittedMessages,
     ILink,
+    ILossReceiver,
     IMessage,
     IMessageLink,
     IMessageReceiver,
     Incoming,
-    IRecordReceiver,
     ITransaction,
     LinkState,
+    Lost,
     OutgoingMessage,
 )
 from hoft.messages.incoming import IncomingMessages, Message
 from hoft.messages.ledger import Flow, Ledger
 from hoft.messages.outgoing import OutgoingMessages
+from hoft.messages.pieces import MESSAGES
 
 T = TypeVar("T")
 
@@ -146,6 +148,10 @@ class MessageLink:
         """The peer has these."""
         self._outgoing.acknowledged(ids)
 
+    def lost(self, lost: Sequence[Lost]) -> None:
+        """The journal has lost these records of ours."""
+        self._outgoing.lost(lost)
+
     def rolled_back(self, resent: Sequence[int]) -> None:
         """The log begins anew, with these records of ours alone."""
         begun = self.link.commit(also=self._ledger.begin_anew)
@@ -169,7 +175,7 @@ class MessageLink:
         return self._incoming.waiting
 
 
-@implementer(IRecordReceiver)
+@implementer(ILossReceiver)
 class MessageLinks:
     """The messages of all links of a node."""
 
@@ -251,6 +257,10 @@ class MessageLinks:
         known = self._links.get(link.peer)
         if known is not None:
             known.acknowledged(ids)
+
+    def recordsLost(self, link: ILink, lost: Sequence[Lost]) -> None:
+        """See L{ILossReceiver}."""
+        self.of(link).lost([one for one in lost if one.channel == MESSAGES])
 
     def linkChanged(self, link: ILink) -> None:
         """See L{IRecordReceiver}."""

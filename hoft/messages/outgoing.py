@@ -28,6 +28,7 @@ from hoft.interfaces import (
     CommittedMessages,
     ILink,
     ITransaction,
+    Lost,
     Outgoing,
     OutgoingMessage,
 )
@@ -40,6 +41,7 @@ from hoft.messages.pieces import (
     cost,
     encode_piece,
     encode_withdrawal,
+    message_of,
 )
 from hoft.messages.pieces import count as pieces_of
 from hoft.messages.sent import Sent, SentMessage, Waiting
@@ -250,6 +252,19 @@ class OutgoingMessages:
             if not sent.records and sent.payload is None and sent.over is None:
                 self._counts["delivered"] += 1
                 sent.end(UUID(bytes=sent.id))
+
+    def lost(self, lost: Iterable[Lost]) -> None:
+        """The journal has lost these records: the messages they are pieces of do not become whole."""
+        for one in lost:
+            sent = self._records.get(one.id)
+            named = message_of(one.found)
+            if sent is not None:
+                self._counts["uncertain"] += 1
+                sent.end(Failure(MessageUncertain("a part of it was damaged in the journal")))
+                self._withdrawing.append(sent)
+            elif named is not None:  # an earlier process has sent it
+                self._withdrawing.append(Sent(*named, 0, None))
+        self.withdraw()
 
     def rolled_back(self, resent: Collection[int]) -> None:
         """

@@ -78,6 +78,14 @@ def encode_piece(message: bytes, payload: bytes, number: int) -> bytes:
     return head + payload[offset : offset + PIECE]
 
 
+def message_of(payload: bytes) -> tuple[bytes, int] | None:
+    """Of which message this is or was a piece, and its size, as far as its beginning tells."""
+    if len(payload) < _PIECE.size or payload[0] != _KIND_PIECE:
+        return None
+    _, message, total, _ = _PIECE.unpack_from(payload)
+    return (message, total) if total <= MAX_MESSAGE else None
+
+
 def data_of(payload: bytes) -> memoryview:
     """What of the message is in a record that is known to hold a piece."""
     return memoryview(payload)[_PIECE.size :]

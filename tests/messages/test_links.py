@@ -17,7 +17,9 @@ from hoft.errors import (
     MessageExpired,
     MessageTooLarge,
     MessageUncertain,
+    PayloadDamaged,
     PayloadLost,
+    RecordDamaged,
 )
 from hoft.interfaces import (
     MAX_MESSAGE,
@@ -35,6 +37,7 @@ from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, note
 from tests.protocols.nodes import lost
+from tests.protocols.test_damage import damage
 
 LARGE = 3_000_000
 """Bytes of a message that takes several commits."""
@@ -443,6 +446,29 @@ class ExpiryTests(MessageCase):
         self.assertEqual(self.near.messages.counters()["expired"], 2)
         self.wait(60)
         self.assertEqual(self.near.messenger._outgoing._expiring, [])
+
+    def test_what_the_journal_has_lost_does_not_become_whole(self) -> None:
+        """Its program is told, if it still runs; the other side lets go of it, and all others arrive."""
+        self.stop_near()
+        told = self.near.messenger.send(bytes(300_000))
+        self.wait(1)
+        [first, *_] = self.near.messenger._outgoing._records
+        queued = self.near.link._records.outbox.unsent(first)
+        assert queued is not None and queued.number is not None
+        self.near.link._damage.unsendable(RecordDamaged(queued.number, PayloadDamaged("a test")))
+        self.wait(1)
+        self.failureResultOf(told, MessageUncertain)
+        payload = bytes(range(1, 201)) * 1500
+        self.near.messenger.send(payload)
+        self.near.messenger.send(b"kept")
+        self.wait(1)
+        self.near.crash()
+        damage(self.near, payload[-1000:])
+        self.near.start()
+        self.wait(60)
+        self.assertEqual(self.far.heard.payloads, [b"kept"])
+        self.assertEqual((self.far.rows("inbox"), self.near.rows("outbox")), (0, 0))
+        self.assertEqual(self.near.messages.counters()["uncertain"], 0)
 
     def test_credit_comes_back(self) -> None:
         self.stop_near()
