@@ -383,4 +383,7 @@ class Delivery:
     def _forgotten(self, file: InboundFile) -> None:
         if file.told and not self._stopped:
             file.told = False
-            self._receiver.fileForgotten(file.name)
+            try:
+                self._receiver.fileForgotten(file.name)
+            except Exception:
+                log.failure("the receiver of {name} failed", name=file.name)
