@@ -9,7 +9,7 @@ from twisted.internet.defer import fail, inlineCallbacks
 from hoft.errors import JournalFull
 from hoft.web.client.policy import Policy, Rule
 from hoft.web.egress import peer_exchanges
-from hoft.web.egress.gathering import HEADLESS
+from hoft.web.egress.gathering import SILENCE
 from hoft.web.egress.surroundings import Limits
 from tests.web.listening import Test
 from tests.web.services import RawService, until, wait
@@ -20,15 +20,15 @@ class OverdueTests(RefusalCase):
     limits = Limits(grace=0.1, parallel=1)
 
     @inlineCallbacks
-    def test_a_request_that_does_not_become_complete_is_answered_and_let_go(self) -> Test:
+    def test_a_request_of_which_no_more_comes_for_a_day_is_answered_and_let_go(self) -> Test:
         call = self.near.expect()
         head, *rest = self.near.parts(call.id, self.head(b"POST", deadline=100.0), b"x" * 300_000)
         call.send(head, rest[0], rest[1])
         yield until(lambda: self.link.unconsumed() == 3)
-        self.skew = 99.0
+        self.skew = 101.0
         self.egress.tick()
         self.assertEqual(self.egress.counters()["refused"], 0)
-        self.skew = 101.0
+        self.skew = SILENCE + 1
         self.egress.tick()
         yield until(lambda: not self.link.unconsumed())
         call.send(*rest[2:])
@@ -41,7 +41,7 @@ class OverdueTests(RefusalCase):
         head, *rest = self.near.parts(call.id, self.head(b"POST"), b"x" * 300_000)
         call.send(*rest)
         yield until(lambda: self.link.unconsumed() == len(rest))
-        self.skew = HEADLESS + 1
+        self.skew = SILENCE + 1
         self.egress.tick()
         yield until(lambda: not self.link.unconsumed())
         call.send(head)
@@ -105,7 +105,7 @@ class FullTests(RefusalCase):
         call.send(head, rest[0])
         yield until(lambda: self.link.unconsumed() == 2)
         self.link.full = True
-        self.skew = 101.0
+        self.skew = SILENCE + 1
         self.egress.tick()
         yield until(lambda: not self.link.unconsumed())
         self.link.full = False

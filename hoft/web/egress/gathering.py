@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 HOLD = 1 << 17
 """Bytes of a request's body that are kept in memory while the rest of it is awaited."""
 
-HEADLESS: Final = 86400.0
-"""Seconds in which a request must be here of whose own deadline nothing is known, for want of its head."""
+SILENCE: Final = 86400.0
+"""
+Seconds without anything of a request after which it is given up: more than any carrier takes.  A call
+goes on when its caller has stopped waiting, so its own deadline says nothing; and who does
+not want it any more cancels it.
+"""
 
 
 LARGE = 1 << 20
@@ -105,16 +109,15 @@ class Gathering:
             head = before + part.body
         return self._more(head) if part.more else decode_request(head)
 
-    def overdue(self, head: RequestHead | None, waited: float) -> Problem | None:
+    def overdue(self, silent: float) -> Problem | None:
         """
-        What a request is answered with that has not become complete in time.
+        What a request is answered with of which the rest does not come.
 
-        @param waited: seconds since the first of it came; its caller has waited for longer than that.
+        @param silent: seconds since something of it came.
         """
-        limit = HEADLESS if head is None else head.deadline
-        if waited <= limit:
+        if silent <= SILENCE:
             return None
-        detail = f"the request did not become complete at the far node within {limit:g} s"
+        detail = f"nothing of the rest of the request has come to the far node for {SILENCE:g} s"
         return evolve(malformed_request(detail), status=408)
 
     def grant(self, always: bool, left: int) -> int | None:

@@ -428,7 +428,7 @@ class Exchange:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
         late: Problem | None = None
         if self.stage is Stage.GATHERING:
-            late = self.request.overdue(self.head, now - self.begun)
+            late = self.request.overdue(now - self._heard)
             silent = now - self._heard >= self._patience
             if silent:
                 self._patience *= 2
