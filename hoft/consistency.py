@@ -58,6 +58,16 @@ class Consistency:
                 self._wrong(f"{key}[{number}]", given.format(f"{key}[{seen[mark]}]"), wanted)
             seen[mark] = number
 
+    def _private(self, key: str, private: bool, url: str, what: str) -> None:
+        """It says something of names alone."""
+        host = urlsplit(url).hostname or ""
+        if private and (host == "localhost" or _is_address(host)):
+            self._wrong(
+                key,
+                f"true beside {host}",
+                f"no private: what is {what} by its address is reached, wherever that is",
+            )
+
     # --- what peers may reach
 
     def _allowed(self) -> None:
@@ -71,13 +81,7 @@ class Consistency:
                             f"given beside {entry.url}, which is no HTTP",
                             f"no {option}, or a url that begins with http:// or https://",
                         )
-            host = urlsplit(entry.url).hostname or ""
-            if entry.private and (host == "localhost" or _is_address(host)):
-                self._wrong(
-                    f"allow[{number}].private",
-                    f"true beside {host}",
-                    "no private: what is allowed by its address is reached, wherever that is",
-                )
+            self._private(f"allow[{number}].private", entry.private, entry.url, "allowed")
         self._once("allow", allowed, lambda entry: entry, "is the same as {}", "each entry once")
         for option in ("credentials", "retry"):
 
@@ -201,13 +205,7 @@ class Consistency:
                         f"is that of {name}, for the same callers, so it cannot be told who signs",
                         "one receiver for it, with several keys in its secret file",
                     )
-            host = urlsplit(callback.url).hostname or ""
-            if callback.private and (host == "localhost" or _is_address(host)):
-                self._wrong(
-                    f"callbacks.{callback.name}.private",
-                    f"true beside {host}",
-                    "no private: what is registered by its address is reached, wherever that is",
-                )
+            self._private(f"callbacks.{callback.name}.private", callback.private, callback.url, "registered")
             known.append((callback.name, place, callback.callers))
 
 

@@ -63,9 +63,10 @@ from zope.interface import implementer
 from hoft.durable import sync_folder
 from hoft.errors import JournalError, JournalFull
 from hoft.interfaces import ITransaction
+from hoft.protocols.layout import SPARED
 from hoft.protocols.schema import Schema, back_up, migrate
 from hoft.protocols.segments import FULL, Location, Segments
-from hoft.protocols.statefolder import RESERVE, SPARED, StateFolder, kernel_boot
+from hoft.protocols.statefolder import RESERVE, StateFolder, kernel_boot
 
 _log = Logger()
 

@@ -41,6 +41,12 @@ MAX_STRIDE: Final = 256 << 10
 MAX_RECORD: Final = DEFAULT_STRIDE - FRAME_OVERHEAD - RECORD_HEAD
 """The most bytes of payload in one record: one that fills a frame of the default stride."""
 
+SPARED: Final = 64
+"""
+Bytes of payload in records for which a full peer has room, as long as half of what it keeps back is left:
+what lets go of others is as small, and would wait for the room that it makes.
+"""
+
 MAX_CONTROL: Final = 16 << 10
 """The most bytes of frame 0, sealed."""
 

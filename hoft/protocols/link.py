@@ -43,6 +43,7 @@ from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
 from hoft.protocols.damage import Damage
 from hoft.protocols.keyring import Keyring
+from hoft.protocols.layout import SPARED
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.link_state import next_change, state_of, status_of
 from hoft.protocols.log_writing import VOID, Commit, Committed
@@ -52,7 +53,6 @@ from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.replication import Replication, Settings
 from hoft.protocols.sealing import BOX, Suite
-from hoft.protocols.statefolder import SPARED
 from hoft.protocols.synchronisation import Judgement, Sighting
 from hoft.protocols.waking import AckSync
 from hoft.protocols.withdrawing import Withdrawals

@@ -11,20 +11,19 @@ its acknowledgement waits for a disk, not for the carrier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
 from attrs import evolve, frozen
 
 from hoft.protocols.control import Receipt
 from hoft.protocols.flight import Flight, Packet, Sending
-from hoft.protocols.layout import DEFAULT_STRIDE
+from hoft.protocols.layout import DEFAULT_STRIDE, SPARED
 from hoft.protocols.pacing import CarrierCost, Limits, Pace
 from hoft.protocols.queueing import APART, SHORT, Frames, OutgoingRecord, SendQueue
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.repeating import Repetition
 from hoft.protocols.sizing import PacketSizes
-from hoft.protocols.statefolder import SPARED
 from hoft.protocols.timing import RoundTrips
 from hoft.protocols.yielding import Yielding
 
@@ -191,7 +190,7 @@ class Sender:
         if self.peer_full:
             # Among what is under way there is room for a few, since all of that is waiting for the peer.
             crowded = len(flight.flying) >= self.pace.files() + PROBE_FILES
-            return None if crowded or not self._next_small() else self.paced_until()
+            return None if crowded or next(self._next_small(), None) is None else self.paced_until()
         if not len(self._queue) or len(flight.flying) >= self.pace.files():
             return None
         beyond = flight.flying_bytes - self.most_bytes()
@@ -199,8 +198,8 @@ class Sender:
             return self.paced_until()
         return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
 
-    def _next_small(self) -> list[OutgoingRecord]:
-        return [record for record in self._small.values() if record.queued]
+    def _next_small(self) -> Iterator[OutgoingRecord]:
+        return (record for record in self._small.values() if record.queued)
 
     def most_bytes(self) -> float:
         """How many bytes may be under way."""

@@ -41,12 +41,6 @@ first: at most one filling of SQLite's log, and as much again for copying it int
 the database, after which the log is used anew.
 """
 
-SPARED = 64
-"""
-Bytes of the records that are taken as long as half of that is left: what lets go of others is as small,
-and would wait for the room that it makes.
-"""
-
 LOOKERS = 8
 """How often in a row somebody may hold the lock to look, before it counts as held by a node."""
 

@@ -19,12 +19,12 @@ from hoft.errors import (
     RecordDamaged,
 )
 from hoft.interfaces import Delivery, ILink, ITransaction, LinkState, Outgoing
+from hoft.protocols.layout import SPARED
 from hoft.protocols.link_state import DOWN_AFTER
 from hoft.protocols.pacing import Limits
 from hoft.protocols.packets import Header
 from hoft.protocols.publishing import CONTROL_FILES, RETRY_LONGEST
 from hoft.protocols.sending import PROBE_FILES
-from hoft.protocols.statefolder import SPARED
 from hoft.transports.memory import unchanged
 from tests.protocols.nodes import SETTINGS, Pair, lost, refuse
 
