@@ -5,6 +5,7 @@ A request while it arrives at the egress, part by part.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
@@ -30,8 +31,7 @@ goes on when its caller has stopped waiting, so its own deadline says nothing; a
 not want it any more cancels it.
 """
 
-
-LARGE = 1 << 20
+LARGE: Final = 1 << 20
 """Bytes of a request for which it is looked whether there is room on the disk."""
 
 
@@ -120,14 +120,16 @@ class Gathering:
         detail = f"nothing of the rest of the request has come to the far node for {SILENCE:g} s"
         return evolve(malformed_request(detail), status=408)
 
-    def grant(self, always: bool, left: int) -> int | None:
+    def grant(self, always: bool, left: Callable[[], int]) -> int | None:
         """
         How much the peer may send in total, if it is time to tell it.
 
         @param always: tell it now.
-        @param left: bytes for which there is room.
+        @param left: bytes for which there is room; asks the disk.
         """
-        total = self.parts.accepted + min(WINDOW, left)
+        if not always and self.parts.accepted + WINDOW - self._credited < WINDOW // 2:
+            return None
+        total = self.parts.accepted + min(WINDOW, left())
         if always or total - self._credited >= WINDOW // 2:
             self._credited = total
             return total

@@ -156,12 +156,12 @@ class Exchange:
 
         @param always: also if there is nothing new to tell.
         """
-        total = self.request.grant(always, self._around.left()) if self.stage is Stage.GATHERING else None
+        total = self.request.grant(always, self._around.left) if self.stage is Stage.GATHERING else None
         if total is not None:
             credit = Outgoing(encode_credit(self.id, Side.EGRESS, total), RESPONSES, 0)
-            self._link.commit([credit]).addErrback(self._notGranted)
+            self._link.commit([credit]).addErrback(self._not_granted)
 
-    def _notGranted(self, failure: Failure) -> None:
+    def _not_granted(self, failure: Failure) -> None:
         self.request.not_granted()
         self._uncommitted(failure)
 
@@ -428,12 +428,13 @@ class Exchange:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
         late: Problem | None = None
         if self.stage is Stage.GATHERING:
-            late = self.request.overdue(now - self._heard)
-            silent = now - self._heard >= self._patience
-            if silent:
+            silent = now - self._heard
+            late = self.request.overdue(silent)
+            impatient = silent >= self._patience
+            if impatient:
                 self._patience *= 2
             if late is None:
-                self.poke(always=silent)
+                self.poke(always=impatient)
         elif self.stage is Stage.QUEUED:
             late = self._waited_in_vain()
         if late is not None:
