@@ -104,6 +104,7 @@ class Link:
         self._receiver = receiver
         self._arrival_receiver = receiver if IArrivalReceiver.providedBy(receiver) else None
         self._settings = parts.settings if settings is None else settings
+        self._transport: IFileTransport | None = None
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
         self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
@@ -156,9 +157,18 @@ class Link:
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
-        self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport, self._settings)
+        self._transport = transport
+        self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
         self.engine.sender.restrict(transport.max_file, transport.max_files)
         self.pump()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Behave so from now on."""
+        if settings != self.engine.settings:
+            self.engine.reconfigure(settings)
+            if self._transport is not None:
+                self.engine.sender.restrict(self._transport.max_file, self._transport.max_files)
+            self.pump()
 
     def rekey(self, suites: Sequence[Suite]) -> None:
         """
@@ -203,7 +213,8 @@ class Link:
 
     def _compressor(self) -> Compressor | None:
         # Whoever agreed on another suite wants what crosses to be readable on the way.
-        return self._parts.compressor if self.keys.suite.number == BOX else None
+        agreed = self.engine.settings.compress and self.keys.suite.number == BOX
+        return self._parts.compressor if agreed else None
 
     def _enqueued(self, done: Committed, send: Sequence[Outgoing]) -> None:
         self.counters["records_sent"] += len(send)

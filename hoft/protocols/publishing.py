@@ -19,7 +19,7 @@ from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packet_writing import PacketJob, write_packet
-from hoft.protocols.replication import PacketPlan, Replication, Settings
+from hoft.protocols.replication import PacketPlan, Replication
 from hoft.timers import Soon
 
 CONTROL_FILES = 4
@@ -50,7 +50,6 @@ class Publisher:
         name: str,
         keys: Keyring,
         transport: IFileTransport,
-        settings: Settings,
     ) -> None:
         """@param name: what the configuration calls the peer."""
         self.busy = False
@@ -61,7 +60,6 @@ class Publisher:
         self._name = name
         self._keys = keys
         self._transport = transport
-        self._settings = settings
         self._retry: float | None = None
         self._control_files: list[str] = []
         self._to_remove: list[str] = []
@@ -98,9 +96,9 @@ class Publisher:
             sender=parts.node.bytes,
             recipient=self._peer.bytes,
             boot=parts.boot,
-            stride=self._settings.stride,
+            stride=engine.settings.stride,
             hedge=parts.wall_clock().hex().encode(),
-            padding=self._settings.padding,
+            padding=engine.settings.padding,
         )
         engine.sending(plan, job.length, now)
         sender = engine.sender

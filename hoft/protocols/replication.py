@@ -62,6 +62,8 @@ class Settings:
     """What the user allows."""
     padding: int = 0
     """Bytes after the end of each packet, for carriers that lose a few there."""
+    compress: bool = True
+    """Whether records that ask for it are compressed, where the suite lets that be."""
 
 
 @frozen
@@ -101,13 +103,11 @@ class PacketPlan:
     frames: Sequence[Sequence[OutgoingRecord]]
 
 
-def _sizes(settings: Settings, known: Estimates | None) -> tuple[int, int]:
-    """The largest size of a packet, and that to begin with."""
+def _largest(settings: Settings) -> int:
+    """The largest size of a packet."""
     largest, allowed = settings.packet_size, int(settings.limits.bytes_per_second)
-    if allowed:
-        # Else one file would use up the allowance for long, whatever comes after it.
-        largest = min(largest, max(allowed, SMALLEST))
-    return largest, START if known is None else known.packet_size
+    # Else one file would use up the allowance for long, whatever comes after it.
+    return min(largest, max(allowed, SMALLEST)) if allowed else largest
 
 
 class Replication:
@@ -116,6 +116,7 @@ class Replication:
 
     @ivar sender: the outgoing half; read its counters.
     @ivar receiver: the incoming half; read its counters.
+    @ivar settings: how it behaves.
     """
 
     def __init__(
@@ -133,13 +134,13 @@ class Replication:
         @param boot: this process start, 64 random bits that were never used before.
         @param packet_numbers: ascending, none used before in this boot; from 1 if not given.
         """
-        self._settings = settings
+        self.settings = settings
         self.boot = boot
         known = log.estimates
         self.round_trips = RoundTrips(settings.timing, known)
         self.sender = Sender(
             self.round_trips,
-            PacketSizes(*_sizes(settings, known)),
+            PacketSizes(_largest(settings), START if known is None else known.packet_size),
             CarrierCost(None if known is None else Cost(known.per_file, known.per_byte)),
             settings.limits,
         )
@@ -167,6 +168,11 @@ class Replication:
         self._unanswered_heartbeats = 0
         self._heartbeat_from = now
         self.last_heard: float | None = None
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Behave so from now on; L{Sender.restrict} is to be called again."""
+        self.settings = settings
+        self.sender.reconfigure(_largest(settings), settings.limits)
 
     def estimates(self) -> Estimates | None:
         """What is worth keeping for the next process; None before anything is known."""
@@ -218,7 +224,7 @@ class Replication:
             self._hellos = 0
         if not self._met:
             self._met = True
-            self._hello_at = min(self._hello_at, now + self._settings.hello_first)
+            self._hello_at = min(self._hello_at, now + self.settings.hello_first)
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
         self._heard(now)
@@ -234,7 +240,7 @@ class Replication:
         return Heard(judgement, seen, acknowledged)
 
     def _first_hello(self, now: float) -> float:
-        spread = self._settings.hello_spread
+        spread = self.settings.hello_spread
         if not spread:
             return now
         at = now + spread * random64(self._entropy) / (1 << 64)
@@ -243,7 +249,7 @@ class Replication:
 
     def _next_hello(self) -> float:
         """Seconds until the peer is greeted again."""
-        settings = self._settings
+        settings = self.settings
         wait = settings.hello_first * self.round_trips.backoff(self._hellos)
         if not self._met:
             wait = max(wait, settings.hello_spread * 2.0 ** min(self._hellos, 40))
@@ -254,10 +260,10 @@ class Replication:
         self._unanswered_heartbeats = 0
 
     def _next_heartbeat(self) -> float | None:
-        if not self._settings.heartbeat:
+        if not self.settings.heartbeat:
             return None
-        longest = max(self._settings.timing.probe_longest, self._settings.heartbeat)
-        backed_off = self._settings.heartbeat * self.round_trips.backoff(self._unanswered_heartbeats)
+        longest = max(self.settings.timing.probe_longest, self.settings.heartbeat)
+        backed_off = self.settings.heartbeat * self.round_trips.backoff(self._unanswered_heartbeats)
         return self._heartbeat_from + min(backed_off, longest)
 
     def silence(self, now: float) -> float:
@@ -267,7 +273,7 @@ class Replication:
         """
         waiting = self.sender.silence(now)
         if self._unanswered_heartbeats and self.last_heard is not None:
-            waiting = max(waiting, now - self.last_heard - self._settings.heartbeat)
+            waiting = max(waiting, now - self.last_heard - self.settings.heartbeat)
         return waiting
 
     def is_current(self, header: Header) -> bool:
@@ -346,10 +352,10 @@ class Replication:
             return self._plan((), True, clock, now)
         sender = self.sender
         sender.lose_overdue(now)
-        frames = sender.take(now, stride=self._settings.stride).frames
+        frames = sender.take(now, stride=self.settings.stride).frames
         probe = False
         if not frames and self._probe_due:
-            frames = sender.probe(PROBE_BYTES, now, self._settings.stride).frames
+            frames = sender.probe(PROBE_BYTES, now, self.settings.stride).frames
             probe = True
         self._probe_due = False
         heartbeat = self._next_heartbeat()

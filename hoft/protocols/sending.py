@@ -125,6 +125,17 @@ class Sender:
         new.cut_packets = self.cut_packets
         return new
 
+    def reconfigure(self, largest: int, limits: Limits) -> None:
+        """
+        The user allows something else from now on.
+
+        @param largest: bytes of a file.
+        """
+        if largest != self.sizes.largest:
+            self.sizes = PacketSizes(largest, self.sizes.current)
+        self.pace.limits = limits
+        self.pace.allowed_at = float("-inf")
+
     def restrict(self, largest: int | None, files: int | None) -> None:
         """
         The carrier passes no more than this.

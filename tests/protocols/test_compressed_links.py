@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.interfaces import Outgoing
 from hoft.protocols.packets import MAX_RECORD
 from hoft.protocols.sealing import AuthenticatedSuite
-from tests.protocols.nodes import Pair, lost
+from tests.protocols.nodes import SETTINGS, Pair, lost
 from tests.protocols.test_compression import NOISE, TEXT
 
 
@@ -39,6 +40,17 @@ class CompressedLinkTests(SynchronousTestCase):
         self.send(*texts, compress_from=None)
         self.pair.advance(5)
         self.assertGreater(self.crossed(), sum(map(len, texts)))
+
+    def test_not_any_more(self) -> None:
+        """Nothing shrinks from when that is not wanted until it is again."""
+        text = TEXT[:20_000]
+        for compress in (False, True):
+            self.pair.crossed.clear()
+            self.near.link.reconfigure(evolve(SETTINGS, compress=compress))
+            self.send(text)
+            self.pair.advance(5)
+            self.assertEqual(self.crossed() < len(text), compress)
+        self.assertEqual(self.far.program.payloads, [text, text])
 
     def test_with_something_before(self) -> None:
         """That crosses as it is, the rest smaller, and both arrive as they were; also from the journal."""

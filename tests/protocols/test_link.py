@@ -529,6 +529,42 @@ class CarrierLimitTests(SynchronousTestCase):
         self.assertEqual(len(pair.far.program.payloads), 10)
         self.assertEqual(pair.far.link.counters["packets_cut"], 0)
 
+    def test_something_else_from_now_on(self) -> None:
+        """What the user allows another time counts at once; what the carrier passes goes on to count."""
+        pair = Pair(self)
+        pair.max_file, pair.max_files = 200_000, 12
+        pair.settings = evolve(SETTINGS, limits=Limits(bytes_per_second=100))
+        pair.start()
+        for node in (pair.near, pair.far):
+            node.link.reconfigure(evolve(SETTINGS, padding=100))
+        pair.deliver = lambda sender, recipient, name, data: [(0.0, data[:-90])]
+        lengths = self._sent(pair, 40)
+        self.assertEqual(len(pair.far.program.payloads), 40)
+        self.assertEqual(pair.far.link.counters["packets_cut"], 0)
+        self.assertGreater(max(lengths), 120_000)
+        self.assertLessEqual(max(lengths), 200_000)
+        pair.deliver = lost
+        pair.near.send(*[b"one"] * 30)
+        pair.advance(30)
+        self.assertLessEqual(pair.near.link.status()["files_in_transit"], 12)
+
+    def test_slower_from_now_on(self) -> None:
+        """What waits goes out at the pace that is allowed now."""
+        pair = Pair(self)
+        pair.start()
+        pair.near.link.reconfigure(evolve(SETTINGS, limits=Limits(bytes_per_second=100_000)))
+        self.assertLess(sum(self._sent(pair, 50)), 20 * 100_000 + 2 * 100_000)
+
+    def test_a_heartbeat_from_now_on(self) -> None:
+        """A peer that has been silent for longer than that is asked at once."""
+        pair = Pair(self)
+        pair.start()
+        pair.advance(1000)
+        before = len(pair.crossed)
+        pair.near.link.reconfigure(evolve(SETTINGS, heartbeat=30.0))
+        pair.advance(1)
+        self.assertGreater(len(pair.crossed), before)
+
 
 class EstimatesTests(LinkTestCase):
     """What was learned of the carrier."""
