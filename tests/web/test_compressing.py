@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from hoft.protocols.compression import Compressor, not_packed
 from hoft.web.crossing.compressing import compressible
-from hoft.web.crossing.exchange import MAX_BODY, WORTHWHILE, Kind, PartWriter, Side, decode_part
+from hoft.web.crossing.exchange import (
+    MAX_BODY,
+    WORTHWHILE,
+    Kind,
+    PartWriter,
+    Side,
+    decode_part,
+    exchange_of,
+)
 from hoft.web.http.heads import ResponseHead
 
 
@@ -54,10 +63,22 @@ class Parts(SynchronousTestCase):
 
     def test_text(self) -> None:
         """The body's own parts, and nothing else."""
-        self.assertEqual(
-            self.marked(b"text/plain", 3 * MAX_BODY),
-            {Kind.HEAD: None, Kind.DATA: 0, Kind.TRAILERS: None, Kind.END: None},
-        )
+        marked = self.marked(b"text/plain", 3 * MAX_BODY)
+        self.assertEqual({kind for kind, start in marked.items() if start is not None}, {Kind.DATA})
+        self.assertEqual({*marked}, {Kind.HEAD, Kind.DATA, Kind.TRAILERS, Kind.END})
+
+    def test_compressed(self) -> None:
+        """Of a part nothing but what it has of the body: should it be damaged, it still tells whose it is."""
+        id = bytes(range(16))
+        writer = PartWriter(id, Side.INGRESS)
+        writer.head(ResponseHead(200, b"OK", ((b"Content-Type", b"text/plain"),), MAX_BODY))
+        [_, payload] = writer.data(b"a" * MAX_BODY)
+        start = writer.compress_from(payload)
+        assert start is not None
+        self.assertEqual(payload[start:], b"a" * MAX_BODY)
+        packed = Compressor().pack(payload, start)
+        assert packed is not None
+        self.assertEqual(exchange_of(not_packed(packed)), id)
 
     def test_together(self) -> None:
         """Of a message in one part exactly the body, if that is long enough."""

@@ -302,12 +302,13 @@ class PartWriter:
         """
         From where on a payload that this gave out is worth an attempt to compress it, or C{None}.
         Never where fields are: secrets are in them, beside what callers choose, and lengths would tell.
+        Nor where it says whose it is (L{exchange_of}): what is damaged can still be asked for that.
         """
-        start = 0
+        start = _PART.size
         if payload[0] == Kind.MESSAGE:
             if len(payload) < WORTHWHILE:
                 return None
-            start = _PART.size + _LENGTH.size + _LENGTH.unpack_from(payload, _PART.size)[0]
+            start += _LENGTH.size + _LENGTH.unpack_from(payload, _PART.size)[0]
             if len(payload) - start < WORTHWHILE:
                 return None
         elif payload[0] != Kind.DATA:
