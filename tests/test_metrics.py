@@ -124,3 +124,21 @@ class ScrapeTests(IngressCase):
             self.assertEqual((yield self.scrape(bearer)).status, status)
             self.assertEqual((yield self.get(b"/_hoft/status", bearer)).status, status)
         self.assertEqual((yield self.scrape()).status, 401)
+
+    @inlineCallbacks
+    def test_they_come_and_go_with_what_is_under_way(self) -> Test:
+        requests: list[Any] = []
+        self.far.then = requests.append
+        self.ingress.accounts.measure(None)
+        early = self.get(b"/svc/demo/")
+        yield self.until(lambda: len(requests) == 1)
+        self.assertEqual((yield self.scrape()).status, 404)
+        self.ingress.accounts.measure(self.metrics())
+        late = self.get(b"/svc/demo/late")
+        yield self.until(lambda: len(requests) == 2)
+        for request in requests:
+            request.answer(body=b"fine")
+        yield early
+        yield late
+        found = samples((yield self.scrape()).body)
+        self.assertEqual(found["hoft_calls_total", "", "demo", "200"], 1)

@@ -36,8 +36,8 @@ class Quarantine:
     The folder of what was refused.  Its files are called
     C{<time>-<reason>-<the name that the file had>}.
 
+    @ivar most: bytes of all files together; 0 keeps none.  May be changed.
     @param folder: made when there is something to keep.
-    @param most: bytes of all files together; 0 keeps none.
     @param worker: where files are written.
     @param clock: monotonic seconds.
     @param wall_clock: seconds since 1970, for names.
@@ -54,7 +54,7 @@ class Quarantine:
         wall_clock: Callable[[], float],
     ) -> None:
         self._folder = folder
-        self._most = most
+        self.most = most
         self._worker = worker
         self._clock = clock
         self._wall_clock = wall_clock
@@ -71,14 +71,14 @@ class Quarantine:
         now = self._clock()
         self._tokens = min(_AT_ONCE, self._tokens + (now - self._filled_at) * _A_SECOND)
         self._filled_at = now
-        if self._tokens < 1 or not self._most:
+        if self._tokens < 1 or not self.most:
             return
         self._tokens -= 1
         when = datetime.fromtimestamp(self._wall_clock(), UTC).strftime("%Y%m%dT%H%M%S.%f")
         # A name comes from whoever wrote the file.
         safe = re.sub("[^A-Za-z0-9._-]", "_", name)[:150]
         text = f"{when}-{reason}-{safe}"
-        self._worker.call(self._store, text, head[: min(HEAD, self._most)]).addErrback(self._failed, name)
+        self._worker.call(self._store, text, head[: min(HEAD, self.most)]).addErrback(self._failed, name)
 
     def _failed(self, failure: Failure, name: str) -> None:
         if not failure.check(WorkerStopped):
@@ -101,7 +101,7 @@ class Quarantine:
         """Delete the oldest until C{size} more bytes have their place."""
         assert self._sizes is not None
         while self._sizes and (
-            len(self._sizes) >= MOST_FILES or sum(self._sizes.values()) + size > self._most
+            len(self._sizes) >= MOST_FILES or sum(self._sizes.values()) + size > self.most
         ):
             oldest = next(iter(self._sizes))
             (self._folder / oldest).unlink(missing_ok=True)

@@ -53,28 +53,38 @@ class Accounts:
 
     @ivar counts: what was counted since the start.
     @ivar history: of calls that have ended.
+    @ivar metrics: what somebody measures of calls, if anybody does; see L{measure}.
     """
 
     def __init__(self, clock: Callable[[], float], meters: Meters, metrics: Metrics | None) -> None:
         """
         @param clock: monotonic seconds.
         @param meters: hold callers and routes to what they may.
-        @param metrics: what somebody measures of calls, if anybody does.
         """
         self.counts: Counter[str] = Counter()
         self.history = History()
         self._clock = clock
         self._meters = meters
-        self._metrics = metrics
+        self.metrics = metrics
         self._metered: dict[bytes, Sequence[Meter]] = {}
         self._measured: dict[bytes, tuple[str | None, str | None]] = {}
-        """Caller and route of the exchanges under way, where somebody measures them."""
+        """Caller and route of the exchanges under way that somebody measures."""
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by a stable name each."""
         outcomes = (outcome.value for outcome in Outcome)
         names = [*outcomes, *(f"kept_{stage.value}" for stage in Stage if stage.last)]
         return dict.fromkeys(names, 0) | self.counts
+
+    def measure(self, metrics: Metrics | None) -> None:
+        """
+        What begins from now on counts there, if anywhere.
+
+        @param metrics: what C{GET /_hoft/metrics} shows.
+        """
+        if metrics is not self.metrics:
+            self.metrics = metrics
+            self._measured.clear()
 
     # --- while they are under way -----------------------------------------------------------
 
@@ -87,7 +97,7 @@ class Accounts:
         metered = self._meters.admit(*_meters(caller, route))
         if metered:
             self._metered[exchange] = metered
-        if self._metrics is not None:
+        if self.metrics is not None:
             self._measured[exchange] = (caller, route)
 
     def take(self, exchange: bytes) -> Sequence[Meter]:
@@ -137,9 +147,8 @@ class Accounts:
             *sizes, seconds, waiting.executing,
         )  # fmt: skip
         self.history.add(ended, request.fields)
-        if self._metrics is not None:
-            caller, route = self._measured.pop(waiting.id)
-            self._metrics.called(caller, route, call.status, seconds, waiting.executing, sizes)
+        if self.metrics is not None and (measured := self._measured.pop(waiting.id, None)) is not None:
+            self.metrics.called(*measured, call.status, seconds, waiting.executing, sizes)
 
     def tunnel_ended(self, ended: Ended, fields: Fields) -> None:
         """
@@ -152,9 +161,8 @@ class Accounts:
             meter.end(sum(sizes))
         self.counts[ended.outcome] += 1
         self.history.add(ended, fields)
-        if self._metrics is not None:
-            caller, route = self._measured.pop(ended.id)
-            self._metrics.called(caller, route, ended.status, ended.seconds, None, sizes)
+        if self.metrics is not None and (measured := self._measured.pop(ended.id, None)) is not None:
+            self.metrics.called(*measured, ended.status, ended.seconds, None, sizes)
 
     def kept_ended(self, kept: Kept, peer: str, stage: Stage) -> None:
         """Nothing more will come of it."""
@@ -170,8 +178,8 @@ class Accounts:
             stage.value, status, None if problem is None else problem.kind, *sizes, seconds, kept.executing,
         )  # fmt: skip
         self.history.add(ended)
-        if self._measured.pop(kept.id, None) is not None and self._metrics is not None:
-            self._metrics.called(kept.caller, kept.route, status, seconds, kept.executing, sizes)
+        if self._measured.pop(kept.id, None) is not None and self.metrics is not None:
+            self.metrics.called(kept.caller, kept.route, status, seconds, kept.executing, sizes)
 
 
 def _meters(caller: str | None, route: str | None) -> tuple[str | None, str | None]:

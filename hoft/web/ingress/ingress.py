@@ -126,7 +126,7 @@ class Ingress:
         @param links: by the names of the peers; looked into anew for each call.
         @param status: what C{GET /_hoft/status} shows, ready for JSON.
         @param meters: hold callers and routes to what they may.
-        @param metrics: what C{GET /_hoft/metrics} shows.
+        @param metrics: see L{Accounts.measure}.
         @param tunnels: make the connections that CONNECT asks for.
         @param room: on the journal's disk; without it there is always some.
         """
@@ -165,7 +165,7 @@ class Ingress:
         self.callbacks = Callbacks(self, reactor)
         self.cache = Cache(self, clock, links)
         self.asking = Asking(self)
-        self._pages = OwnPages(self, status, metrics)
+        self._pages = OwnPages(self, status)
 
     def load(self, rows: Sequence[Row], stored: Sequence[Entry] = ()) -> None:
         """What an earlier process has kept, and C{stored} in the cache; before any link brings anything."""

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from hoft.web.http.problems import Refused, internal_error, not_allowed, not_found
 from hoft.web.ingress.calls import Call
-from hoft.web.measuring import CONTENT_TYPE, Metrics
+from hoft.web.measuring import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
@@ -28,24 +28,18 @@ class OwnPages:
 
     log = Logger()
 
-    def __init__(
-        self, ingress: Ingress, status: Callable[[], Deferred[dict[str, Any]]], metrics: Metrics | None
-    ) -> None:
-        """
-        @param status: what C{GET /_hoft/status} shows, ready for JSON.
-        @param metrics: what C{GET /_hoft/metrics} shows.
-        """
+    def __init__(self, ingress: Ingress, status: Callable[[], Deferred[dict[str, Any]]]) -> None:
+        """@param status: what C{GET /_hoft/status} shows, ready for JSON."""
         self._ingress = ingress
         self._status = status
-        self._metrics = metrics
 
     def serve(self, call: Call, caller: str | None, path: bytes) -> None:
         """
         @param path: what follows C{/_hoft}, without query; C{*} for C{OPTIONS *}.
         @raise Refused: there is no such page, or not for this caller.
         """
-        ingress = self._ingress
-        pages = [b"/status"] if self._metrics is None else [b"/status", b"/metrics"]
+        ingress, metrics = self._ingress, self._ingress.accounts.metrics
+        pages = [b"/status"] if metrics is None else [b"/status", b"/metrics"]
         if path == b"*":
             ingress.respond(call, 204, [(b"Allow", b"*")], b"")
         elif path not in pages:
@@ -56,9 +50,9 @@ class OwnPages:
             ingress.answer(call, problem, [(b"Allow", b"GET, HEAD")])
         elif not ingress.routing.known_callers.operates(caller):
             raise Refused(not_allowed(f"/_hoft{path.decode()} is for callers with 'operator = true' only"))
-        elif path == b"/metrics" and self._metrics is not None:
+        elif path == b"/metrics" and metrics is not None:
             fields = [(b"Content-Type", CONTENT_TYPE), (b"Cache-Control", b"no-store")]
-            shown = self._metrics.exposition().addCallback(partial(ingress.respond, call, 200, fields))
+            shown = metrics.exposition().addCallback(partial(ingress.respond, call, 200, fields))
             shown.addErrback(self._not_shown, call)
         else:
             fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
