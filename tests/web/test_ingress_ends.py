@@ -16,8 +16,17 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from hoft.interfaces import LinkState
-from hoft.web.crossing.exchange import Kind, Part, PartWriter, Side, decode_part, encode_credit, encode_part
+from hoft.interfaces import LinkState, Lost
+from hoft.web.crossing.exchange import (
+    REQUESTS,
+    Kind,
+    Part,
+    PartWriter,
+    Side,
+    decode_part,
+    encode_credit,
+    encode_part,
+)
 from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import connection_refused, response_incomplete
 from hoft.web.ingress import ingress
@@ -247,6 +256,22 @@ class LinkTests(EndCase):
         yield self.near.close()
         response = yield self.get()
         self.assertEqual(response.status, 503)
+
+    @inlineCallbacks
+    def test_a_request_that_the_journal_has_lost_a_part_of(self) -> Test:
+        """Whatever is left of that part: its caller hears at once, and nobody else."""
+        answer = self.get()
+        yield self.arrived()
+        another = self.get()
+        yield self.until(lambda: len(self.far.requests) == 2)
+        lost, other = self.ingress._waiting.values()
+        self.ingress.recordsLost(self.near, [Lost(lost.last, REQUESTS, bytes(30))])
+        response = yield answer
+        self.assertEqual(response.status, 502)
+        self.assertEqual(json.loads(response.body)["type"].rpartition("/")[2], "outcome-unknown")
+        self.far.requests[other.id].answer(body=b"fine")
+        response = yield another
+        self.assertEqual(response.body, b"fine")
 
     @inlineCallbacks
     def test_a_restored_peer_leaves_the_outcome_unknown(self) -> Test:

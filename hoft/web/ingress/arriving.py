@@ -60,7 +60,13 @@ class Arriving:
         """These, which we have sent, are damaged."""
         for one in lost:
             if one.channel == REQUESTS:
-                self._give_up(link, exchange_of(one.found) or self._ingress.keeper.exchange_of(link, one.id))
+                self._give_up(link, self._sent_by(link, one.id) or exchange_of(one.found))
+
+    def _sent_by(self, link: ILink, record: int) -> bytes | None:
+        """Whose request it is a part of, of those that have not ended."""
+        waiting = self._waiting.items()
+        callers = (id for id, one in waiting if one.link is link and record in one.sent)
+        return next(callers, None) or self._ingress.keeper.exchange_of(link, record)
 
     def remember(self, exchange: bytes) -> None:
         """It has ended: what still comes of it is no news."""
