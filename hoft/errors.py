@@ -65,7 +65,8 @@ class PayloadDamaged(PayloadLost):
     """
     What the journal's files hold is not what was stored there.
 
-    @ivar found: what they hold in its place, at most as many bytes; C{b""} where the file is gone.
+    @ivar found: what they hold in its place, at most as many bytes; C{b""} where the file is gone, or
+        the disk does not give it.
     """
 
     def __init__(self, message: str, found: bytes = b"") -> None:

@@ -78,8 +78,9 @@ class Damage:
         self._records.outbox.void(queued.id, keep=True)
         self._sender().hollow(damage.number)
         lost = Lost(queued.id, queued.channel & 255, plain(damage.found, queued.channel >> 8 & 255))
-        done = self._records.write(Void([queued.id])).addCallback(lambda _: self._tell(lost))
+        done = self._records.write(Void([queued.id]))
         done.addErrback(self._lost, "a damaged record stays in the journal")
+        done.addCallback(lambda _: self._tell(lost))
 
     def _tell(self, lost: Lost) -> None:
         if ILossReceiver.providedBy(self._receiver):

@@ -303,7 +303,8 @@ class Segments:
         """
         Any thread; may block.
 
-        @raise PayloadDamaged: it was discarded, or is not what was stored.
+        @raise PayloadDamaged: it was discarded, is not what was stored, or on a bad sector.
+        @raise JournalError: it cannot be read now.
         """
         if location.inline is not None:
             return location.inline
@@ -314,7 +315,8 @@ class Segments:
         except FileNotFoundError:
             raise PayloadDamaged(f"{location} is gone") from None
         except OSError as error:
-            raise JournalError(f"cannot read {location} in {self._folder}: {error.strerror}") from error
+            kind = PayloadDamaged if error.errno == errno.EIO else JournalError
+            raise kind(f"cannot read {location} in {self._folder}: {error.strerror}") from error
         if len(payload) != location.size or checksum_of(payload, _SEED) != location.checksum:
             raise PayloadDamaged(f"{location} in {self._folder} is not what was stored", payload)
         return payload

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,9 +11,10 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from hoft.errors import PayloadDamaged
+from hoft.errors import JournalError, PayloadDamaged
 from hoft.interfaces import ILink, ILossReceiver, Lost
-from tests.protocols.nodes import Node, Pair, Program
+from hoft.transports.memory import unchanged
+from tests.protocols.nodes import Node, Pair, Program, lost, refuse
 
 LARGE = 20_000
 """Bytes: such payloads lie in segments."""
@@ -73,6 +76,47 @@ class DamageTests(SynchronousTestCase):
         damaged = [event for event in said if event["log_level"] >= LogLevel.warn]
         self.assertEqual([event["log_level"] for event in damaged], [LogLevel.error])
         self.assertNotIn("log_failure", damaged[0])
+
+    def test_what_the_disk_does_not_give_is_damaged(self) -> None:
+        """A sector that cannot be read stops nothing else; what the machine lacks for a while, it has later."""
+        self.near.start()
+        one, two = self.payloads(2)
+        first, second = self.near.send(one, two)
+        self.near.crash()
+        self.program = self.near.program = Watchful()
+        failing = {first: errno.EMFILE, second: errno.EIO}
+        pread = os.pread
+
+        def read(file: int, size: int, offset: int) -> bytes:
+            content = pread(file, size, offset)
+            for id, payload in ((first, one), (second, two)):
+                if content == payload and id in failing:
+                    raise OSError(failing[id], os.strerror(failing[id]))
+            return content
+
+        self.patch(os, "pread", read)
+        self.pair.start()
+        self.assertEqual(self.program.lost, [])
+        self.assertTrue(self.flushLoggedErrors(JournalError))
+        del failing[first]
+        self.pair.advance(60)
+        self.assertTrue(self.far.program.payloads == [one])
+        self.assertEqual([(lost.id, lost.found) for lost in self.program.lost], [(second, b"")])
+        self.assertEqual(self.near.rows("outbox"), 0)
+
+    def test_it_is_told_of_also_where_the_journal_takes_nothing(self) -> None:
+        """The peer gets nothing in its place either way."""
+        self.pair.start()
+        self.pair.deliver = lost
+        [id] = self.near.send(*self.payloads(1))
+        self.pair.advance(0.1)
+        damage(self.near, *self.payloads(1))
+        self.pair.deliver = unchanged
+        refuse(self, self.near.journal, JournalError("the disk is gone"))
+        self.pair.advance(10)
+        self.assertEqual([lost.id for lost in self.program.lost], [id])
+        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.flushLoggedErrors(JournalError)
 
     def test_what_was_received_and_cannot_be_read_fails_alone(self) -> None:
         self.far.program.keep = True
