@@ -78,7 +78,7 @@ class DamageTests(SynchronousTestCase):
         self.assertNotIn("log_failure", damaged[0])
 
     def test_what_the_disk_does_not_give_is_damaged(self) -> None:
-        """A sector that cannot be read stops nothing else; what the machine lacks for a while, it has later."""
+        """A sector that cannot be read stops nothing else; what the machine lacks now, it has later."""
         self.near.start()
         one, two = self.payloads(2)
         first, second = self.near.send(one, two)
