@@ -73,6 +73,7 @@ def settings_of(config: Config, traffic: Traffic) -> Settings:
         heartbeat=config.heartbeat,
         limits=limits,
         padding=traffic.padding,
+        compress=config.compress,
     )
 
 

@@ -2,7 +2,7 @@
 The layers put together: one running gateway.
 
 A node owns one journal, one carrier, one link for each peer, one ingress and
-one egress, and what carries messages between programs.  All methods are called on the reactor thread.
+one egress, and what carries messages and streams.  All methods are called on the reactor thread.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from hoft import __version__
 from hoft.changes import Changes
 from hoft.channels import Channels
-from hoft.config import Config, Peer, Traffic
-from hoft.configured import TOGETHER, limits_of, metrics_of, policy_of, settings_of, where_of
+from hoft.config import Config, Traffic
+from hoft.configured import limits_of, metrics_of, policy_of, settings_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, ITransaction
@@ -30,20 +30,19 @@ from hoft.local_server import LocalServer
 from hoft.messages import ledger
 from hoft.messages.links import MessageLinks
 from hoft.messages.pieces import MESSAGES
+from hoft.node_links import NodeLinks
 from hoft.protocols import log as link_log
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
-from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.quarantine import Quarantine
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
-from hoft.protocols.sealing import ChecksumSuite, Suite
+from hoft.protocols.sealing import ChecksumSuite
 from hoft.protocols.statefolder import Footprint, footprint, free
 from hoft.protocols.synchronisation import random64
 from hoft.questions import Questions, carrier_status
-from hoft.silence import Silence
 from hoft.streams import epochs, registry
 from hoft.streams.forwards import TcpForwards
 from hoft.streams.node_streams import NodeStreams
@@ -51,6 +50,7 @@ from hoft.streams.parts import STREAMS
 from hoft.streams.reaching import TcpPolicy
 from hoft.suites import suites_of
 from hoft.ticking import Ticker
+from hoft.timers import turn
 from hoft.transports.schemes import maker_for
 from hoft.web.crossing.exchange import REQUESTS, RESPONSES
 from hoft.web.egress import executions, secret_store
@@ -65,6 +65,7 @@ from hoft.web.ingress.limiting import Meters
 from hoft.web.ingress.room import Room
 from hoft.web.ingress.routing import Routing
 from hoft.web.listing import Listing
+from hoft.web.measuring import Metrics
 from hoft.web.slices import Slices
 from hoft.worker import Worker
 
@@ -173,6 +174,8 @@ class Node(Service):
                 STREAMS: self.streams,
             }
         )
+        layers = (self._egress, self._messages, self.streams)
+        self._node_links = NodeLinks(reactor, self.links, self._channels, layers)
         self._ports = Ports(reactor, self._ingress.factory, "listen")
         self._changes = Changes(config.path, self._workers["open"], self._reload)
         self.reread = self._changes.reread  # as SIGHUP and 'hoft reload' have it
@@ -184,10 +187,9 @@ class Node(Service):
         self._server = LocalServer(reactor, config.state, questions.answer)
         self._started_at = clock()
         self._slices = Slices(reactor)
-        self._silence = Silence(self.links)
         self._identity: Identity
-        self._parts: NodeParts
         self._router: LinkRouter
+        self._quarantine: Quarantine
 
     # --- life
 
@@ -209,7 +211,7 @@ class Node(Service):
         await self._load(cache_rows.load, self._ingress.cache.load)
         await self._load(callback_rows.load, self._ingress.callbacks.load)
         self._ingress.callbacks.reconfigure(await self._registrations(config))
-        self._parts = NodeParts(
+        parts = NodeParts(
             node=self._identity.uuid,
             boot=self._boot,
             journal=self._journal,
@@ -219,21 +221,21 @@ class Node(Service):
             entropy=os.urandom,
             wall_clock=time.time,
             settings=settings_of(config, Traffic()),
-            compressor=Compressor() if config.compress else None,
+            compressor=Compressor(),
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )
         carrier = maker_for(config.transport).carrier(
             self._reactor, config.transport, self._identity.uuid, self._boot, time.monotonic
         )
         self._carrier = carrier
-        quarantine = Quarantine(
+        self._quarantine = Quarantine(
             config.state / "quarantine",
             config.quarantine,
             self._workers["quarantine"],
             time.monotonic,
             time.time,
         )
-        self._router = LinkRouter(self._parts, self._workers["open"], carrier.wake, quarantine)
+        self._router = LinkRouter(parts, self._workers["open"], carrier.wake, self._quarantine)
         if self._journal.lost:
             await self._router.begin_anew(
                 f"{self._journal.lost} files in {config.state / 'segments'} are missing, too short or"
@@ -241,7 +243,8 @@ class Node(Service):
             )
         suites = await self._workers["open"].call(suites_of, config.peers, self._identity)
         self._egress.reconfigure(policy_of(config), await self._credentials(config, self._identity))
-        links = await self._open_all(config.peers, suites)
+        self._node_links.start(parts, self._router, carrier)
+        await self._node_links.open(config, suites)
         self._warn_of_forgeries(config)
         # Before what may take its time: a folder that hangs is something to be asked about.
         try:
@@ -249,11 +252,7 @@ class Node(Service):
         except LocalError as error:
             self._log.warn("'hoft status' cannot ask this node: {error}", error=error)
         await carrier.start(self._router)
-        for number, link in enumerate(links, 1):
-            link.makeConnection(carrier.transport(link.peer))
-            if number % TOGETHER == 0:
-                # What they have to do comes again and again at the same time, so not for all at once.
-                await self._turn()
+        await self._node_links.connect()
         self._ticker = Ticker(self._reactor, self._tick)
         await self._ports.add(config.listen, where_of(config))
         await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
@@ -265,13 +264,7 @@ class Node(Service):
         rows = await self._journal.transact(read)
         for start in range(0, len(rows), LOADED):
             take(rows[start : start + LOADED])
-            await self._turn()
-
-    def _turn(self) -> Deferred[None]:
-        """Fires in the next turn of the reactor."""
-        turn: Deferred[None] = Deferred()
-        self._reactor.callFromThread(turn.callback, None)
-        return turn
+            await turn(self._reactor)
 
     def _announce(self) -> None:
         """One line: who we are, where we listen, whom we know."""
@@ -301,8 +294,7 @@ class Node(Service):
         self._messages.stop()
         if self._ticker is not None:
             self._ticker.stop()
-        for link in self.links.values():
-            link.close()
+        self._node_links.close()
         if self._carrier is not None:
             await self._carrier.stop()
         self._save_usage()
@@ -311,31 +303,6 @@ class Node(Service):
         self._log.info(
             "{name} has stopped; what its journal holds goes on at the next start", name=self._config.name
         )
-
-    async def _open_all(self, peers: Sequence[Peer], suites: Mapping[str, Sequence[Suite]]) -> list[Link]:
-        """Several at a time, whose commits then share a sync of the disk."""
-        links: list[Link] = []
-        for start in range(0, len(peers), TOGETHER):
-            some = peers[start : start + TOGETHER]
-            opening = [Deferred.fromCoroutine(self._open(peer, suites[peer.name])) for peer in some]
-            try:
-                links += await gatherResults(opening, consumeErrors=True)
-            except FirstError as error:
-                error.subFailure.raiseException()
-        return links
-
-    async def _open(self, peer: Peer, suites: Sequence[Suite]) -> Link:
-        """A link that is known to the router, but does not write yet."""
-        settings = settings_of(self._config, peer.traffic)
-        link = Link(self._parts, peer.card.uuid, peer.name, Keyring(suites), self._channels, settings)
-        await link.open()
-        await self._egress.attach(link)
-        await self._messages.attach(link)
-        await self.streams.attach(link)
-        self.links[peer.name] = link
-        self._silence.watch(peer.name, time.monotonic() + settings.hello_spread)
-        self._router.add(link)
-        return link
 
     async def _credentials(self, config: Config, identity: Identity) -> Mapping[str, Credentials]:
         """
@@ -361,6 +328,16 @@ class Node(Service):
 
         return await self._workers["open"].call(Registrations.read, config.callbacks)
 
+    async def _measures(self, config: Config) -> Metrics | None:
+        """
+        Those that go on, or new ones.
+
+        @raise ConfigurationError: the library for them is missing.
+        """
+        if config.metrics and self._ingress.accounts.metrics is not None:
+            return self._ingress.accounts.metrics
+        return await self._workers["open"].call(metrics_of, config, self.look)
+
     def _warn_of_forgeries(self, config: Config) -> None:
         for peer in config.peers:
             if peer.suite == ChecksumSuite.name:
@@ -376,7 +353,7 @@ class Node(Service):
         self._egress.tick()
         self._messages.tick()
         self.streams.tick()
-        self._silence.look(time.monotonic())
+        self._node_links.tick()
         if time.monotonic() - self._saved_at >= SAVE_USAGE:
             self._save_usage()
 
@@ -426,7 +403,7 @@ class Node(Service):
         suites = await self._workers["open"].call(suites_of, config.peers, identity)
         credentials = await self._credentials(config, identity)
         registrations = await self._registrations(config)
-        new = {peer.name: peer.card.uuid for peer in config.peers}
+        metrics = await self._measures(config)
         await self._ports.add(config.listen, where_of(config))
         try:
             await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
@@ -435,26 +412,14 @@ class Node(Service):
             await self._ports.keep(self._config.listen)
             raise
         await self._ports.keep(config.listen)
-        for name in [name for name, link in self.links.items() if new.get(name) != link.peer]:
-            link = self.links.pop(name)
-            self._router.remove(link.peer)
-            self._egress.detach(link)
-            self._messages.detach(link)
-            self.streams.detach(link)
-            link.close()
         self._identity = identity
-        for peer in config.peers:
-            if peer.name in self.links:
-                # Calls under way do not notice, as long as both sides have a key in common.
-                self.links[peer.name].rekey(suites[peer.name])
-                continue
-            link = await self._open(peer, suites[peer.name])
-            assert self._carrier is not None
-            link.makeConnection(self._carrier.transport(link.peer))
+        await self._node_links.reconfigure(config, suites)
         self._warn_of_forgeries(config)
         self._egress.reconfigure(policy, credentials, limits_of(config))
         self.streams.targets.policy = tcp_policy
         self._ingress.reconfigure(routing)
+        self._ingress.accounts.measure(metrics)
+        self._quarantine.most = config.quarantine
         self._listing.log(config.log_calls)
         self._ingress.callbacks.reconfigure(registrations)
         self._config = config

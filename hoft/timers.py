@@ -9,7 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+
+
+def turn(reactor: IReactorFromThreads) -> Deferred[None]:
+    """Fires in the next turn of the reactor, whatever becomes of the clock."""
+    next_turn: Deferred[None] = Deferred()
+    reactor.callFromThread(next_turn.callback, None)
+    return next_turn
 
 
 class Soon:

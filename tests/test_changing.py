@@ -6,12 +6,14 @@ import io
 import os
 import socket
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -137,6 +139,41 @@ class RunningNodeTests(TestCase):
         code, out, _ = yield self.hoft("reload")
         self.assertEqual((code, out), (0, "the running node has taken up its file\n"))
         self.assertEqual(self.node._config.deadline, 7.0)
+
+    @inlineCallbacks
+    def test_a_reload_takes_up_what_was_said_at_the_start_too(self) -> Steps:
+        yield self.run_node()
+        port = cast(IPv4Address, self.node._ports.addresses()[0]).port
+        before = self.file.read_text()
+        changed = (
+            "heartbeat = 7\ncompress = false\nmetrics = true\nquarantine = 5\n"
+            'bytes_per_second = "2 MB"\npadding = 3\n'
+        ) + before.replace("[peers.far]\n", "[peers.far]\nfiles_in_transit = 9\n")
+
+        def found() -> list[object]:
+            settings = self.node.links["far"].engine.settings
+            limits = settings.limits
+            return [
+                *(settings.heartbeat, settings.compress, settings.padding, self.node._quarantine.most),
+                *(limits.bytes_per_second, limits.files_in_transit),
+            ]
+
+        def scrape() -> int:
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            with closing(connection):
+                connection.request("GET", "/_hoft/metrics")
+                return connection.getresponse().status
+
+        at_first = found()
+        for text, values, status in (
+            (changed, [7.0, False, 3, 5, 2_000_000, 9], 200),
+            (before, at_first, 404),
+        ):
+            self.file.write_text(text)
+            code, out, err = yield self.hoft("reload")
+            self.assertEqual((code, out), (0, "the running node has taken up its file\n"), err)
+            self.assertEqual(found(), values)
+            self.assertEqual((yield deferToThread(scrape)), status)
 
     @inlineCallbacks
     def test_a_command_waits_for_a_node_that_is_starting(self) -> Steps:
