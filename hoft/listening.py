@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -39,47 +39,76 @@ async def listen(
         ) from error
 
 
+class Place(NamedTuple):
+    """Where to listen."""
+
+    key: str
+    """Under which a configuration says it."""
+    description: str
+    """A Twisted server endpoint."""
+
+
 class Ports:
-    """Those at which a factory listens, by the endpoints that they were opened as."""
+    """All that one configuration names, by what they were opened as."""
 
-    def __init__(self, reactor: Any, factory: IProtocolFactory, key: str) -> None:
-        """@param key: under which a configuration has them."""
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._factory = factory
-        self._key = key
-        self._open: dict[str, IListeningPort] = {}
+        self._open: dict[Place, tuple[IListeningPort, IProtocolFactory]] = {}
 
-    def addresses(self) -> list[IAddress]:
-        """Where they are."""
-        return [port.getHost() for port in self._open.values()]
+    def addresses(self, key: str) -> list[IAddress]:
+        """Where those are that the configuration has under C{key}."""
+        return [port.getHost() for place, (port, _) in self._open.items() if place.key == key]
 
-    async def add(self, descriptions: Iterable[str], where: str) -> None:
+    async def change(self, wanted: Mapping[Place, IProtocolFactory], where: str) -> None:
         """
-        Listen at these, too, as far as that is not done already.
+        Listen at these places and no others.  What is open already stays as it is, and so do all connections.
 
         @param where: what says so.
-        @raise ConfigurationError: it cannot be listened at one of them; then it is at none of the new ones.
+        @raise ConfigurationError: it cannot be listened at one of them; then it is where it was before.
         """
-        added: dict[str, IListeningPort] = {}
+        staying = {place: opened for place, opened in self._open.items() if place in wanted}
+        leaving = {place: opened for place, opened in self._open.items() if place not in wanted}
+        new = {place: factory for place, factory in wanted.items() if place not in self._open}
         try:
-            for description in descriptions:
-                if description not in self._open:
-                    added[description] = await listen(
-                        self._reactor, description, self._factory, where, self._key
-                    )
+            added = await self._listen(new, where)
         except ConfigurationError:
-            await _close(added.values())
+            if not leaving:
+                raise
+            # It may be one of those that leave which is in the way.
+            self._open = staying
+            await _close(leaving.values())
+            try:
+                added = await self._listen(new, where)
+            except ConfigurationError:
+                before = {place: factory for place, (_, factory) in leaving.items()}
+                self._open = staying | await self._listen(before, where)
+                raise
+        else:
+            await _close(leaving.values())
+        self._open = staying | added
+
+    async def close(self) -> None:
+        """Listen nowhere any more."""
+        opened, self._open = self._open, {}
+        await _close(opened.values())
+
+    async def _listen(
+        self, wanted: Mapping[Place, IProtocolFactory], where: str
+    ) -> dict[Place, tuple[IListeningPort, IProtocolFactory]]:
+        """At all of them, or at none."""
+        opened: dict[Place, tuple[IListeningPort, IProtocolFactory]] = {}
+        try:
+            for place, factory in wanted.items():
+                port = await listen(self._reactor, place.description, factory, where, place.key)
+                opened[place] = port, factory
+        except ConfigurationError:
+            await _close(opened.values())
             raise
-        self._open |= added
-
-    async def keep(self, descriptions: Collection[str]) -> None:
-        """Listen no more at others than these."""
-        others = [known for known in self._open if known not in descriptions]
-        await _close([self._open.pop(known) for known in others])
+        return opened
 
 
-async def _close(ports: Iterable[IListeningPort]) -> None:
-    await gatherResults([maybeDeferred(port.stopListening) for port in ports])
+async def _close(opened: Iterable[tuple[IListeningPort, IProtocolFactory]]) -> None:
+    await gatherResults([maybeDeferred(port.stopListening) for port, _ in opened])
 
 
 def shown(address: IAddress) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from hoft import __version__
@@ -25,7 +26,7 @@ from hoft.configured import limits_of, metrics_of, policy_of, settings_of, where
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, ITransaction
-from hoft.listening import Ports, shown
+from hoft.listening import Place, Ports, shown
 from hoft.local_server import LocalServer
 from hoft.messages import ledger
 from hoft.messages.links import MessageLinks
@@ -165,7 +166,7 @@ class Node(Service):
             room,
         )
         self._messages = MessageLinks(program, clock, os.urandom)
-        self.forwards = TcpForwards(reactor, self.streams.open)
+        self.forwards = TcpForwards(self.streams.open)
         self._channels = Channels(
             {
                 MESSAGES: self._messages,
@@ -176,7 +177,7 @@ class Node(Service):
         )
         layers = (self._egress, self._messages, self.streams)
         self._node_links = NodeLinks(reactor, self.links, self._channels, layers)
-        self._ports = Ports(reactor, self._ingress.factory, "listen")
+        self._ports = Ports(reactor)
         self._changes = Changes(config.path, self._workers["open"], self._reload)
         self.reread = self._changes.reread  # as SIGHUP and 'hoft reload' have it
         self._carrier: ICarrier | None = None
@@ -254,8 +255,7 @@ class Node(Service):
         await carrier.start(self._router)
         await self._node_links.connect()
         self._ticker = Ticker(self._reactor, self._tick)
-        await self._ports.add(config.listen, where_of(config))
-        await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
+        await self._listen(config)
         registry.started(self.streams)
         self._announce()
 
@@ -266,10 +266,24 @@ class Node(Service):
             take(rows[start : start + LOADED])
             await turn(self._reactor)
 
+    async def _listen(self, config: Config) -> None:
+        """
+        Where callers connect, and where TCP connections are made that lead to peers.
+
+        @raise ConfigurationError: it cannot be listened at one of these; then it is where it was.
+        """
+        forwards = self.forwards.factories(config.tcp, config.deadline)
+        places: dict[Place, IProtocolFactory] = {
+            **{Place("listen", one): self._ingress.factory for one in config.listen},
+            **{Place("tcp.listen", one): factory for one, factory in forwards.items()},
+        }
+        await self._ports.change(places, where_of(config))
+        self.forwards.reconfigure(config.tcp, config.deadline, forwards)
+
     def _announce(self) -> None:
         """One line: who we are, where we listen, whom we know."""
         config = self._config
-        where = ", ".join(map(shown, self._ports.addresses()))
+        where = ", ".join(map(shown, self._ports.addresses("listen")))
         self._log.info(
             "{name} takes {where} (peers: {peers}; routes: {routes})",
             name=config.name,
@@ -287,8 +301,7 @@ class Node(Service):
         await self._server.stop()
         self._listing.stop()
         self._slices.stop()
-        await self._ports.keep(())
-        await self.forwards.stop()
+        await self._ports.close()
         registry.stopped(self.streams)
         await gatherResults([self._ingress.stop(), self._egress.stop(), self.streams.stop()])
         self._messages.stop()
@@ -404,14 +417,7 @@ class Node(Service):
         credentials = await self._credentials(config, identity)
         registrations = await self._registrations(config)
         metrics = await self._measures(config)
-        await self._ports.add(config.listen, where_of(config))
-        try:
-            await self.forwards.reconfigure(config.tcp, config.deadline, where_of(config))
-        except ConfigurationError:
-            await self.forwards.reconfigure(self._config.tcp, self._config.deadline, where_of(config))
-            await self._ports.keep(self._config.listen)
-            raise
-        await self._ports.keep(config.listen)
+        await self._listen(config)
         self._identity = identity
         await self._node_links.reconfigure(config, suites)
         self._warn_of_forgeries(config)

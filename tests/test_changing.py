@@ -107,7 +107,7 @@ class RunningNodeTests(TestCase):
     def test_ports_that_were_open_stay_so_if_others_cannot_be_opened(self) -> Steps:
         self.well("forward", self.folder, 0, "far", "127.0.0.1:22")
         yield self.run_node()
-        open_before = [to.to for to, _ in self.node.forwards.addresses()]
+        open_before = self.node._ports.addresses("tcp.listen")
         with socket.create_server(("127.0.0.1", 0)) as taken:
             text = self.file.read_text()
             endpoint = f'"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"'
@@ -118,7 +118,7 @@ class RunningNodeTests(TestCase):
             code, out, err = yield self.hoft("reload")
         self.assertEqual((code, out), (2, ""))
         self.assertRegex(err, "hoft: the running node goes on as before: .*in use")
-        self.assertEqual([to.to for to, _ in self.node.forwards.addresses()], open_before)
+        self.assertEqual(self.node._ports.addresses("tcp.listen"), open_before)
 
     @inlineCallbacks
     def test_what_stands_in_the_way_of_a_revocation_is_said(self) -> Steps:
@@ -143,7 +143,7 @@ class RunningNodeTests(TestCase):
     @inlineCallbacks
     def test_a_reload_takes_up_what_was_said_at_the_start_too(self) -> Steps:
         yield self.run_node()
-        port = cast(IPv4Address, self.node._ports.addresses()[0]).port
+        port = cast(IPv4Address, self.node._ports.addresses("listen")[0]).port
         before = self.file.read_text()
         changed = (
             "heartbeat = 7\ncompress = false\nmetrics = true\nquarantine = 5\n"

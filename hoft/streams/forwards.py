@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from twisted.internet.defer import gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
 from hoft.config import TcpForward
 from hoft.errors import HoftError
-from hoft.listening import listen
 from hoft.streams.parts import TCP
 from hoft.streams.splicing import Splice
 from hoft.streams.stream import Stream
@@ -87,39 +84,32 @@ class _Port(ServerFactory):
 class TcpForwards:
     """All of one node."""
 
-    def __init__(self, reactor: Any, open: Open) -> None:
-        self._reactor = reactor
+    def __init__(self, open: Open) -> None:
         self._open = open
-        self._ports: dict[TcpForward, tuple[IListeningPort, _Port]] = {}
+        self._ports: Mapping[str, _Port] = {}
 
-    async def reconfigure(self, forwards: Sequence[TcpForward], within: float, where: str) -> None:
+    def factories(self, forwards: Sequence[TcpForward], within: float) -> Mapping[str, _Port]:
         """
-        Let these be in force; connections that were made through others go on.
+        What to listen with, by where: to be given to L{reconfigure} once that is done.
 
         @param within: seconds in which a connection behind the peer must be made.
-        @param where: the file that says so.
-        @raise ConfigurationError: one cannot be listened at.
         """
-        for forward in [known for known in self._ports if known not in forwards]:
-            port, _ = self._ports.pop(forward)
-            await maybeDeferred(port.stopListening)
-        for forward in forwards:
-            if forward in self._ports:
-                self._ports[forward][1].within = within
-            else:
-                behind = _Port(self._open, forward, within)
-                port = await listen(self._reactor, forward.listen, behind, where, "tcp.listen")
-                self._ports[forward] = port, behind
+        return {
+            forward.listen: self._ports.get(forward.listen) or _Port(self._open, forward, within)
+            for forward in forwards
+        }
 
-    def addresses(self) -> list[tuple[TcpForward, IAddress]]:
-        """What leads where, and where it listens."""
-        return [(forward, port.getHost()) for forward, (port, _) in self._ports.items()]
+    def reconfigure(self, forwards: Sequence[TcpForward], within: float, ports: Mapping[str, _Port]) -> None:
+        """
+        Let these be in force; connections that were made before go on as they began.
+
+        @param within: see L{factories}, which has made C{ports} for the same forwards.
+        """
+        self._ports = ports
+        for forward in forwards:
+            ports[forward.listen].forward = forward
+            ports[forward.listen].within = within
 
     def counters(self) -> dict[str, dict[str, int | str]]:
-        """Of each, by where it listens: where it leads, and what was counted since it was configured."""
-        return {forward.listen: port.counters() for forward, (_, port) in self._ports.items()}
-
-    async def stop(self) -> None:
-        """Take no connection any more."""
-        ports, self._ports = self._ports, {}
-        await gatherResults([maybeDeferred(port.stopListening) for port, _ in ports.values()])
+        """Of each, by where it listens: where it leads, and what was counted since it has listened."""
+        return {listen: port.counters() for listen, port in self._ports.items()}

@@ -107,7 +107,7 @@ class Nodes(TestCase):
         forward = TcpForward("tcp:0:interface=127.0.0.1", "far", f"127.0.0.1:{port}")
         yield self.configure(self.near, tcp=(forward,))
         address: Any
-        ((_, address),) = self.near.forwards.addresses()
+        (address,) = self.near._ports.addresses("tcp.listen")
         return address.port
 
     @inlineCallbacks
@@ -147,7 +147,7 @@ class CallerNodes(Nodes):
         """Somebody who is connected to near."""
         caller = caller or HalfListener()
         address: Any
-        (address,) = self.near._ports.addresses()
+        (address,) = self.near._ports.addresses("listen")
         yield self.connect(caller, f"{kind}:127.0.0.1:{address.port}")
         return caller
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol
@@ -50,7 +52,7 @@ class ForwardTests(Nodes):
         data = pattern(5_000_000)
         caller.transport.write(data)
         yield self.until(lambda: len(caller.received) == len(data), "echoed")
-        ((forward, _),) = self.near.forwards.addresses()
+        (forward,) = self.near._config.tcp
         self.assertEqual(sha256(caller.received).digest(), sha256(data).digest())
         (counted,) = self.near.status()["forwards"].values()
         self.assertEqual((counted["open"], counted["opened"]), (1, 1))
@@ -169,16 +171,26 @@ class ForwardTests(Nodes):
         caller = HalfListener()
         yield self.through(Echo, caller)
         address: Any
-        ((forward, address),) = self.near.forwards.addresses()
-        another = TcpForward("tcp:0:interface=127.0.0.1", "far", "127.0.0.1:1")
+        ports = partial(self.near._ports.addresses, "tcp.listen")
+        (forward,), (address,) = self.near._config.tcp, ports()
+        another = TcpForward("tcp:0:interface=127.0.0.1:backlog=5", "far", "127.0.0.1:1")
         yield self.configure(self.near, tcp=(forward, another))
-        self.assertEqual(len(self.near.forwards.addresses()), 2)
-        self.assertIn((forward, address), self.near.forwards.addresses())
+        before = ports()
+        self.assertEqual((len(before), address in before), (2, True))
         taken = TcpForward(f"tcp:{address.port}:interface=127.0.0.1", "far", "127.0.0.1:1")
-        failing = self.configure(self.near, tcp=(forward, taken))
+        elsewhere = evolve(forward, to="127.0.0.1:1")
+        failing = self.configure(self.near, tcp=(elsewhere, another, taken))
         error = yield self.assertFailure(failing, ConfigurationError)
         self.assertEqual(error.key, "tcp.listen")
+        self.assertEqual(ports(), before)
+        led = [one["to"] for one in self.near.status()["forwards"].values()]
+        self.assertEqual(led, [forward.to, another.to])
+        yield self.configure(self.near, tcp=(elsewhere,))
+        self.assertEqual(ports(), [address])
+        (counted,) = self.near.status()["forwards"].values()
+        self.assertEqual((counted["to"], counted["open"]), (elsewhere.to, 1))
         yield self.configure(self.near, tcp=())
+        self.assertEqual(ports(), [])
         caller.transport.write(b"still here")
         yield self.until(lambda: bytes(caller.received) == b"still here", "echoed")
         caller.transport.loseConnection()
