@@ -18,7 +18,7 @@ from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
 from hoft.web.crossing.exchange import WINDOW, PartWriter, Side
-from hoft.web.ingress import ingress, keeper
+from hoft.web.ingress import ingress, keeper, places
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
 
@@ -338,15 +338,15 @@ class LimitTests(KeepingCase):
     @inlineCallbacks
     def test_of_more_expired_ones_than_are_remembered_the_oldest_are_forgotten(self) -> Test:
         self.patch(keeper, "MAX_EXPIRED", 2)
-        self.patch(keeper, "MAX_KEPT", 2)
+        self.patch(places, "MAX_KEPT", 2)
         self.ingress.reconfigure(evolve(self.routing, result_ttl=0.01))
         self.far.then = lambda request: request.answer(body=b"made")
-        places = []
+        submitted = []
         for _ in range(3):
-            places.append((yield self.submit()))
-            yield self.reach(places[-1], "expired")
+            submitted.append((yield self.submit()))
+            yield self.reach(submitted[-1], "expired")
         found = []
-        for where in places:
+        for where in submitted:
             found.append((yield self.get(where)).status)
         self.assertEqual(found, [404, 200, 200])
 
@@ -403,7 +403,7 @@ class LimitTests(KeepingCase):
 
     @inlineCallbacks
     def test_more_requests_than_are_kept_are_refused_and_those_that_are_go_on(self) -> Test:
-        self.patch(keeper, "MAX_KEPT", 2)
+        self.patch(places, "MAX_KEPT", 2)
         where = yield self.submit(b"order")
         yield self.submit(b"order")
         response = yield self.post(b"order", ASYNC)

@@ -68,7 +68,7 @@ class SweeperTests(SynchronousTestCase):
 
 class SharesTests(SynchronousTestCase):
     def test_whose_the_bytes_are(self) -> None:
-        shares = Shares()
+        shares: Shares[str | None] = Shares()
         for caller, size in (("ann", 5), (None, 3), ("bob", 4), ("ann", -2), ("bob", -4)):
             shares.take(caller, size)
         self.assertEqual((shares.total, shares.of("ann"), shares.of("bob"), shares.of(None)), (6, 3, 0, 3))

@@ -288,7 +288,7 @@ class Ingress:
         try:
             if wanted is None:
                 waiting = Waiting(self, link, call, exchange, head, mount, due, caller)
-            elif (before := self.keeper.before(caller, wanted.key)) is not None:
+            elif (before := self.keeper.before(caller, wanted.key, link)) is not None:
                 call.continueBody()
                 return Repetition(self, before, call, head, self.asking.accepted)
             else:

@@ -23,14 +23,12 @@ from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row, Stage
+from hoft.web.ingress.places import Places
 from hoft.web.ingress.shares import Shares
 from hoft.web.ingress.sweeping import TURN
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
-
-MAX_KEPT = 100_000
-"""The most exchanges that are kept at once, whatever became of them."""
 
 MAX_EXPIRED = 50_000
 """The most of which it is remembered that they have expired; beyond it the oldest are forgotten."""
@@ -71,7 +69,8 @@ class Keeper:
         self.clock = clock
         self._ingress = ingress
         self._links = links
-        self._sizes = Shares()
+        self._sizes: Shares[str | None] = Shares()
+        self._places = Places()
         self._pending = 0
         """How many are not over."""
         self._of: dict[str | None, dict[bytes, Kept]] = {}
@@ -107,6 +106,10 @@ class Keeper:
             kept = Kept(**{name: getattr(row, name) for name in kept_rows.COLUMNS})
             left = min(max(0.0, row.expires - wall), self._longest)
             kept.begun = now - max(0.0, wall - row.stages[Stage.ACCEPTED])
+            if row.stage is Stage.EXPIRED:
+                self._expired[row.id] = None
+            else:
+                self._places.take(row.caller, row.peer)
             self._add(kept, now + left)
             if row.records:
                 self._known.update(row.records)
@@ -115,8 +118,6 @@ class Keeper:
             if row.sent:
                 self._restored.setdefault(row.peer, {}).update(dict.fromkeys(row.sent, kept))
                 kept.wasSent()
-            if row.stage is Stage.EXPIRED:
-                self._expired[row.id] = None
             if not kept.over:
                 kept.meters = self._ingress.accounts.resume(row.caller, row.route)
 
@@ -129,10 +130,11 @@ class Keeper:
         routing = self._ingress.routing
         return max(routing.async_deadline, routing.result_ttl, routing.expired_ttl, 86400.0)
 
-    def before(self, caller: str | None, key: bytes | None) -> Kept | None:
+    def before(self, caller: str | None, key: bytes | None, link: ILink) -> Kept | None:
         """
         What was begun with that Idempotency-Key; if nothing was, one more may begin.
 
+        @param link: by which that would cross.
         @raise Refused: there are too many, or it is not complete yet.
         """
         if key is not None and (caller, key) in self.keys:
@@ -140,8 +142,10 @@ class Keeper:
             if kept is None:
                 raise Refused(key_in_use(None))
             return kept
-        if len(self.kept) - len(self._expired) >= MAX_KEPT:
-            raise Refused(too_busy(f"{MAX_KEPT} requests are kept already", 60))
+        peers, callers = len(self._links), len(self._ingress.routing.callers)
+        refusal = self._places.refusal(caller, callers, link.peer.bytes, link.name, peers)
+        if refusal is not None:
+            raise Refused(too_busy(refusal, 60))
         if self._over(caller):
             raise Refused(self._full())
         if self.room.short:
@@ -167,6 +171,7 @@ class Keeper:
         now = self.wall()
         kept.stages[Stage.ACCEPTED] = now
         kept.expires = now + seconds
+        self._places.take(kept.caller, kept.peer)
         self._add(kept, self.clock() + seconds)
 
     def _add(self, kept: Kept, due: float) -> None:
@@ -331,10 +336,13 @@ class Keeper:
 
     def remove(self, kept: Kept) -> None:
         """It was never there."""
-        self._expired.pop(kept.id, None)
         if kept.delivery is not None:
             kept.delivery.drop()
         if self.kept.pop(kept.id, None) is not None:
+            if kept.id in self._expired:
+                del self._expired[kept.id]
+            else:
+                self._places.free(kept.caller, kept.peer)
             self._pending -= not kept.over
             own = self._of[kept.caller]
             del own[kept.id]
@@ -371,6 +379,7 @@ class Keeper:
             return
         if kept.expire(self):
             self._expired[kept.id] = None
+            self._places.free(kept.caller, kept.peer)
             self._arm(kept, now + self.remembered)
             if len(self._expired) > MAX_EXPIRED:
                 self.forget(self.kept[next(iter(self._expired))])

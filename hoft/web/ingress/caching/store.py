@@ -102,7 +102,8 @@ class CacheStore:
 
     def __init__(self, ingress: Ingress) -> None:
         self._ingress = ingress
-        self._sizes, self._memory = Shares(), Shares()
+        self._sizes: Shares[str | None] = Shares()
+        self._memory: Shares[str | None] = Shares()
         self._entries: dict[str | None, OrderedDict[bytes, Entry]] = {}
         """By caller, in the order in which they were used, and exchange."""
         self._urls: dict[bytes, dict[bytes, _Variants]] = {}
