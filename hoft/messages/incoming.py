@@ -35,6 +35,7 @@ from hoft.interfaces import (
     ITransaction,
     Outgoing,
 )
+from hoft.messages.discarding import Discards
 from hoft.messages.gathering import Gathered, Gathering
 from hoft.messages.ledger import Flow, Ledger, Note, together
 from hoft.messages.pieces import (
@@ -127,6 +128,7 @@ class IncomingMessages:
         ledger: Ledger,
         program: IMessageReceiver | None,
         credit: Callable[[Credit], int],
+        discarding: Discards,
         again: Callable[[], None],
         counts: Counter[str],
     ) -> None:
@@ -142,6 +144,7 @@ class IncomingMessages:
         self._ledger = ledger
         self._program = program
         self._credit = credit
+        self._discarding = discarding
         self._again = again
         self._counts = counts
         self._closed = False
@@ -263,26 +266,19 @@ class IncomingMessages:
         self._released += price
         pieces = broken.records.values() if broken is not None else ()
         note = together(self._ledger.withdrawn(withdrawal.message), self._ledger.released(price))
-        self._commit([record, *pieces], note)
+        self._discarding.commit([record, *pieces], note)
         self.grant()
 
     def _credited(self, record: int, credit: Credit) -> None:
         if record > self._earlier:
-            self._commit([record], self._ledger.allowed(self._credit(credit)))
+            self._discarding.commit([record], self._ledger.allowed(self._credit(credit)))
         else:
             self._discards.append(record)
 
     def _let_go(self) -> None:
         discards, self._discards = self._discards, []
         if discards:
-            self._commit(discards, None)
-
-    def _commit(self, consume: Sequence[int], note: Note | None) -> None:
-        self._link.commit((), consume, note).addErrback(self._uncommitted)
-
-    def _uncommitted(self, failure: Failure) -> None:
-        if not failure.check(LinkClosed, JournalFull):
-            self._log.failure("The journal did not take a commit", failure)
+            self._discarding.commit(discards, None)
 
     # --- handing up
 
@@ -314,7 +310,7 @@ class IncomingMessages:
                         self._ready.extendleft(reversed(batch))
                     else:
                         self._gathering.forget(batch[0])
-                        self._commit([*batch[0].records.values()], None)
+                        self._discarding.commit([*batch[0].records.values()], None)
                     most = 1
                     continue
                 for message, records in zip(batch, held, strict=True):
@@ -388,7 +384,8 @@ class IncomingMessages:
 
         def failed(failure: Failure) -> None:
             self._granting = False
-            self._uncommitted(failure)
+            if not failure.check(LinkClosed, JournalFull):
+                self._log.failure("The journal did not take a commit", failure)
             self._again()
 
         credit = Outgoing(encode_credit(allowed), MESSAGES, CREDIT_URGENCY)

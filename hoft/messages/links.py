@@ -31,6 +31,7 @@ from hoft.interfaces import (
     Lost,
     OutgoingMessage,
 )
+from hoft.messages.discarding import Discards
 from hoft.messages.incoming import IncomingMessages, Message
 from hoft.messages.ledger import Flow, Ledger
 from hoft.messages.outgoing import OutgoingMessages
@@ -65,9 +66,19 @@ class MessageLink:
         self.name = link.name
         self.link = link
         self._ledger = Ledger(link.peer.bytes)
-        self._outgoing = OutgoingMessages(link, self._ledger, clock, entropy, lambda: again(self), counts)
+        self._discarding = Discards(link, lambda: again(self))
+        self._outgoing = OutgoingMessages(
+            link, self._ledger, clock, entropy, self._discarding, lambda: again(self), counts
+        )
         self._incoming = IncomingMessages(
-            link, self, self._ledger, program, self._outgoing.credit, lambda: again(self), counts
+            link,
+            self,
+            self._ledger,
+            program,
+            self._outgoing.credit,
+            self._discarding,
+            lambda: again(self),
+            counts,
         )
 
     @property
@@ -136,6 +147,7 @@ class MessageLink:
         """Do what is due, and try again what has failed."""
         self._outgoing.expire()
         self._outgoing.withdraw()
+        self._discarding.tick()
         self._incoming.grant()
 
     # --- what the link brings
@@ -157,6 +169,7 @@ class MessageLink:
         begun = self.link.commit(also=self._ledger.begin_anew)
         begun.addCallback(lambda result: self._incoming.began_anew(result.value or 0))
         begun.addErrback(self._uncommitted)
+        self._discarding.rolled_back()
         self._outgoing.rolled_back(frozenset(resent))
         self._incoming.rolled_back()
 

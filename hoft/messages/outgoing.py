@@ -32,6 +32,7 @@ from hoft.interfaces import (
     Outgoing,
     OutgoingMessage,
 )
+from hoft.messages.discarding import Discards
 from hoft.messages.ledger import Flow, Ledger, Note, together
 from hoft.messages.pieces import (
     MESSAGES,
@@ -66,6 +67,7 @@ class OutgoingMessages:
         ledger: Ledger,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
+        discarding: Discards,
         again: Callable[[], None],
         counts: Counter[str],
     ) -> None:
@@ -79,6 +81,7 @@ class OutgoingMessages:
         self._ledger = ledger
         self._clock = clock
         self._entropy = entropy
+        self._discarding = discarding
         self._again = again
         self._counts = counts
         self._opened = False
@@ -309,7 +312,8 @@ class OutgoingMessages:
             elif sent.payload is not None:  # it is just being committed
                 self._watch(sent, now + LATER)
             else:
-                self._link.cancel(list(sent.records)).addCallbacks(self._expired, self._lost, (sent,))
+                cancelling = self._link.cancel(list(sent.records))
+                cancelling.addCallbacks(self._expired, self._not_cancelled, (sent,), errbackArgs=(sent,))
         if self._expiring:
             self._again()
 
@@ -323,14 +327,15 @@ class OutgoingMessages:
             self.withdraw()
         elif sent.paid:
             self._spent -= cost(sent.total)
-            returned = self._ledger.sent(-cost(sent.total))
-            self._link.commit((), (), returned).addErrback(self._lost)
+            self._discarding.commit((), self._ledger.sent(-cost(sent.total)))
             self._let_go_on()
         self._counts["expired"] += 1
         sent.end(Failure(MessageExpired(f"not sent to {self._link.name} in time")))
 
-    def _lost(self, failure: Failure) -> None:
-        if not failure.check(LinkClosed, JournalFull):
+    def _not_cancelled(self, failure: Failure, sent: Sent) -> None:
+        if failure.check(JournalFull):
+            self._watch(sent, self._clock() + LATER)
+        elif not failure.check(LinkClosed):
             self._log.failure("An expired message for {peer} is still sent", failure, peer=self._link.name)
 
     def withdraw(self) -> None:

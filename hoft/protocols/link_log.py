@@ -14,6 +14,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 
+from hoft.errors import JournalFull
 from hoft.interfaces import Incoming
 from hoft.protocols import log, log_writing
 from hoft.protocols.inbox import Inbox
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 ALONE_AFTER = 0.005
 """Seconds that what nobody waits for is left for the next transaction, if there is one by then."""
+
+FULL_PAUSE = 1.0
+"""Seconds after which a journal that had no room for what frees some is asked again."""
 
 ESTIMATES_EVERY = 600.0
 """Seconds between notes in the journal of what was learned of the carrier."""
@@ -54,6 +58,8 @@ class LinkLog:
         self._journal = parts.journal
         self._waiting: list[tuple[Step, Deferred[Any]]] = []
         self._catching_up = Soon(parts.reactor, ALONE_AFTER, self._write_waiting)
+        self._refused: list[tuple[Step, Deferred[Any]]] = []
+        self._trying_again = Soon(parts.reactor, FULL_PAUSE, self._write_refused)
         self._closed = False
         self._boot = parts.boot
         self._peer = peer
@@ -107,14 +113,32 @@ class LinkLog:
         """The journal may be closed any time now: leave nothing for later."""
         self._closed = True
         self._catching_up.now()
+        self._trying_again.cancel()
 
     def _write_waiting(self) -> None:
         """Have the journal take what was left for later."""
         steps, self._waiting = self._waiting, []
+        self._write_each(steps)
+
+    def _write_each(self, steps: Sequence[tuple[Step, Deferred[Any]]]) -> None:
         for step, waiting in steps:
-            self._journal.transact_together(self._take_steps, step).chainDeferred(waiting)
+            writing = self._journal.transact_together(self._take_steps, step)
+            writing.addCallbacks(waiting.callback, self._not_written, errbackArgs=(step, waiting))
+
+    def _not_written(self, failure: Failure, step: Step, waiting: Deferred[Any]) -> None:
+        if isinstance(step, Acknowledge) and failure.check(JournalFull) and not self._closed:
+            # A disk may be too full even for what frees some of it.
+            self._refused.append((step, waiting))
+            self._trying_again.ask()
+        else:
+            waiting.errback(failure)
+
+    def _write_refused(self) -> None:
+        steps, self._refused = self._refused, []
+        self._write_each(steps)
 
     def _transact(self, operation: Callable[[Transaction], T]) -> Deferred[T]:
+        self._trying_again.now()
         self._catching_up.now()
         return self._journal.transact(operation)
 

@@ -180,4 +180,10 @@ class Committer:
         self._gathered[:0] = streams
         if consume:
             done: Deferred[CommitResult[object]] = self._link.commit((), consume)
-            done.addErrback(self._failed)
+            done.addErrback(self._not_let_go, consume)
+
+    def _not_let_go(self, failure: Failure, consume: list[int]) -> None:
+        if failure.check(JournalFull):
+            self._consumed[:0] = consume
+        else:
+            self._failed(failure)

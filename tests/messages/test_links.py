@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import (
@@ -32,7 +32,15 @@ from hoft.interfaces import (
     OutgoingMessage,
 )
 from hoft.messages import incoming, outgoing
-from hoft.messages.pieces import MESSAGES, MIN_COST, PIECE, WINDOW, encode_piece, encode_withdrawal
+from hoft.messages.pieces import (
+    MESSAGES,
+    MIN_COST,
+    PIECE,
+    WINDOW,
+    encode_credit,
+    encode_piece,
+    encode_withdrawal,
+)
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, note
@@ -581,6 +589,56 @@ class UnfinishedTests(MessageCase):
         self.pair.advance(10)
         self.assertEqual(self.far.messages.counters()["withdrawn"], 1)
         self.assertEqual((self.far.rows("inbox"), self.near.rows("message_unfinished")), (0, 0))
+
+
+class FullTests(MessageCase):
+    """A journal that is too full even to let go of something: that is done once there is room."""
+
+    def flow(self) -> Any:
+        """What far's journal has of credit: what was released, and what may be sent."""
+        reading = self.far.journal.transact(
+            lambda t: t.execute("SELECT released, allowed FROM message_flow").fetchall()
+        )
+        return self.pair.result(reading)
+
+    def plant_while_full(self) -> None:
+        """Two pieces of one message and its withdrawal, something malformed, and credit."""
+        full = self.patch(self.far.link, "commit", lambda *_, **__: fail(JournalFull("no room")))
+        pieces = [encode_piece(ID, bytes(3 * PIECE), number) for number in range(2)]
+        self.plant(*pieces, b"nonsense", encode_withdrawal(ID, 3 * PIECE), encode_credit(WINDOW))
+        self.assertEqual(self.far.rows("inbox"), 5)
+        full.restore()
+
+    def test_what_is_of_no_use(self) -> None:
+        self.plant_while_full()
+        self.far.messages.tick()
+        self.pair.advance(1)
+        self.assertEqual((self.far.rows("inbox"), self.far.rows("message_withdrawn")), (0, 1))
+        self.assertEqual(self.flow(), [(3 * PIECE, WINDOW)])
+
+    def test_of_a_log_that_has_begun_anew_meanwhile(self) -> None:
+        """Its credit does not count in the next one."""
+        self.plant_while_full()
+        self.far.messenger.rolled_back([])
+        self.far.messages.tick()
+        self.pair.advance(1)
+        self.assertEqual(self.far.rows("inbox"), 0)
+        self.assertEqual(self.flow(), [(0, 0)])
+
+    def test_what_has_expired(self) -> None:
+        self.near.link.carrier_down()
+        full = self.patch(self.near.link, "cancel", lambda ids: fail(JournalFull("no room")))
+        late = self.near.messenger.send(b"late", expires=1)
+        for _ in range(4):
+            self.pair.advance(1)
+            self.near.messages.tick()
+        self.assertNoResult(late)
+        full.restore()
+        self.pair.advance(2)
+        self.near.messages.tick()
+        self.pair.advance(1)
+        self.failureResultOf(late, MessageExpired)
+        self.assertEqual(self.near.link.backlog(), 0)
 
 
 class HostileTests(MessageCase):

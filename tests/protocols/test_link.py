@@ -697,6 +697,18 @@ class JournalTests(LinkTestCase):
         self.pair.advance(60)
         self.assertEqual((self.near.rows("outbox"), self.far.rows("outbox")), (0, 0))
 
+    def test_too_full_to_note_what_is_acknowledged(self) -> None:
+        """That is what makes room: it leaves the journal, and is told of, once there is any at all."""
+        ids = self.near.send(b"one", b"two")
+        full = refuse(self, self.near.journal, JournalFull("no room"))
+        self.pair.advance(30)
+        self.assertEqual(self.far.program.payloads, [b"one", b"two"])
+        self.assertEqual(self.near.program.acknowledged, [])
+        full.restore()
+        self.pair.advance(3)
+        self.assertEqual(self.near.program.acknowledged, ids)
+        self.assertEqual(self.near.rows("outbox"), 0)
+
     def test_commits_are_refused(self) -> None:
         """The caller is told; nothing is counted as waiting."""
         refuse(self, self.far.journal, JournalFull("no room"))

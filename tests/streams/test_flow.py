@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from zope.interface import implementer
 
-from hoft.interfaces import Outgoing
+from hoft.errors import JournalFull
+from hoft.interfaces import CommitResult, Outgoing
 from hoft.streams import committing, multiplexer
 from hoft.streams.committing import COMMIT_BYTES
 from hoft.streams.failures import StreamRefused, StreamReset
@@ -181,6 +185,28 @@ class JournalTests(Ends):
         self.near.streams.tick()
         self.pump()
         self.assertEqual(bytes(far.received), data)
+
+    def test_nor_one_that_is_too_full_even_to_let_go_of_what_came(self) -> None:
+        near, far = self.talk()
+        self.near_link.full = True
+        commit = self.near_link.commit
+
+        def refuse(*arguments: Any) -> Deferred[CommitResult[Any]]:
+            return fail(JournalFull("no room")) if self.near_link.full else commit(*arguments)
+
+        self.patch(self.near_link, "commit", refuse)
+        near.transport.write(b"question")
+        far.transport.write(b"comes all the same")
+        for _ in range(3):
+            self.pump()
+            self.clock.advance(1)
+            self.near.streams.tick()
+        self.assertEqual((bytes(near.received), near.ends), (b"comes all the same", []))
+        self.assertGreater(self.near_link.unconsumed(), 0)
+        self.near_link.full = False
+        self.near.streams.tick()
+        self.pump()
+        self.assertEqual((bytes(far.received), self.near_link.unconsumed()), (b"question", 0))
 
     def test_what_waits_for_the_peer_is_bounded_and_control_passes_it(self) -> None:
         self.patch(committing, "BACKLOG", 100_000)
