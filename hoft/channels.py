@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
@@ -101,7 +101,8 @@ class Channels:
         for receiver in self._receivers.values():
             receiver.linkChanged(link)
 
-    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> Deferred[None] | None:
         """See L{IRecordReceiver}."""
-        for receiver in self._receivers.values():
-            receiver.peerRolledBack(link, resent)
+        told = [receiver.peerRolledBack(link, resent) for receiver in self._receivers.values()]
+        busy = [one for one in told if one is not None]
+        return gatherResults(busy).addCallback(lambda _: None) if busy else None

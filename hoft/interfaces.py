@@ -351,14 +351,17 @@ class IRecordReceiver(Interface):
     def linkChanged(link: ILink) -> None:
         """C{link.state} has changed."""
 
-    def peerRolledBack(link: ILink, resent: Sequence[int]) -> None:
+    def peerRolledBack(link: ILink, resent: Sequence[int]) -> Deferred[None] | None:
         """
         One side was restored from an older copy or lost its state.  Of all that was
         committed to the log before, nobody can say what the other side still knows;
         records not yet numbered are still sent and are named in C{resent}.
 
-        What the receiver asks to be committed within this call is in the journal
-        before the report counts as made; else it is made again after a restart.
+        What the receiver asks to be committed within this call, or until what it returns
+        fires, is in the journal before the report counts as made; else it is made again
+        after a restart.
+
+        @return: fires, and never fails, once all that follows was asked for, where that is much.
         """
 
 

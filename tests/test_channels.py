@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.channels import Channels
@@ -30,3 +31,14 @@ class ChannelsTests(SynchronousTestCase):
     def test_of_what_has_expired_those_are_told_who_want_to_know(self) -> None:
         self.channels.recordsExpired(self.pair.far.link, [5, 6])
         self.assertEqual(self.second.expired, [5, 6])
+
+    def test_a_log_that_began_anew_is_told_once_all_have_asked_for_what_follows(self) -> None:
+        self.assertIsNone(self.channels.peerRolledBack(self.pair.far.link, []))
+        busy: Deferred[None] = Deferred()
+        self.second.on_rollback = lambda link: busy
+        told = self.channels.peerRolledBack(self.pair.far.link, [7])
+        assert told is not None
+        self.assertNoResult(told)
+        busy.callback(None)
+        self.successResultOf(told)
+        self.assertEqual((self.first.rollbacks, self.second.rollbacks), ([[], [7]], [[], [7]]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -46,6 +46,8 @@ class Adoption:
         self._lost = lost
         self.under_way = False
         self._waiting: list[Deferred[bool]] = []
+        self._telling = 0
+        """How many reports of a log that began anew the layer above is busy with."""
 
     def begin(self, sighting: Sighting, adopted: Callable[[Adopted, Sighting], None]) -> Deferred[bool]:
         """
@@ -94,6 +96,13 @@ class Adoption:
 
         @param resent: ids of the records that are sent all the same.
         """
-        self._receiver.peerRolledBack(self._link, resent)
-        # After whatever that has just asked to be committed: a crash before this tells it again.
-        self._records.rollback_told().addErrback(self._lost, "that the log began anew will be told again")
+        self._telling += 1
+        made = self._receiver.peerRolledBack(self._link, resent)
+        (succeed(None) if made is None else made).addCallback(self._told)
+
+    def _told(self, _: None) -> None:
+        self._telling -= 1
+        # After whatever was asked to be committed: a crash before this tells it again.
+        if not self._telling:
+            told = self._records.rollback_told()
+            told.addErrback(self._lost, "that the log began anew will be told again")

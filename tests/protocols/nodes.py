@@ -67,7 +67,7 @@ class Program:
         self.acknowledged: list[int] = []
         self.states: list[LinkState] = []
         self.rollbacks: list[list[int]] = []
-        self.on_rollback: Callable[[ILink], object] = lambda link: None
+        self.on_rollback: Callable[[ILink], Deferred[None] | None] = lambda link: None
 
     @property
     def payloads(self) -> list[bytes | None]:
@@ -84,9 +84,9 @@ class Program:
     def linkChanged(self, link: ILink) -> None:
         self.states.append(link.state)
 
-    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> Deferred[None] | None:
         self.rollbacks.append(list(resent))
-        self.on_rollback(link)
+        return self.on_rollback(link)
 
 
 @implementer(IFileTransport)

@@ -350,6 +350,21 @@ class RollbackTests(LinkTestCase):
         near.start()
         self.assertEqual(near.program.rollbacks, [])
 
+    def test_told_again_until_all_that_follows_was_asked_for(self) -> None:
+        """Whoever has much to commit takes its time, also with one report after the other."""
+        near, busy = self.near, [Deferred[None](), Deferred[None]()]
+        answers = iter(busy)
+        near.program.on_rollback = lambda link: next(answers)
+        for _ in busy:
+            self._restore_far()
+            self.pair.advance(60)
+        busy[0].callback(None)
+        self.pair.advance(1)
+        near.crash()
+        near.program.on_rollback = lambda link: None
+        near.start()
+        self.assertEqual(len(near.program.rollbacks), 1)
+
     def test_committed_with_the_report(self) -> None:
         """What is asked for within the call is in the journal before the report counts as made."""
 
