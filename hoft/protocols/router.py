@@ -7,10 +7,10 @@ header counts for nothing before the control frame has authenticated.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from attrs import define, field
@@ -35,6 +35,7 @@ from hoft.protocols.packets import (
     RecordFrame,
 )
 from hoft.protocols.quarantine import Quarantine
+from hoft.protocols.refusals import Refusals
 from hoft.protocols.sealing import Suite
 from hoft.protocols.synchronisation import Judgement
 
@@ -73,7 +74,7 @@ class LinkRouter:
     The receiver of a node's carrier, and the home of its links.
 
     @ivar links: by the peer's UUID as bytes.
-    @ivar refused: files, and parts of files, that were not accepted, by reason.
+    @ivar refusals: the files that were not accepted.
     @ivar quarantine: where the beginnings of refused files are kept, if they are.
     @ivar trouble: why no files can be read or written, None while they can.
     """
@@ -94,9 +95,8 @@ class LinkRouter:
         self.quarantine = quarantine
         self._wake = wake
         self.links: dict[bytes, Link] = {}
-        self.refused: Counter[str] = Counter()
+        self.refusals = Refusals(parts.clock)
         self.trouble: str | None = None
-        self._refused_last: dict[str, tuple[str, float]] = {}
         self._parts = parts
         self._opening = opening
         self._arrivals: dict[str, _Arrival] = {}
@@ -120,16 +120,9 @@ class LinkRouter:
         """To be called about twice a second, by a monotonic clock; links with nothing to do cost nothing."""
         now = self._parts.clock()
         self._resume()
+        self.refusals.look()
         for link in [link for link in self.links.values() if link.due <= now]:
             link.tick()
-
-    def refused_last(self) -> dict[str, dict[str, Any]]:
-        """By reason, the last file that was not accepted, and how many seconds ago that was."""
-        now = self._parts.clock()
-        return {
-            reason: {"example": example, "ago": round(now - at, 3)}
-            for reason, (example, at) in self._refused_last.items()
-        }
 
     # --- IFileReceiver
 
@@ -211,9 +204,9 @@ class LinkRouter:
         self._arrivals.pop(name, None)
         if not settled:
             return Verdict.LATER
-        self.refused[error.reason.value] += 1
-        self._refused_last[error.reason.value] = (f"{name}: {error}", self._parts.clock())
-        self._log.info("{name} is refused: {error}", name=name, error=str(error))
+        header = arrival.reader.header
+        link = None if header is None else self.links.get(header.sender)
+        self.refusals.add(name, "" if link is None else link.name, error)
         if self.quarantine is not None:
             self.quarantine.keep(name, error.reason.value, b"".join(arrival.head))
         return Verdict.REFUSED

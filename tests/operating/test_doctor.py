@@ -260,7 +260,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertLess(seconds, 0.5)
         self.assertEqual(engine.synchronisation.adopted, adopted)
         self.assertFalse(engine.synchronisation.in_doubt)
-        self.assertEqual(self.far.router.refused, {})
+        self.assertEqual(self.far.router.refusals.counts, {})
         self.near.start()
         self.near.send(b"after")
         self.pair.advance(10)

@@ -129,4 +129,4 @@ class RefusedTests(SynchronousTestCase):
                 f"too-short-{cut}": packet[:10],
             },
         )
-        self.assertEqual(router.refused, {"not-hoft": 1, "too-short": 3, "forged": 1})
+        self.assertEqual(router.refusals.counts, {"not-hoft": 1, "too-short": 3, "forged": 1})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from nacl.public import PrivateKey
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.interfaces import LinkState, Verdict
@@ -14,6 +16,7 @@ from hoft.protocols.link import Link
 from hoft.protocols.packets import Header
 from hoft.protocols.router import OPEN_INLINE, TOGETHER
 from hoft.protocols.sealing import BoxSuite
+from hoft.recurring import EVERY
 from tests.protocols.nodes import Node, Pair, lost
 
 
@@ -37,10 +40,11 @@ class RouterTestCase(SynchronousTestCase):
         return next(data for data in written if Header.decode(data[:HEADER_SIZE]).frames)
 
     def assertRefused(self, data: bytes, reason: str) -> None:
-        before = self.far.router.refused[reason]
+        refusals = self.far.router.refusals
+        before = refusals.counts[reason]
         self.assertIs(self.pair.give(self.far, "x", data), Verdict.REFUSED)
-        self.assertEqual(self.far.router.refused[reason], before + 1)
-        last = self.far.router.refused_last()[reason]
+        self.assertEqual(refusals.counts[reason], before + 1)
+        last = refusals.last()[reason]
         self.assertTrue(last["example"].startswith(f"x: {reason}"), last)
         self.assertEqual(last["ago"], 0)
         self.assertEqual(self.far.program.payloads, [])
@@ -183,7 +187,14 @@ class VerdictTests(RouterTestCase):
         self.assertRefused(b"", "too-short")
 
     def test_strangers_cost_nothing(self) -> None:
-        """Two thousand forgeries: no state, no rows, no answer; the real one among them is delivered."""
+        """
+        Two thousand forgeries: no state, no rows, no answer, and in the log the first, and then
+        how many more; the real one among them is delivered.
+        """
+        said: list[LogEvent] = []
+        observer = cast(ILogObserver, said.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         data = self.packet(b"real")
         forged = bytearray(data)
         forged[-1] ^= 1
@@ -195,8 +206,18 @@ class VerdictTests(RouterTestCase):
         self.assertEqual(self.far.router._arrivals, {})
         self.pair.advance(1)
         self.assertEqual([sender for sender, _, _ in self.pair.crossed if sender == self.far.uuid], [])
+        self.pair.give(self.far, "another reason", b"PK\3\4 some archive" * 20)
         self.assertIs(self.pair.give(self.far, "x", data), Verdict.CONSUMED)
         self.assertEqual(self.far.program.payloads, [b"real"])
+        self.pair.advance(EVERY)
+        self.far.router.tick()
+        first, other, more = [line for event in said if "refused" in (line := formatEvent(event))]
+        self.assertEqual(first, "f0 is refused: forged: frame 0 does not authenticate")
+        self.assertEqual(other, "another reason is refused: not-hoft")
+        self.assertTrue(more.startswith("f1999 is refused: forged"), more)
+        self.assertTrue(
+            more.endswith("; so were 1998 other files of near since the last that was named"), more
+        )
 
 
 class CutTests(RouterTestCase):

@@ -78,7 +78,7 @@ class ThreatTests(SynchronousTestCase):
 
     def refused(self, node: Node) -> Counter[str]:
         assert node.life is not None
-        return Counter(node.life.router.refused)
+        return Counter(node.life.router.refusals.counts)
 
     def name(self, node: Node, chance: Random, sender: UUID | None = None) -> str:
         return str(
