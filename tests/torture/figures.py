@@ -1,5 +1,6 @@
 """
-How much the long tests do: in C{make test}, and in C{make soak}, which sets C{HOFT_SOAK=100}.
+How much the long tests do: in C{make test}, in continuous integration (C{HOFT_SOAK=5}), and in
+C{make soak} (C{HOFT_SOAK=100}).
 
 What each proves, and how long it takes, is in C{docs/testing.rst}.  Tests of this package that are not
 named here do C{HOFT_SOAK} times what they do in C{make test}, or as much more as their own modules say.
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 
 SOAK = int(os.environ.get("HOFT_SOAK", "1"))
-"""1 in C{make test}, 100 in C{make soak}; anything between is allowed."""
+"""1 in C{make test}, 5 in continuous integration, 100 in C{make soak}; anything between is allowed."""
 
 
 def scaled(each_run: int, soak: int) -> int:
