@@ -130,6 +130,7 @@ class IncomingMessages:
         credit: Callable[[Credit], int],
         discarding: Discards,
         again: Callable[[], None],
+        malformed: Callable[[RecordError], None],
         counts: Counter[str],
     ) -> None:
         """
@@ -137,6 +138,7 @@ class IncomingMessages:
         @param program: whom messages are for; without one they wait.
         @param credit: told what the peer lets us send; returns how much that is in all.
         @param again: asks for L{grant} to be called later.
+        @param malformed: told of what is no message.
         @param counts: for status displays.
         """
         self._link = link
@@ -146,6 +148,7 @@ class IncomingMessages:
         self._credit = credit
         self._discarding = discarding
         self._again = again
+        self._malformed = malformed
         self._counts = counts
         self._closed = False
         self._early: list[Incoming] | None = []
@@ -238,7 +241,7 @@ class IncomingMessages:
                 self._credited(record, part)
         except RecordError as error:
             self._counts["malformed"] += 1
-            self._log.warn("{peer} sent what is no message: {error}", peer=self._link.name, error=error)
+            self._malformed(error)
             self._discards.append(record)
 
     def _piece(self, record: int, piece: Piece) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import LinkClosed, MessageConsumed
+from hoft.errors import LinkClosed, MessageConsumed, RecordError
 from hoft.interfaces import (
     CommitResult,
     CommittedMessages,
@@ -36,6 +36,7 @@ from hoft.messages.incoming import IncomingMessages, Message
 from hoft.messages.ledger import Flow, Ledger
 from hoft.messages.outgoing import OutgoingMessages
 from hoft.messages.pieces import MESSAGES
+from hoft.recurring import Recurring
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class MessageLink:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         again: Callable[[MessageLink], None],
+        malformed: Callable[[RecordError], None],
         counts: Counter[str],
     ) -> None:
         """
@@ -60,6 +62,7 @@ class MessageLink:
         @param clock: monotonic seconds.
         @param entropy: random bytes.
         @param again: asks for L{tick} to be called later.
+        @param malformed: told of what the peer sends and is no message.
         @param counts: for status displays.
         """
         self.peer = link.peer
@@ -78,6 +81,7 @@ class MessageLink:
             self._outgoing.credit,
             self._discarding,
             lambda: again(self),
+            malformed,
             counts,
         )
 
@@ -211,6 +215,11 @@ class MessageLinks:
         self._links: dict[UUID, MessageLink] = {}
         self._again: set[MessageLink] = set()
         self._counts: Counter[str] = Counter()
+        self._malformed = Recurring[str](self._tell)
+
+    def _tell(self, peer: str, what: str, more: int) -> None:
+        others = f"; so were {more - 1} other records since the last that was named" if more > 1 else ""
+        self._log.warn("{peer} sent what is no message: {what}{others}", peer=peer, what=what, others=others)
 
     def attach(self, link: ILink) -> Deferred[None]:
         """
@@ -230,8 +239,16 @@ class MessageLinks:
         """What programs see of C{link}."""
         known = self._links.get(link.peer)
         if known is None or known.link is not link:
-            known = MessageLink(link, self._program, self._clock, self._entropy, self._later, self._counts)
-            self._links[link.peer] = known
+            name = link.name
+            known = self._links[link.peer] = MessageLink(
+                link,
+                self._program,
+                self._clock,
+                self._entropy,
+                self._later,
+                lambda error: self._malformed.came(name, str(error), self._clock()),
+                self._counts,
+            )
         return known
 
     def _later(self, link: MessageLink) -> None:
@@ -244,6 +261,7 @@ class MessageLinks:
 
     def tick(self) -> None:
         """To be called about twice a second; links with nothing to do cost nothing."""
+        self._malformed.look(self._clock())
         again, self._again = self._again, set()
         for link in again:
             link.tick()

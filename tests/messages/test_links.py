@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.errors import (
@@ -41,6 +42,7 @@ from hoft.messages.pieces import (
     encode_piece,
     encode_withdrawal,
 )
+from hoft.recurring import EVERY
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, note
@@ -645,6 +647,11 @@ class HostileTests(MessageCase):
     """An authenticated peer that does not keep to the rules."""
 
     def test_what_is_no_message_is_counted_and_let_go_of(self) -> None:
+        """And does not fill the log."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         total = 2 * PIECE
         self.plant(
             b"",
@@ -656,6 +663,11 @@ class HostileTests(MessageCase):
         )
         self.assertEqual(self.far.messages.counters()["malformed"], 5)
         self.assertEqual(self.far.rows("inbox"), 1)
+        self.pair.advance(EVERY)
+        self.far.messages.tick()
+        said = [line for event in events if "no message" in (line := formatEvent(event))]
+        self.assertEqual(len(said), 2)
+        self.assertTrue(said[1].endswith("; so were 3 other records since the last that was named"), said[1])
         self.near.tell(b"fine")
         self.pair.advance(5)
         self.assertEqual(self.far.heard.payloads, [b"fine"])
