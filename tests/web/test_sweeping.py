@@ -10,14 +10,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.config import Caller
 from hoft.errors import LocalError
+from hoft.interfaces import Outgoing
 from hoft.testing.clock import HeapClock
 from hoft.tokens import hash_token
+from hoft.web.crossing.exchange import REQUESTS, RESPONSES, PartWriter, Side
+from hoft.web.http.heads import ResponseHead
+from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching import rows as cache_rows
 from hoft.web.ingress.caching.keys import variant
 from hoft.web.ingress.caching.purging import Purging
 from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.caching.store import CacheStore
 from hoft.web.ingress.callbacks.rows import State
+from hoft.web.ingress.keeping import Kept
+from hoft.web.ingress.kept_rows import Stage
 from hoft.web.ingress.shares import Shares
 from hoft.web.ingress.sweeping import TURN, Sweeper
 from tests.web.loopback import Transaction
@@ -158,6 +164,59 @@ class ManyTests(ScheduleCase):
         self.ingress.tick()
         self.assertEqual(self.pass_turns("kept", "stage = 'failed'"), TURN)
         self.assertEqual(self.rows("kept", "stage = 'expired'"), MANY)
+
+    def submit(self, count: int) -> list[Kept]:
+        """So many kept requests that lie here, since their peer is away."""
+        self.near.attach(self.ingress)
+        self.near.open = False
+        keeper, submitted = self.ingress.keeper, []
+        for number in range(count):
+            kept = Kept(number.to_bytes(16, "big"), self.near.peer.bytes, None, None, None, b"PUT", "/", b"/")
+            keeper.keep(kept, 60.0)
+            request = Outgoing(b"", REQUESTS, again=True)
+            sent = self.near.commit([request], (), kept_rows.write(kept)).addCallback(lambda done: done.sent)
+            self.clock.advance(0)
+            keeper.sent(self.near, kept, self.successResultOf(sent))
+            kept.requested(keeper)
+            submitted.append(kept)
+        self.clock.advance(0)
+        return submitted
+
+    def test_of_many_that_were_under_way_when_a_node_was_restored(self) -> None:
+        self.submit(MANY)
+        self.near._under_way.clear()
+        done = self.ingress.peerRolledBack(self.near, [])
+        self.assertEqual(self.rows("kept", "stage = 'failed'"), TURN)
+        self.assertNoResult(done)
+        self.assertEqual(self.pass_turns("kept", "stage = 'accepted'"), TURN)
+        self.assertEqual(self.rows("kept", "stage = 'failed'"), MANY)
+        self.successResultOf(done)
+
+    def answer(self, requests: Sequence[Kept]) -> None:
+        """Far has performed them."""
+        for kept in requests:
+            writer = PartWriter(kept.id, Side.EGRESS)
+            answer = [*writer.head(ResponseHead(200, b"", (), 0)), *writer.end()]
+            self.near.other.commit([Outgoing(part, RESPONSES) for part in answer])
+        while self.clock.step(self.clock.seconds()):
+            self.assertLessEqual(len(self.near.records), 5 * MANY, "nothing goes round in circles")
+
+    def test_what_happens_to_one_meanwhile_comes_after_that(self) -> None:
+        """Those whose requests are sent again are acknowledged and answered as if nothing had been."""
+        submitted = self.submit(MANY)
+        journal: Deferred[object] = Deferred()
+        self.ingress.sweeper._commits = lambda: [journal]
+        resent = [id for kept in submitted[::2] for id in kept.sent]
+        done = self.ingress.peerRolledBack(self.near, resent)
+        self.near._under_way = [(id, request) for id, request in self.near._under_way if id in resent]
+        self.near.heal()
+        self.answer(submitted[: MANY // 2])
+        self.assertNoResult(done)
+        journal.callback(None)
+        self.answer(submitted[MANY // 2 :])
+        self.successResultOf(done)
+        self.assertEqual({kept.stage for kept in submitted[::2]}, {Stage.DONE})
+        self.assertEqual({kept.stage for kept in submitted[1::2]}, {Stage.FAILED})
 
     def test_a_caller_that_wants_much_loses_what_is_its_own(self) -> None:
         self.ingress.reconfigure(evolve(self.ingress.routing, cache=300))

@@ -97,8 +97,8 @@ class Arriving:
         waiting = self._waiting.get(exchange)
         if waiting is not None and waiting.link is link:
             return waiting
-        kept = self._ingress.keeper.kept.get(exchange)
-        if kept is not None and kept.peer == link.peer.bytes:
+        kept = self._ingress.keeper.find_from(link, exchange)
+        if kept is not None:
             return kept
         fetch = self._ingress.cache.fetches.get(exchange)
         return fetch if fetch is not None and fetch.link is link else None

@@ -421,14 +421,16 @@ class Ingress:
                 waiting.fail(stopped(link.name))
         self.cache.linkChanged(link)
 
-    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> None:
+    def peerRolledBack(self, link: ILink, resent: Sequence[int]) -> Deferred[None]:
+        """See L{IRecordReceiver}."""
         self._arriving.forget()
         still = frozenset(resent)
         for waiting in self._of(link):
             waiting.rolledBack(still)
-        self.keeper.peerRolledBack(link, still)
         self.cache.peerRolledBack(link, still)
+        decided = self.keeper.peerRolledBack(link, still)
         self._batches.flush()
+        return decided
 
     def _of(self, link: ILink) -> list[Waiting]:
         return [waiting for waiting in self._waiting.values() if waiting.link is link]

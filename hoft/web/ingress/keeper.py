@@ -24,6 +24,7 @@ from hoft.web.ingress.caching.rows import Entry
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row, Stage
 from hoft.web.ingress.places import Places
+from hoft.web.ingress.rollbacks import Rollbacks
 from hoft.web.ingress.shares import Shares
 from hoft.web.ingress.sweeping import TURN
 
@@ -68,6 +69,7 @@ class Keeper:
         self.wall = time.time
         self.clock = clock
         self._ingress = ingress
+        self._rollbacks = Rollbacks(self, ingress.sweeper, ingress.commits)
         self._links = links
         self._sizes: Shares[str | None] = Shares()
         self._places = Places()
@@ -427,6 +429,7 @@ class Keeper:
         for id in ids:
             kept = waiting.pop(id, None)
             if kept is not None:
+                self._rollbacks.decide(kept)
                 kept.acknowledged(self)
 
     def exchange_of(self, link: ILink, record: int) -> bytes | None:
@@ -434,8 +437,14 @@ class Keeper:
         kept = self._unacknowledged_on(link).get(record)
         return None if kept is None else kept.id
 
-    def peerRolledBack(self, link: ILink, resent: frozenset[int]) -> None:
+    def find_from(self, link: ILink, exchange: bytes) -> Kept | None:
+        """What a part from there belongs to."""
+        kept = self.kept.get(exchange)
+        if kept is None or kept.peer != link.peer.bytes:
+            return None
+        self._rollbacks.decide(kept)
+        return kept
+
+    def peerRolledBack(self, link: ILink, resent: frozenset[int]) -> Deferred[None]:
         """See L{hoft.interfaces.IRecordReceiver}."""
-        for kept in list(self.kept.values()):
-            if kept.peer == link.peer.bytes and not kept.over:
-                kept.rolledBack(self, resent)
+        return self._rollbacks.begin(link, resent)
