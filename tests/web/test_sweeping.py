@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from attrs import evolve
@@ -176,11 +177,25 @@ class ManyTests(ScheduleCase):
             request = Outgoing(b"", REQUESTS, again=True)
             sent = self.near.commit([request], (), kept_rows.write(kept)).addCallback(lambda done: done.sent)
             self.clock.advance(0)
-            keeper.sent(self.near, kept, self.successResultOf(sent))
-            kept.requested(keeper)
+            records = self.successResultOf(sent)
+            keeper.sent(self.near, kept, records)
+            kept.requested(keeper, records)
             submitted.append(kept)
         self.clock.advance(0)
         return submitted
+
+    def test_the_garbage_collector_need_not_look_into_what_is_kept(self) -> None:
+        """It stops the reactor's thread for what it looks into."""
+
+        def is_plain(found: object) -> bool:
+            if isinstance(found, tuple):
+                return all(map(is_plain, found))
+            if isinstance(found, dict):
+                return all(map(is_plain, (*found, *found.values())))
+            return found in (Kept, Stage.ACCEPTED) or isinstance(found, str | bytes | int | float | None)
+
+        [kept] = self.submit(1)
+        self.assertEqual([one for one in gc.get_referents(kept) if not is_plain(one)], [])
 
     def test_of_many_that_were_under_way_when_a_node_was_restored(self) -> None:
         self.submit(MANY)

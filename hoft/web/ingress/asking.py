@@ -116,7 +116,7 @@ class Asking:
             "state": kept.stage.value,
             "method": kept.method.decode("ascii"),
             "url": kept.url,
-            "stages": {stage.value: shown_time(at) for stage, at in kept.stages.items()},
+            "stages": {stage: shown_time(at) for stage, at in kept.stages.items()},
             "request_bytes": kept.request_size,
             "response_bytes": kept.response_size,
             "response_status": kept.status,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 15.0
 """Seconds of silence after which there is a comment, for proxies that cut silent connections."""
 
-_NUMBERS = {stage: number for number, stage in enumerate(Stage, 1)}
+_NUMBERS = {stage.value: number for number, stage in enumerate(Stage, 1)}
 """Ids of the events: a stage has the same one always, so a reader that comes back misses none."""
 
 
@@ -55,7 +55,7 @@ class Events(Indifferent):
             (b"Date", self._ingress.date()),
         ]
         self._call.respond(200, b"OK", fields)
-        self._kept.observers.append(self)
+        self._kept.observe(self)
         keeper.waiters.add(self)
         self._ingress.tickLater()
         self._say()
@@ -83,10 +83,10 @@ class Events(Indifferent):
             number = _NUMBERS[stage]
             if number > self._said:
                 self._said = number
-                data = {"state": stage.value, "at": at}
-                if stage.last:
+                data = {"state": stage, "at": at}
+                if Stage(stage).last:
                     data = self._described(kept, self._call)
-                text = f"id: {number}\nevent: {stage.value}\ndata: {json.dumps(data)}\n\n"
+                text = f"id: {number}\nevent: {stage}\ndata: {json.dumps(data)}\n\n"
                 self._call.write(text.encode("ascii"))
         self.due = self._ingress.keeper.clock() + KEEP_ALIVE
         if kept.over:
@@ -98,8 +98,7 @@ class Events(Indifferent):
 
     def _leave(self) -> None:
         self._ingress.keeper.waiters.discard(self)
-        if self in self._kept.observers:
-            self._kept.observers.remove(self)
+        self._kept.leave(self)
 
     # --- CallReceiver -----------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Handover:
         ingress.keeper.keep(kept, ingress.routing.result_ttl)
         unacknowledged = [id for id in waiting.sent if link.delivery(id) is not Delivery.ACKNOWLEDGED]
         ingress.keeper.sent(link, kept, unacknowledged)
-        kept.requested(ingress.keeper)
+        kept.requested(ingress.keeper, unacknowledged)
         ingress.read(link, records)
         done = link.commit((), (), kept_rows.write(kept), durable=True)
         done.addErrback(self._not_kept, link, kept).addCallback(self._say_late, waiting, kept)

@@ -107,7 +107,7 @@ class Keeper:
         for row in rows:
             kept = Kept(**{name: getattr(row, name) for name in kept_rows.COLUMNS})
             left = min(max(0.0, row.expires - wall), self._longest)
-            kept.begun = now - max(0.0, wall - row.stages[Stage.ACCEPTED])
+            kept.begun = now - max(0.0, wall - row.accepted)
             if row.stage is Stage.EXPIRED:
                 self._expired[row.id] = None
             else:
@@ -171,7 +171,7 @@ class Keeper:
         @param seconds: until it is given up.
         """
         now = self.wall()
-        kept.stages[Stage.ACCEPTED] = now
+        kept.stages[Stage.ACCEPTED.value] = now
         kept.expires = now + seconds
         self._places.take(kept.caller, kept.peer)
         self._add(kept, self.clock() + seconds)
@@ -192,7 +192,7 @@ class Keeper:
     def sent(self, link: ILink, kept: Kept, records: Sequence[int]) -> None:
         """More of its request was committed."""
         self._unacknowledged_on(link).update(dict.fromkeys(records, kept))
-        kept.committed(records)
+        kept.committed(len(records))
 
     def _unacknowledged_on(self, link: ILink) -> dict[int, Kept]:
         waiting = self._unacknowledged.get(link)
@@ -311,7 +311,7 @@ class Keeper:
 
         @return: fires, with nothing of interest, when that is done as far as it can be.
         """
-        link, sent = self.link(kept), kept.sent.tolist()
+        link, sent = self.link(kept), kept.sent
         done: Deferred[Any] = Deferred()
         if link is None or not sent:
             kept.fail(self, cancelled("it may have been made before that"), Stage.CANCELLED)

@@ -5,11 +5,10 @@ gets it as often as it wants, until it expires.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from hoft.errors import RecordError
 from hoft.interfaces import ILink
@@ -59,7 +58,7 @@ class Kept(Row):
     """
 
     due: float = 0.0
-    observers: list[Observer] = field(factory=list)
+    observers: Sequence[Observer] = ()
     readers: int = 0
     meters: Sequence[Meter] = ()
     begun: float = 0.0
@@ -82,15 +81,23 @@ class Kept(Row):
         """Its callback is yet to be delivered."""
         return self.delivery is not None and self.delivery.pending
 
+    def observe(self, observer: Observer) -> None:
+        """Tell it of each stage from now on."""
+        self.observers = (*self.observers, observer)
+
+    def leave(self, observer: Observer) -> None:
+        """Tell it no more."""
+        self.observers = tuple(one for one in self.observers if one is not observer)
+
     # --- the request ------------------------------------------------------------------
 
-    def committed(self, records: Sequence[int]) -> None:
-        """More of its request is in our journal."""
-        self.sent.extend(records)
-        self._unacknowledged += len(records)
+    def committed(self, records: int) -> None:
+        """So many more records of its request are in our journal."""
+        self._unacknowledged += records
 
-    def requested(self, keeper: Keeper) -> None:
-        """So is the last of it."""
+    def requested(self, keeper: Keeper, sent: Sequence[int]) -> None:
+        """So is the last of it; C{sent}: see L{Row}."""
+        self.sent = tuple(sent)
         self._requested = True
         keeper.changed(self)
         self.acknowledged(keeper, 0)
@@ -104,7 +111,7 @@ class Kept(Row):
         """The peer has more of the records of the request."""
         self._unacknowledged -= more
         if self._requested and not self._unacknowledged and not self.over:
-            self.sent = array("q")
+            self.sent = ()
             self.reach(keeper, Stage.ACKED)
 
     # --- the response -----------------------------------------------------------------
@@ -153,7 +160,7 @@ class Kept(Row):
         if not keeper.hold(self, parts.accepted - self.counted):
             return
         if parts.complete:
-            self.records = array("q", parts.drain())
+            self.records = tuple(parts.drain())
             self._parts = None
             self._end(keeper, Stage.DONE)
         else:
@@ -198,7 +205,7 @@ class Kept(Row):
             parts, self._parts = self._parts, None
             if parts is not None:
                 keeper.consume(link, [record for record in parts.drain() if record != but])
-            keeper.take_back(link, self.sent.tolist())
+            keeper.take_back(link, self.sent)
             if cancel:
                 keeper.send(link, encode_cancel(self.id))
         self._end(keeper, stage)
@@ -210,7 +217,7 @@ class Kept(Row):
         @return: it was forgotten.
         """
         if not self.over:
-            self.fail(keeper, peer_silent(keeper.name(self), self.expires - self.stages[Stage.ACCEPTED]))
+            self.fail(keeper, peer_silent(keeper.name(self), self.expires - self.accepted))
             return False
         if self.readers or self.awaited:
             return False
@@ -223,14 +230,14 @@ class Kept(Row):
         """Let go of the result."""
         link = keeper.link(self)
         if link is not None:
-            keeper.consume(link, self.records.tolist())
-        self.records = array("q")
+            keeper.consume(link, self.records)
+        self.records = ()
         self.problem = None
         keeper.release(self)
 
     def lost(self, keeper: Keeper) -> None:
         """The records of its response are not there any more."""
-        self.records = array("q")
+        self.records = ()
         keeper.release(self)
         detail = "the response was here, and was lost when this node was restored or lost a part of its state"
         self.problem = outcome_unknown(detail).during(self.id)
@@ -248,12 +255,12 @@ class Kept(Row):
 
     def reach(self, keeper: Keeper, stage: Stage) -> None:
         """A stage; none comes after a later one."""
-        if stage in self.stages or _ORDER[stage] < _ORDER[self.stage]:
+        if stage.value in self.stages or _ORDER[stage] < _ORDER[self.stage]:
             return
         self.stage = stage
-        self.stages[stage] = keeper.wall()
+        self.stages[stage.value] = keeper.wall()
         keeper.changed(self)
-        for observer in list(self.observers):
+        for observer in self.observers:
             observer.stageReached(self)
 
     def _end(self, keeper: Keeper, stage: Stage) -> None:
@@ -261,7 +268,7 @@ class Kept(Row):
             keeper.room.leave(self._growing)
             self._growing = None
         keeper.ended(self, stage)
-        self.sent = array("q")
+        self.sent = ()
         self.reach(keeper, stage)
 
 

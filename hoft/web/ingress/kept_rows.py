@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -70,7 +70,8 @@ _LAST = frozenset((Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.EXPIRED))
 @define(eq=False)
 class Row:
     """
-    One of them.
+    One of them.  There may be a hundred thousand, so what is in it is such that the garbage collector need
+    not look into it: numbers, text, bytes, and tuples and dicts of those.
 
     @ivar id: of the exchange.
     @ivar peer: whose link it crosses.
@@ -82,7 +83,7 @@ class Row:
         until the row is forgotten, nothing is performed under it again.
     @ivar expires: (seconds since 1970) until a last stage is reached, when it is given up;
         then, when it is forgotten.
-    @ivar stages: when (seconds since 1970) each stage was reached.
+    @ivar stages: when (seconds since 1970) each stage was reached, by its name.
     @ivar status: of the response, once that is known.
     @ivar problem: what is told in place of a response.
     @ivar sent: ids of the request's records, until the peer has them.
@@ -101,22 +102,27 @@ class Row:
     fingerprint: bytes | None = None
     expires: float = 0.0
     stage: Stage = Stage.ACCEPTED
-    stages: dict[Stage, float] = field(factory=dict)
+    stages: dict[str, float] = field(factory=dict)
     request_size: int = 0
     response_size: int = 0
     status: int | None = None
     problem: Problem | None = None
-    sent: array[int] = field(factory=lambda: array("q"), repr=False)
-    records: array[int] = field(factory=lambda: array("q"), repr=False)
+    sent: Sequence[int] = field(default=(), repr=False)
+    records: Sequence[int] = field(default=(), repr=False)
+
+    @property
+    def accepted(self) -> float:
+        """(seconds since 1970) when all of the request was here."""
+        return self.stages[Stage.ACCEPTED.value]
 
     def values(self) -> tuple[object, ...]:
         """As its columns are now."""
-        times = json.dumps({stage.value: at for stage, at in self.stages.items()})
+        sent, records = array("q", self.sent), array("q", self.records)
         problem = None if self.problem is None else cbor.encode(self.problem.as_map())
         return (
             self.id, self.peer, self.caller, self.route, self.base, self.method, self.url, self.target,
-            self.key, self.fingerprint, self.expires, self.stage.value, times, self.request_size,
-            self.response_size, self.status, problem, self.sent.tobytes(), self.records.tobytes(),
+            self.key, self.fingerprint, self.expires, self.stage.value, json.dumps(self.stages),
+            self.request_size, self.response_size, self.status, problem, sent.tobytes(), records.tobytes(),
         )  # fmt: skip
 
 
@@ -129,13 +135,14 @@ def load(transaction: ITransaction) -> list[Row]:
     for found in transaction.execute("SELECT * FROM kept"):
         values = dict(zip(COLUMNS, found, strict=True))
         values["stage"] = Stage(values["stage"])
-        values["stages"] = {Stage(name): at for name, at in json.loads(values["stages"]).items()}
-        values["sent"], values["records"] = array("q", values["sent"]), array("q", values["records"])
+        # The names of stages that there are, and not one of its own for each row.
+        values["stages"] = {Stage(name).value: at for name, at in json.loads(values["stages"]).items()}
+        values["sent"], values["records"] = (tuple(array("q", values[name])) for name in ("sent", "records"))
         if values["problem"] is not None:
             problem = cbor.decode_strict(values["problem"], limit=MAX_PROBLEM)
             values["problem"] = Problem.from_map(problem)
         rows.append(Row(**values))
-    return sorted(rows, key=lambda row: row.stages[Stage.ACCEPTED])
+    return sorted(rows, key=lambda row: row.accepted)
 
 
 def write(row: Row) -> Callable[[ITransaction], None]:

@@ -52,7 +52,7 @@ class Replay(Indifferent):
         """Answer now, or wait."""
         keeper = self._ingress.keeper
         self._kept.readers += 1
-        self._kept.observers.append(self)
+        self._kept.observe(self)
         keeper.waiters.add(self)
         self._ingress.tickLater()
         if self._kept.over:
@@ -112,7 +112,7 @@ class Replay(Indifferent):
         if not self.over:
             self.over = True
             self._kept.readers -= 1
-            self._kept.observers.remove(self)
+            self._kept.leave(self)
             self._ingress.keeper.waiters.discard(self)
 
     # --- Awaiting ----------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def of_kept(kept: Kept, keeper: Keeper, now: float, short: bool) -> dict[str, An
         "kept": True,
         "age": now - kept.begun,
         "left": kept.due - now,
-        "stages": {stage.value: at for stage, at in kept.stages.items()},
+        "stages": dict(kept.stages),
         "status": kept.status,
         "request_bytes": kept.request_size,
         "response_bytes": kept.response_size,

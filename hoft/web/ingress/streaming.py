@@ -4,7 +4,6 @@ A response that crosses in parts, on its way from the log to the caller.
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -93,8 +92,9 @@ class Awaiting(Protocol):
 class Stored(Protocol):
     """A response whose parts lie in the journal."""
 
-    records: array[int]
-    """Their ids, in order; more may come."""
+    @property
+    def records(self) -> Sequence[int]:
+        """Their ids, in order; more may come."""
 
 
 def source_of(stored: Stored) -> Callable[[int], list[Taken]]:

@@ -125,7 +125,7 @@ class Submission(Waiting):
         # The commits of a link take effect in order: the last one is that of the row.
         self._commits -= 1
         if self.requested and not self._commits:
-            kept.requested(keeper)
+            kept.requested(keeper, self.sent)
             if not self.call.over:
                 replay = Replay(self._ingress, kept, self.call, self._held, self._late)
                 self.call.serveBy(replay.start())

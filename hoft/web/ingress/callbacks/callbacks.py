@@ -221,7 +221,7 @@ class Callbacks:
         values = {name: getattr(row, name) for name in callback_rows.COLUMNS}
         delivery = Delivery(**values, kept=kept, callbacks=self)
         kept.delivery = self._found[delivery.state][kept.id] = delivery
-        kept.observers.append(delivery)
+        kept.observe(delivery)
         return delivery
 
     def begin(self, delivery: Delivery) -> None:
