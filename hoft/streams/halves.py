@@ -156,6 +156,8 @@ class Receiving:
         """By offset."""
         self._end: int | None = None
         self._highest = 0
+        self._bytes = 0
+        """Of all DATA that came."""
         self._came = 0
         """L{cost} of all DATA that came."""
         self._handed = 0
@@ -182,6 +184,9 @@ class Receiving:
         if offset < self.taken or offset in self._parked:
             raise RecordError(f"DATA at {offset} came twice")
         self._highest = max(self._highest, end)
+        self._bytes += len(body)
+        if self._bytes > self._highest:  # shows once there is no gap left that hides it
+            raise RecordError(f"DATA at {offset} overlaps others")
         if self._end is not None and self._highest > self._end:
             raise RecordError(f"DATA up to {end} where the end is {self._end}")
         if self.unwanted:

@@ -160,11 +160,11 @@ def decode_wish(body: bytes) -> tuple[str, bytes]:
     """
     Target, and what is asked of it.
 
-    @raise RecordError: no target, or one that is too long.
+    @raise RecordError: no target, or one that is too long, or more is asked than may be.
     """
     name, _, asked = body.partition(b"\0")
-    if not 0 < len(name) <= MAX_TEXT:
-        raise RecordError(f"a target of {len(name)} bytes")
+    if not 0 < len(name) <= MAX_TEXT or len(asked) > MAX_SAID:
+        raise RecordError(f"a target of {len(name)} bytes and {len(asked)} more")
     return name.decode("utf-8", "replace"), asked
 
 

@@ -253,6 +253,7 @@ class HostileTests(Ends):
         self.far.services["it"] = lambda: mine
         for wrong in (
             [self.part(Kind.DATA, 0, 0, b"abc"), self.part(Kind.DATA, 0, 0, b"abc")],
+            [self.part(Kind.DATA, 0, 2, b"cde"), self.part(Kind.DATA, 0, 0, b"abc")],
             [self.part(Kind.DATA, 0, 9, b"abc"), self.part(Kind.END, 0, 10)],
             [self.part(Kind.END, 0, 9), self.part(Kind.END, 0, 10)],
             [self.part(Kind.END, 0, 9), self.part(Kind.DATA, 0, 9, b"x")],

@@ -67,6 +67,7 @@ class PartTests(SynchronousTestCase):
             encode(Part(Kind.OPEN, True, EPOCH, 0, 1, body=b"x")),
             encode(Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"x" * (MAX_TEXT + 1))),
             encode(Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"\0asked of nobody")),
+            encode(Part(Kind.OPEN, False, EPOCH, 0, 1, body=b"t\0" + bytes(MAX_SAID + 1))),
             encode(Part(Kind.ACCEPT, False, EPOCH, 0, 1)),
             encode(Part(Kind.ACCEPT, True, EPOCH, 5, 1, body=bytes(MAX_SAID + 1))),
             encode(Part(Kind.REFUSE, False, EPOCH, 0, 1, body=b"x")),
