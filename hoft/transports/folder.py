@@ -7,14 +7,14 @@ The polling folder: the carrier that reads and writes a directory which others m
 All that touches the file system happens on daemon threads of this carrier's
 own: a folder that hangs stops neither the process nor its exit.  The folder is
 looked into every C{poll} seconds, more often while files keep coming that way;
-where the system tells of new files (L{hoft.transports.watching}) they are read
+where the system tells of new files (L{hoft.transports.noticing}) they are read
 without waiting for that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -29,15 +29,13 @@ from hoft.timers import Timers
 from hoft.transports.delivery import Delivery
 from hoft.transports.directories import Root
 from hoft.transports.locations import FolderLocation, check
+from hoft.transports.noticing import Notices
 from hoft.transports.outbox import Outbox
 from hoft.transports.reading import Inbox
 from hoft.transports.scanning import MAX_ENTRIES, Condemned, Entry, Fate, Scan, Scanner
 from hoft.transports.tally import Tally
 from hoft.transports.writing import FolderTransport, probe
 from hoft.worker import Worker
-
-if TYPE_CHECKING:
-    from hoft.transports.watching import Watch
 
 log = Logger()
 
@@ -102,7 +100,6 @@ class FolderCarrier:
         self._location = location
         self._node = node
         self._clock = clock
-        self._wants_watch = watch
         self._tally = Tally(clock, *_COUNTERS)
         self._make_worker = workers or (lambda name: Worker(reactor, f"folder {name}"))
         self._workers: dict[str, IWorker] = {}
@@ -112,11 +109,18 @@ class FolderCarrier:
         self._outbox = Outbox(
             location, node, boot, self._tally, clock, self._outbox_reported, self._published
         )
+        self._notices = Notices(
+            reactor,
+            location,
+            node,
+            watch,
+            lambda: self._worker("scan"),
+            self._appeared,
+            lambda: self._look(0.0),
+        )
         self._peers: set[UUID] = set()
         self._delivery: Delivery | None = None
         self._receiver: IFileReceiver | None = None
-        self._watch: Watch | None = None
-        self._watched: tuple[tuple[int, int], ...] | None = None
         self._troubles: dict[str, str] = {}
         self._down: bool | None = None
         self._timers = Timers(reactor)
@@ -186,8 +190,7 @@ class FolderCarrier:
         if self._delivery is not None:
             self._delivery.stop()
         self._timers.stop()
-        if self._watch is not None:
-            self._watch.close()
+        self._notices.stop()
 
         def done(_: object) -> None:
             if patience.active():
@@ -232,17 +235,7 @@ class FolderCarrier:
     def _prepare(self) -> None:
         """On a thread: what has to be so before files can be carried."""
         check(self._reads, self._outbox.root)
-        if self._wants_watch:
-            try:
-                # Here and not above: not every system has it, and importing it takes a while.
-                import hoft.transports.watching  # noqa: F401  # what follows finds it imported
-            except ImportError:
-                log.info(
-                    "This system does not tell of new files: {inbox} is looked at every {poll:g} s",
-                    inbox=self._location.inbox,
-                    poll=self._location.poll,
-                )
-                self._wants_watch = False
+        self._notices.prepare()
 
     def _trouble(self, what: str, reason: str) -> None:
         """Something does not work."""
@@ -358,10 +351,10 @@ class FolderCarrier:
             delivery.vanished(name, flat)
         for name in found.replaced:
             delivery.replaced(name)
-        news = sum([delivery.found(entry) for entry in found.added])
-        self._unannounced = self._watch is None or (self._unannounced and not found.added) or news > 0
-        if found.places != self._watched or (self._watch is not None and not self._watch.alive):
-            self._rewatch(found.places)
+        news = [entry for entry in found.added if delivery.found(entry)]
+        told = self._notices.watching and not news
+        self._unannounced = not told or (self._unannounced and not found.added)
+        self._notices.scanned(found, news)
         if news and not found.more:
             self._interval = min(QUICK, self._location.poll)
         else:
@@ -407,50 +400,6 @@ class FolderCarrier:
 
     def _delete(self, condemned: list[Condemned]) -> Deferred[list[Fate]]:
         return self._worker("scan").call(self._scanner.delete, condemned)
-
-    # -- being told
-
-    def _rewatch(self, places: tuple[tuple[int, int], ...]) -> None:
-        """The directories are not those that are watched."""
-        self._watched = places
-        if self._wants_watch:
-            self._worker("scan").call(self._make_watch).addCallbacks(self._watching, self._unwatched)
-
-    def _make_watch(self) -> Watch:
-        """On a thread, since it looks up the folders."""
-        from hoft.transports.watching import Watch
-
-        return Watch(
-            self._reactor,
-            self._location.inbox,
-            self._node,
-            self._appeared,
-            lambda: self._look(0.0),
-            self._location.naming,
-        )
-
-    def _watching(self, watch: Watch) -> None:
-        if self._watch is not None:
-            self._watch.close()
-        self._watch = None if self._stopped else watch
-        if self._stopped:
-            watch.close()
-        else:
-            watch.start()
-            self._look(0.0)  # for what came between the scan and the watch
-
-    def _unwatched(self, failure: Failure) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        if not self._stopped:
-            log.warn(
-                "New files in {inbox} are looked for every {poll:g} s, for the system does not tell of them:"
-                " {reason}",
-                inbox=self._location.inbox,
-                poll=self._location.poll,
-                reason=failure.getErrorMessage(),
-            )
 
     def _appeared(self, entry: Entry, complete: bool) -> None:
         if self._delivery is not None and not self._stopped and self._delivery.found(entry, complete):

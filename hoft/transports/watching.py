@@ -57,6 +57,8 @@ class Watch:
         with it.
     @param changed: told that our subfolder was made.
     @param naming: how files are called.
+    @param begun: tell also of files that begin in our subfolder, for those that are there whole at
+        once, by link(2), are told of in no other way.
     @raise OSError: inotify is not to be had, for instance for want of watches.
     """
 
@@ -68,6 +70,7 @@ class Watch:
         appeared: Callable[[Entry, bool], None],
         changed: Callable[[], None],
         naming: Naming = LONG,
+        begun: bool = False,
     ) -> None:
         self._node = node
         self._naming = naming
@@ -84,11 +87,10 @@ class Watch:
             self._notifier.watch(root, IN_CREATE | _COMPLETE | IN_ONLYDIR, callbacks=[self._in_root])
             try:
                 own = root.child(naming.folder(node))
-                # Not of files that are begun there: each is told again when it is whole, and the next
-                # scan finds what takes its time.
-                self._notifier.watch(
-                    own, _COMPLETE | IN_ONLYDIR | IN_DONT_FOLLOW, callbacks=[self._in_subfolder]
-                )
+                # Not of files that are begun there, as a rule: each is told again when it is whole, and
+                # the next scan finds what takes its time.
+                events = _COMPLETE | IN_ONLYDIR | IN_DONT_FOLLOW | (IN_CREATE if begun else 0)
+                self._notifier.watch(own, events, callbacks=[self._in_subfolder])
             except INotifyError as error:
                 # Before the first file for us it is not there; L{_in_root} will tell.
                 if own.exists():
