@@ -16,7 +16,7 @@ from hoft.interfaces import ILink, ILossReceiver, IRecordReceiver, Lost
 from hoft.protocols.layout import plain
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.log_writing import VOID, Void
-from hoft.protocols.sending import Sender
+from hoft.protocols.unacknowledged import Unacknowledged
 
 
 class Damage:
@@ -33,20 +33,20 @@ class Damage:
         link: ILink,
         records: LinkLog,
         receiver: IRecordReceiver,
-        sender: Callable[[], Sender],
+        sending: Callable[[], Unacknowledged],
         lost: Callable[[Failure, str], None],
     ) -> None:
         """
         @param records: the link's.
         @param receiver: the layer above.
-        @param sender: the engine's present one.
+        @param sending: what the engine has of them.
         @param lost: says what comes of it that something could not be done.
         """
         self.payloads = 0
         self._link = link
         self._records = records
         self._receiver = receiver
-        self._sender = sender
+        self._sending = sending
         self._lost = lost
         self._last = ""
 
@@ -76,7 +76,7 @@ class Damage:
             return
         self._note(damage, "whoever waits for what was to go with it")
         self._records.outbox.void(queued.id, keep=True)
-        self._sender().hollow(damage.number)
+        self._sending().hollow(damage.number)
         lost = Lost(queued.id, queued.channel & 255, plain(damage.found, queued.channel >> 8 & 255))
         done = self._records.write(Void([queued.id]))
         done.addErrback(self._lost, "a damaged record stays in the journal")

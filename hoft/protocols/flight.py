@@ -32,7 +32,6 @@ class Packet:
     size: int
     frames: Sequence[Sequence[OutgoingRecord]]
     left: int
-    probe: bool
     name: str = ""
     reported: float = 0.0
     """When something of it was last heard."""

@@ -107,8 +107,8 @@ class Link:
         self._transport: IFileTransport | None = None
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
-        self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender)
-        self._damage = Damage(self, self._records, receiver, lambda: self.engine.sender, self._lost)
+        self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender.records)
+        self._damage = Damage(self, self._records, receiver, lambda: self.engine.sender.records, self._lost)
         self._adoption = Adoption(self, self._records, receiver, self._lost)
         self._alarm = Alarm(parts.reactor, self.tick)
         self._ack_sync = AckSync(
@@ -159,7 +159,7 @@ class Link:
         """Begin to write files."""
         self._transport = transport
         self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
-        self.engine.sender.restrict(transport.max_file, transport.max_files)
+        self.engine.path.restrict(transport.max_file, transport.max_files)
         self.pump()
 
     def reconfigure(self, settings: Settings) -> None:
@@ -167,7 +167,7 @@ class Link:
         if settings != self.engine.settings:
             self.engine.reconfigure(settings)
             if self._transport is not None:
-                self.engine.sender.restrict(self._transport.max_file, self._transport.max_files)
+                self.engine.path.restrict(self._transport.max_file, self._transport.max_files)
             self.pump()
 
     def rekey(self, suites: Sequence[Suite]) -> None:

@@ -278,7 +278,7 @@ class LinkLog:
 
         @return: fires once it is kept; None where there was nothing to do.
         """
-        receipts = engine.sender.cost.receipts
+        receipts = engine.path.cost.receipts
         if now < self._estimates_at or receipts - self._estimates_of < ESTIMATES_RECEIPTS:
             return None
         estimates = engine.estimates()

@@ -48,27 +48,27 @@ def next_change(engine: Replication, state: LinkState, now: float) -> float:
 
 def status_of(engine: Replication, now: float) -> dict[str, Any]:
     """What the engine knows, ready for JSON; times in seconds, sizes in bytes."""
-    sender, trips = engine.sender, engine.round_trips
-    cost = sender.cost.cost
+    sender, path, trips = engine.sender, engine.path, engine.round_trips
+    cost = path.cost.cost
     return {
         "round_trip": trips.smoothed,
         "timeout": trips.timeout(),
         "heard": None if engine.last_heard is None else now - engine.last_heard,
         "bytes_per_second": trips.bandwidth,
-        "packet_size": sender.sizes.current,
-        "packet_size_reason": sender.sizes.reason(),
+        "packet_size": path.sizes.current,
+        "packet_size_reason": path.sizes.reason(),
         "seconds_per_file": cost.per_file or None,
         "files_in_transit": sender.files_in_transit(),
         "bytes_in_transit": sender.bytes_in_transit(),
-        "files_in_transit_limit": sender.pace.files(),
-        "bytes_in_transit_limit": sender.most_bytes(),
-        "bytes_per_second_limit": sender.pace.limits.bytes_per_second or None,
-        "unacknowledged_records": sender.unacknowledged(),
-        "held_records": sender.held(),
+        "files_in_transit_limit": path.pace.files(),
+        "bytes_in_transit_limit": path.most_bytes(),
+        "bytes_per_second_limit": path.pace.limits.bytes_per_second or None,
+        "unacknowledged_records": len(sender.records),
+        "held_records": sender.records.blocked,
         "peer_full": sender.peer_full,
-        "retransmitted_records": dict(sender.retransmitted),
-        "lost_packets": sender.lost_packets,
-        "spurious_packets": sender.spurious_packets,
-        "cut_packets": sender.cut_packets,
+        "retransmitted_records": dict(path.retransmitted),
+        "lost_packets": path.lost_packets,
+        "spurious_packets": path.spurious_packets,
+        "cut_packets": path.cut_packets,
         "duplicate_records": engine.receiver.duplicates,
     }

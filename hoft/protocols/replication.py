@@ -24,6 +24,7 @@ from hoft.protocols.control import Control
 from hoft.protocols.estimates import Estimates
 from hoft.protocols.pacing import CarrierCost, Cost, Limits
 from hoft.protocols.packets import Header
+from hoft.protocols.path import Path
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
@@ -114,7 +115,8 @@ class Replication:
     """
     One link's protocol state.
 
-    @ivar sender: the outgoing half; read its counters.
+    @ivar path: what is known of the way to the peer; read its counters.
+    @ivar sender: the outgoing half of the present log.
     @ivar receiver: the incoming half; read its counters.
     @ivar settings: how it behaves.
     """
@@ -138,12 +140,13 @@ class Replication:
         self.boot = boot
         known = log.estimates
         self.round_trips = RoundTrips(settings.timing, known)
-        self.sender = Sender(
+        self.path = Path(
             self.round_trips,
             PacketSizes(_largest(settings), START if known is None else known.packet_size),
             CarrierCost(None if known is None else Cost(known.per_file, known.per_byte)),
             settings.limits,
         )
+        self.sender = Sender(self.path)
         self.receiver = Receiver(self.round_trips, log.received)
         self.synchronisation = Synchronisation(
             incarnation=incarnation,
@@ -170,23 +173,23 @@ class Replication:
         self.last_heard: float | None = None
 
     def reconfigure(self, settings: Settings) -> None:
-        """Behave so from now on; L{Sender.restrict} is to be called again."""
+        """Behave so from now on; L{Path.restrict} is to be called again."""
         self.settings = settings
-        self.sender.reconfigure(_largest(settings), settings.limits)
+        self.path.reconfigure(_largest(settings), settings.limits)
 
     def estimates(self) -> Estimates | None:
         """What is worth keeping for the next process; None before anything is known."""
-        trips, sender = self.round_trips, self.sender
+        trips = self.round_trips
         if trips.smoothed is None:
             return None
-        cost = sender.cost.cost
+        cost = self.path.cost.cost
         return Estimates(
             smoothed=trips.smoothed,
             variation=trips.variation,
             slowest=trips.slowest,
             per_file=cost.per_file,
             per_byte=cost.per_byte,
-            packet_size=sender.sizes.current,
+            packet_size=self.path.sizes.current,
         )
 
     @property
@@ -228,7 +231,7 @@ class Replication:
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
         self._heard(now)
-        self.sender.raise_limit(control.limit)
+        self.sender.records.raise_limit(control.limit)
         if header.number >= self._newest:
             self._newest = header.number
             self.sender.peer_full = control.full
@@ -300,11 +303,11 @@ class Replication:
         if self._greeted_at is not None:
             self.round_trips.answered_within(now - self._greeted_at)
         if new or first:
-            self.sender = self.sender.successor()
+            self.sender = Sender(self.path)
         for record in records:
             # Of a log that goes on only those are news whose commit is yet to be told.
-            if not self.sender.has(record.number):
-                self.sender.queue(record)
+            if not self.sender.records.known(record.number):
+                self.sender.records.add(record)
         if new:
             self.receiver = self.receiver.successor()
         self.receiver.owe(now)
@@ -314,7 +317,7 @@ class Replication:
         """The journal has a new incarnation and every log is empty: begin anew."""
         self.synchronisation.reincarnate(incarnation, clock)
         self._greeted_at = None
-        self.sender = self.sender.successor()
+        self.sender = Sender(self.path)
         self.receiver = self.receiver.successor()
         self._hello_at = now
         self._hellos = 0
@@ -333,7 +336,7 @@ class Replication:
 
     def queue(self, record: OutgoingRecord) -> None:
         """The journal has numbered one more record of ours."""
-        self.sender.queue(record)
+        self.sender.records.add(record)
 
     def next_packet(self, clock: int, now: float) -> PacketPlan | None:
         """
@@ -409,7 +412,7 @@ class Replication:
 
     def sending(self, plan: PacketPlan, size: int, now: float) -> None:
         """C{plan} is about to be written as a file of C{size} bytes."""
-        self.sender.pace.sent(size, now, self.round_trips.smoothed)
+        self.path.pace.sent(size, now, self.round_trips.smoothed)
         self.sender.sent(plan.number, plan.frames, size, now, plan.control.probe)
         if not self.synchronised and self._greeted_at is None:
             self._greeted_at = now

@@ -11,45 +11,25 @@ its acknowledgement waits for a disk, not for the carrier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from heapq import heappop, heappush
+from collections.abc import Iterable, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from hoft.protocols.control import Receipt
 from hoft.protocols.flight import Flight, Packet, Sending
-from hoft.protocols.layout import DEFAULT_STRIDE, SPARED
-from hoft.protocols.pacing import CarrierCost, Limits, Pace
+from hoft.protocols.layout import DEFAULT_STRIDE
+from hoft.protocols.path import Path
+from hoft.protocols.probe_timeout import ProbeTimeout
 from hoft.protocols.queueing import APART, SHORT, Frames, OutgoingRecord, SendQueue
-from hoft.protocols.ranges import RangeSet
 from hoft.protocols.repeating import Repetition
-from hoft.protocols.sizing import PacketSizes
-from hoft.protocols.timing import RoundTrips
+from hoft.protocols.unacknowledged import Unacknowledged
 from hoft.protocols.yielding import Yielding
-
-IN_FLIGHT_BYTES = 64 << 20
-"""Under way at most, or twice what the carrier brings in a round trip, whichever is more."""
-
-OVERTAKING = 4 << 20
-"""Beyond that, for what does not wait behind what is under way in bulk."""
-
-LEAST_ROOM = 64 << 10
-"""So many bytes may be under way wherever files can be written at all."""
-
-ROOM_GROWS = 1.005
-"""By how much more of what had found no room is tried with each file that arrives."""
 
 PACKETS_AT_ONCE = 4
 """A packet is small enough that so many may be under way."""
 
-INITIAL_LIMIT = 1024
-"""The highest record number that may be sent before the peer has stated a limit."""
-
 PROBE_FILES = 4
 """Unanswered probes that may lie in the folder."""
-
-RESERVED_FILES = 8
-"""Of those that a carrier lets lie there, for probes and files without records."""
 
 
 @frozen
@@ -63,92 +43,28 @@ class Acknowledged:
 
 class Sender:
     """
-    The unacknowledged records of one link.
+    The outgoing half of one log.
 
-    @ivar retransmitted: records that were put in a further packet, by cause.
-    @ivar lost_packets: how many counted as lost.
-    @ivar spurious_packets: how many of these arrived after all.
-    @ivar spurious_bytes: payload that was sent again because of these.
-    @ivar cut_packets: how many arrived with frames missing.
+    @ivar records: that the peer has not acknowledged.
+    @ivar path: where packets go.
     @ivar peer_full: the peer has no room: only probes go, so that it can say when it has, and
         what is small enough to be taken all the same.
-    @ivar sizes: how large packets are to be; it outlives logs, as do C{cost} and C{pace}.
     """
 
-    def __init__(
-        self,
-        round_trips: RoundTrips,
-        sizes: PacketSizes | None = None,
-        cost: CarrierCost | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        self.sizes = PacketSizes() if sizes is None else sizes
-        self.cost = CarrierCost() if cost is None else cost
-        self.pace = Pace(Limits() if limits is None else limits, self.cost)
-        self._round_trips = round_trips
-        self._records: dict[int, OutgoingRecord] = {}
-        self._highest = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.peer_full = False
         self._queue = SendQueue()
-        self._blocked: list[tuple[int, OutgoingRecord]] = []
-        self._withheld: set[int] = set()
-        self._small: dict[int, OutgoingRecord] = {}
-        self._flight = Flight(round_trips)
-        self._room = float("inf")
+        self.records = Unacknowledged(self._queue)
+        self._flight = Flight(path.round_trips)
+        self._timeout = ProbeTimeout(path.round_trips)
         self._arrived_bytes = 0
         self._probes: list[int] = []
         self._repetition = Repetition()
         self._yielding = Yielding()
-        self._acked = RangeSet()
-        self._limit = INITIAL_LIMIT
-        self._heard_at = float("-inf")
-        self._probed_at = float("-inf")
-        self._unanswered = 0
         self._suspended_at: float | None = None
         self._resumed_at = float("-inf")
         self._given_up = False
-        self.peer_full = False
-        self.retransmitted = {"lost": 0, "cut": 0, "probe": 0, "early": 0}
-        self.lost_packets = 0
-        self.spurious_packets = 0
-        self.spurious_bytes = 0
-        self.cut_packets = 0
-
-    def successor(self) -> Sender:
-        """The sender of a new log, which goes on counting."""
-        new = Sender(self._round_trips, self.sizes, self.cost)
-        new.pace = self.pace
-        new._room = self._room
-        new.retransmitted = self.retransmitted
-        new.lost_packets = self.lost_packets
-        new.spurious_packets = self.spurious_packets
-        new.spurious_bytes = self.spurious_bytes
-        new.cut_packets = self.cut_packets
-        return new
-
-    def reconfigure(self, largest: int, limits: Limits) -> None:
-        """
-        The user allows something else from now on.
-
-        @param largest: bytes of a file.
-        """
-        if largest != self.sizes.largest:
-            self.sizes = PacketSizes(largest, self.sizes.current)
-        self.pace.limits = limits
-        self.pace.allowed_at = float("-inf")
-
-    def restrict(self, largest: int | None, files: int | None) -> None:
-        """
-        The carrier passes no more than this.
-
-        @param largest: bytes of a file.
-        @param files: how many may lie there.
-        """
-        if largest is not None and largest < self.sizes.largest:
-            self.sizes = PacketSizes(largest, self.sizes.current)
-        if files is not None:
-            limits = self.pace.limits
-            most = min(max(files - RESERVED_FILES, 1), limits.files_in_transit)
-            self.pace.limits = evolve(limits, files_in_transit=most)
 
     def give_up(self) -> list[str]:
         """The log is replaced: names of our files, which are of no use any more."""
@@ -157,79 +73,28 @@ class Sender:
 
     # --- what is to be sent
 
-    def queue(self, record: OutgoingRecord) -> None:
-        """A committed record waits to be sent (also again, after a restart)."""
-        number = record.number
-        self._withheld.discard(number)
-        self._records[number] = record
-        self._highest = max(self._highest, number)
-        if record.size <= SPARED:
-            self._small[number] = record
-        if number > self._limit:
-            heappush(self._blocked, (number, record))
-        else:
-            self._queue.add(record)
-
-    def has(self, number: int) -> bool:
-        """Whether that record was given to L{queue}, acknowledged or not."""
-        return number in self._records or number in self._acked
-
-    def raise_limit(self, limit: int) -> None:
-        """The peer accepts record numbers up to C{limit}; the maximum of all statements holds."""
-        self._limit = max(self._limit, limit)
-        while self._blocked and self._blocked[0][0] <= self._limit:
-            number, record = heappop(self._blocked)
-            if not record.settled and not record.packets and number not in self._withheld:
-                self._queue.add(record)
-
-    def withhold(self, number: int) -> bool:
-        """
-        Do not send a record until it is given to L{queue} again.
-
-        @return: false if it was sent already, or is not known.
-        """
-        record = self._records.get(number)
-        if record is None or record.packets or number in self._withheld:
-            return False
-        self._queue.discard(record)
-        self._withheld.add(number)
-        return True
-
     def next_sending(self) -> float | None:
         """When something is to be sent; None: there is nothing, or no room among what is under way."""
-        flight = self._flight
+        flight, path = self._flight, self.path
         if self.peer_full:
             # Among what is under way there is room for a few, since all of that is waiting for the peer.
-            crowded = len(flight.flying) >= self.pace.files() + PROBE_FILES
-            return None if crowded or next(self._next_small(), None) is None else self.paced_until()
-        if not len(self._queue) or len(flight.flying) >= self.pace.files():
+            crowded = len(flight.flying) >= path.pace.files() + PROBE_FILES
+            nothing = crowded or next(iter(self.records.small()), None) is None
+            return None if nothing else self.paced_until()
+        if not len(self._queue) or len(flight.flying) >= path.pace.files():
             return None
-        beyond = flight.flying_bytes - self.most_bytes()
-        if beyond < min(OVERTAKING, self._room / 4) and self._queue.overtaking:
+        beyond = flight.flying_bytes - path.most_bytes()
+        if beyond < path.overtaking_bytes() and self._queue.overtaking:
             return self.paced_until()
         return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
 
-    def _next_small(self) -> Iterator[OutgoingRecord]:
-        return (record for record in self._small.values() if record.queued)
-
-    def most_bytes(self) -> float:
-        """How many bytes may be under way."""
-        most = self.pace.limits.bytes_in_transit or max(
-            IN_FLIGHT_BYTES, 2 * self._round_trips.in_a_round_trip()
-        )
-        return min(most, self._room)
+    def paced_until(self) -> float:
+        """(clock) Nothing but probes is to be written before."""
+        return self.path.paced_until(self._flight)
 
     def no_room(self, written: int) -> bool:
-        """
-        The carrier has none for the packet that was last taken: half of what lies there from now
-        on, and more again with each file that arrives.
-
-        @param written: bytes of it that there was room for.
-        @return: whether that makes a difference.
-        """
-        before = self.most_bytes()
-        self._room = max(min((self._flight.flying_bytes + written) / 2, before / 2), LEAST_ROOM)
-        return self._room < before
+        """See L{Path.no_room}, of the packet that was last taken."""
+        return self.path.no_room(self._flight, written)
 
     def take(self, now: float, most: int | None = None, stride: int = DEFAULT_STRIDE) -> Frames:
         """
@@ -243,34 +108,27 @@ class Sender:
             return Frames(0, stride)
         if self.peer_full:
             frames = Frames(SHORT, stride)
-            for record in self._next_small():
+            for record in self.records.small():
                 if not frames.add(record):
                     break
                 self._queue.discard(record)
             return frames
         yielding = self._yielding
         if most is None:
-            most = int(min(self.sizes.next(), self.most_bytes() / PACKETS_AT_ONCE))
+            most = int(min(self.path.sizes.next(), self.path.most_bytes() / PACKETS_AT_ONCE))
             most = yielding.most(most, now)
         frames = Frames(most, stride)
-        if self._flight.flying_bytes < self.most_bytes() and now >= yielding.until:
+        if self._flight.flying_bytes < self.path.most_bytes() and now >= yielding.until:
             # Where each file costs a wait, further ones are not worth it.
-            overtakes = self._queue.fill(frames, most, short=not self.cost.cost.wait(SHORT))
+            overtakes = self._queue.fill(frames, most, short=not self.path.cost.cost.wait(SHORT))
         else:
             self._queue.fill_short(frames)
             overtakes = True
         if overtakes:
             yielding.overtaken(now)
         if self._repetition.lossy:
-            self.retransmitted["early"] += self._repetition.add_to(frames)
+            self.path.retransmitted["early"] += self._repetition.add_to(frames)
         return frames
-
-    def hollow(self, number: int) -> None:
-        """What goes under that number from now on is a record of nothing."""
-        record = self._records.get(number)
-        if record is not None:
-            self._queue.resize(record, 0)
-            self._small[number] = record
 
     # --- what becomes of packets
 
@@ -285,7 +143,7 @@ class Sender:
         """Packet C{number} of C{size} bytes is about to be written, with these records by frame."""
         flight = self._flight
         if not flight.flying:
-            self._heard_at = max(self._heard_at, now)
+            self._timeout.wait(now)
         left = 0
         for frame in frames:
             for record in frame:
@@ -296,12 +154,12 @@ class Sender:
         flight.remember(number, sending)
         if not left:
             return
-        self.sizes.sent(size)
+        self.path.sizes.sent(size)
         if size > APART:
             self._yielding.sent(size, now)
         if self._repetition.lossy:
             self._repetition.sent(frames, size)
-        flight.take_off(Packet(number, now, size, frames, left, probe))
+        flight.take_off(Packet(number, now, size, frames, left))
         if probe:
             self._probes.append(number)
 
@@ -349,34 +207,16 @@ class Sender:
     # --- what the peer says
 
     def acknowledge(self, ack: int, ranges: Iterable[tuple[int, int]], now: float) -> Acknowledged:
-        """
-        The peer has committed every record up to C{ack} and those in C{ranges}.
-        What it says of numbers that were never given to L{queue} is passed over.
-        """
-        records: list[OutgoingRecord] = []
+        """See L{Unacknowledged.acknowledge}."""
         files: list[str] = []
-        for start, end in ((1, ack), *ranges):
-            end = min(end, self._highest)
-            for first, last in self._acked.add(start, end) if start <= end else ():
-                for number in self._numbers(first, last):
-                    record = self._records.pop(number)
-                    records.append(record)
-                    self._settle(record, files, now)
+        records = self.records.acknowledge(ack, ranges)
+        for record in records:
+            self._settle(record, files, now)
         if records:
-            self._heard(now)
+            self._timeout.heard(now)
         return Acknowledged(records, files)
 
-    def _numbers(self, first: int, last: int) -> list[int]:
-        """Which of our records these are, whichever way is shorter."""
-        if last - first < len(self._records):
-            return [number for number in range(first, last + 1) if number in self._records]
-        return [number for number in self._records if first <= number <= last]
-
     def _settle(self, record: OutgoingRecord, files: list[str], now: float) -> None:
-        record.settled = True
-        self._queue.discard(record)
-        if record.size <= SPARED:
-            self._small.pop(record.number, None)
         flight = self._flight
         for at in record.packets:
             packet = flight.packets.get(at)
@@ -393,18 +233,15 @@ class Sender:
                 if packet.name:
                     files.append(packet.name)
 
-    def _heard(self, now: float) -> None:
-        self._heard_at = now
-        self._unanswered = 0
-
     def receipts(self, receipts: Sequence[Receipt], now: float) -> None:
         """The peer has read these packets of ours; what is said again counts once."""
-        cost = self.cost.cost
-        self.cost.told(receipts, self._flight.sendings, now, self._round_trips.lowest)
+        path = self.path
+        cost = path.cost.cost
+        path.cost.told(receipts, self._flight.sendings, now, path.round_trips.lowest)
         for receipt in receipts:
             self.receipt(receipt.number, receipt.missing, receipt.hold / 1000, now)
-        if self.cost.cost is not cost:
-            self.pace.judged(cost, len(self._flight.flying), self._round_trips.lowest, now)
+        if path.cost.cost is not cost:
+            path.pace.judged(cost, len(self._flight.flying), path.round_trips.lowest, now)
 
     def receipt(self, number: int, missing: Sequence[tuple[int, int]], hold: float, now: float) -> None:
         """
@@ -417,31 +254,32 @@ class Sender:
         if sending is None or sending.received:
             return
         sending.received = True
-        self.cost.receipts += 1
+        self.path.cost.receipts += 1
         if not sending.frames:
             # The peer kept it until it had something to send: that is not how it answers others.
-            if not self._records:
-                self._round_trips.sample(now - sending.at - hold)
+            if not self.records:
+                self.path.round_trips.sample(now - sending.at - hold)
             return
         self._measure(sending, missing, hold, now)
         self._flight.overtakes(sending.at)
-        self._heard(now)
-        self._room *= ROOM_GROWS
+        self._timeout.heard(now)
+        self.path.arrived()
         packet = self._flight.packets.get(number)
         if packet is None:
             return
         self._flight.arrived(packet, now)
         cut = [frame for start, end in missing for frame in range(start - 1, min(end, len(packet.frames)))]
         if cut:
-            self.cut_packets += 1
-            self.retransmitted["cut"] += len(self._send_again(packet, cut))
+            self.path.cut_packets += 1
+            self.path.retransmitted["cut"] += len(self._send_again(packet, cut))
 
     def _measure(self, sending: Sending, missing: Sequence[tuple[int, int]], hold: float, now: float) -> None:
-        trips = self._round_trips
+        path = self.path
+        trips = path.round_trips
         # That a packet was cut its reader knew only once the file had settled.
         if not missing and sending.at > self._resumed_at:
             seconds = now - sending.at - hold
-            if self._unanswered < 2:
+            if self._timeout.unanswered < 2:
                 trips.sample(seconds, hold)
             else:
                 # What was sent before or in a long silence tells how long that was.  But if
@@ -456,12 +294,12 @@ class Sender:
         part = 1 - max(min(absent / sending.frames, 1.0), 0.0) if missing else 1.0
         self._repetition.judged(not missing)
         if not sending.lost:
-            self.sizes.arrived(sending.size, part, self.cost.cost)
+            path.sizes.arrived(sending.size, part, path.cost.cost)
         elif part:
-            self.spurious_packets += 1
-            self.spurious_bytes += int(sending.again * part)
+            path.spurious_packets += 1
+            path.spurious_bytes += int(sending.again * part)
             trips.spurious()
-            self.sizes.arrived_after_all(sending.size, part)
+            path.sizes.arrived_after_all(sending.size, part)
 
     # --- time
 
@@ -471,6 +309,7 @@ class Sender:
         older than the timeout while one sent no earlier has arrived, in the order
         in which they were sent.
         """
+        path = self.path
         for packet in self._flight.lost(now):
             again = self._send_again(packet, range(len(packet.frames)))
             sending = self._flight.sendings.get(packet.number)
@@ -479,12 +318,12 @@ class Sender:
                 sending.again = sum(record.size for record in again)
                 if not self.peer_full:  # else it may lie there for want of room
                     self._repetition.judged(False)
-                    self.sizes.arrived(packet.size, 0.0, self.cost.cost)
+                    path.sizes.arrived(packet.size, 0.0, path.cost.cost)
             if again:
-                self.retransmitted["lost"] += len(again)
-                self.lost_packets += 1
+                path.retransmitted["lost"] += len(again)
+                path.lost_packets += 1
         for packet in self._flight.unsettled(now):
-            self.retransmitted["lost"] += len(self._send_again(packet, range(len(packet.frames))))
+            path.retransmitted["lost"] += len(self._send_again(packet, range(len(packet.frames))))
 
     def next_loss(self) -> float | None:
         """When L{lose_overdue} may next find something, or None."""
@@ -492,11 +331,11 @@ class Sender:
 
     def next_probe(self) -> float | None:
         """When to probe unless something is heard, or None where nothing waits."""
-        if not self._records:
+        if not self.records:
             return None
         oldest = next(iter(self._flight.flying.values()), None)
         size = 0 if oldest is None else oldest.size
-        return max(self._heard_at, self._probed_at) + self._round_trips.probe_after(self._unanswered, size)
+        return self._timeout.due(size)
 
     def probe(self, most: int, now: float, stride: int = DEFAULT_STRIDE) -> Frames:
         """
@@ -505,8 +344,7 @@ class Sender:
 
         @param most: payload bytes; at least one record is taken where there is one.
         """
-        self._probed_at = now
-        self._unanswered += 1
+        self._timeout.probed(now)
         frames = Frames(most, stride)
         for packet in self._flight.flying.values():
             for frame in packet.frames:
@@ -514,7 +352,7 @@ class Sender:
                     if not (record.settled or record.queued or frames.add(record)):
                         break
             break
-        self.retransmitted["probe"] += sum(map(len, frames.frames))
+        self.path.retransmitted["probe"] += sum(map(len, frames.frames))
         if self.peer_full and not frames.frames:
             # Whether it has room again shows only in what needs some.
             self._queue.fill(frames, most)
@@ -522,7 +360,7 @@ class Sender:
 
     def silence(self, now: float) -> float:
         """Seconds for which an answer has been waited for; 0 where none is."""
-        return now - self._heard_at if self._flight.flying else 0.0
+        return self._timeout.silence(now) if self._flight.flying else 0.0
 
     def suspend(self, now: float) -> None:
         """The carrier is down: no time passes for what is under way."""
@@ -535,32 +373,10 @@ class Sender:
             return
         down, self._suspended_at = now - self._suspended_at, None
         self._resumed_at = now
-        self._heard_at = now
+        self._timeout.resume(now)
         self._flight.delay(down)
 
     # --- for status displays
-
-    def paced_until(self) -> float:
-        """(clock) Nothing but probes is to be written before."""
-        flight, pace = self._flight, self.pace
-        if flight.flying:
-            return max(pace.not_before, pace.allowed_at)
-        # A carrier without files has no need to be waited for.
-        waits = float("-inf")
-        if flight.sendings and self._round_trips.smoothed is not None:
-            # Those without records are under way as well, but nobody misses their receipts.
-            last = next(reversed(flight.sendings.values()))
-            if not last.received:
-                waits = min(pace.not_before, last.at + 2 * self._round_trips.smoothed)
-        return max(waits, pace.allowed_at)
-
-    def unacknowledged(self) -> int:
-        """How many records are queued or under way."""
-        return len(self._records)
-
-    def held(self) -> int:
-        """How many of these wait until the peer accepts their numbers."""
-        return len(self._blocked)
 
     def files_in_transit(self) -> int:
         """How many files were written and are not known to have arrived."""

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.log import Queued
 from hoft.protocols.log_writing import VOID, Void, Voided
-from hoft.protocols.sending import Sender
+from hoft.protocols.unacknowledged import Unacknowledged
 
 
 class Withdrawals:
@@ -29,11 +29,11 @@ class Withdrawals:
     @ivar expired: how many records were taken back because of their age.
     """
 
-    def __init__(self, records: LinkLog, sender: Callable[[], Sender]) -> None:
-        """@param sender: the engine's present one."""
+    def __init__(self, records: LinkLog, sending: Callable[[], Unacknowledged]) -> None:
+        """@param sending: what the engine has of them."""
         self.expired = 0
         self._records = records
-        self._sender = sender
+        self._sending = sending
         self._asked: set[int] = set()
         self._expiries: list[tuple[float, int]] = []
 
@@ -91,7 +91,7 @@ class Withdrawals:
         queued = self._records.outbox.unsent(id)
         if queued is None or queued.channel == VOID or id in self._asked:
             return False
-        return queued.number is None or self._sender().withhold(queued.number)
+        return queued.number is None or self._sending().withhold(queued.number)
 
     def _release(self, ids: Iterable[int]) -> None:
         """They may be sent, as whatever they are now."""
@@ -99,4 +99,4 @@ class Withdrawals:
             queued = self._records.outbox.unsent(id)
             if queued is not None and queued.number is not None:
                 for record in self._records.outbox.numbered([queued]):
-                    self._sender().queue(record)
+                    self._sending().add(record)

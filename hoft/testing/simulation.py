@@ -284,7 +284,7 @@ class Simulation:
         @raise AssertionError: more than C{most}.
         """
         begun = self.clock.seconds()
-        while self.near.engine.sender.unacknowledged():
+        while self.near.engine.sender.records:
             if not self.clock.step(begun + most):
                 raise AssertionError(f"not drained after {most} s")
         return self.clock.seconds() - begun
@@ -297,7 +297,7 @@ class Simulation:
         """
         left = total
         while left > 0:
-            while left > 0 and self.near.engine.sender.unacknowledged() * size < waiting:
+            while left > 0 and len(self.near.engine.sender.records) * size < waiting:
                 self.near.send(size)
                 left -= size
             if not self.clock.step():

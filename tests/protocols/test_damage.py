@@ -70,7 +70,7 @@ class DamageTests(SynchronousTestCase):
         [lost] = self.program.lost
         self.assertEqual((lost.id, lost.channel, lost.found[:-1]), (ids[1], 1, two[:-1]))
         self.assertEqual((self.near.rows("outbox"), self.near.link.backlog()), (0, 0))
-        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(self.near.link.engine.sender.records), 0)
         self.assertEqual(len(self.far.link.engine.receiver._known), 1)
         self.assertEqual(self.near.link.status()["payloads_damaged"], 1)
         damaged = [event for event in said if event["log_level"] >= LogLevel.warn]
@@ -115,7 +115,7 @@ class DamageTests(SynchronousTestCase):
         refuse(self, self.near.journal, JournalError("the disk is gone"))
         self.pair.advance(10)
         self.assertEqual([lost.id for lost in self.program.lost], [id])
-        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(self.near.link.engine.sender.records), 0)
         self.flushLoggedErrors(JournalError)
 
     def test_what_was_received_and_cannot_be_read_fails_alone(self) -> None:

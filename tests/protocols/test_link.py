@@ -185,7 +185,7 @@ class HandedOverTests(LinkTestCase):
         self.pair.advance(300)
         self.assertEqual(self.near.program.acknowledged, ids)
         self.assertEqual(self.near.link.backlog(), 0)
-        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(self.near.link.engine.sender.records), 0)
         self.assertEqual(len(self.near.link._records.outbox), 0)
 
 
@@ -687,10 +687,10 @@ class JournalTests(LinkTestCase):
         self.patch(database, "_full", True)
         self.near.send(b"large" * 100)
         self.pair.advance(5)
-        [record] = self.near.link.engine.sender._records.values()
+        [record] = self.near.link.engine.sender.records._records.values()
         self.near.link._damage.unsendable(RecordDamaged(record.number, PayloadDamaged("a test")))
         self.pair.advance(600)
-        self.assertEqual(self.near.link.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(self.near.link.engine.sender.records), 0)
         self.assertTrue(self.near.link.status()["peer_full"])
         state.restore()
         self.patch(database, "_full", False)

@@ -100,7 +100,7 @@ class CarrierTests(SynchronousTestCase):
         simulation = Simulation(faults, settle=0.5)
         near = simulation.near
         for flow in range(100):
-            while near.engine.sender.unacknowledged() * MAX_RECORD < 16 * MIB:
+            while len(near.engine.sender.records) * MAX_RECORD < 16 * MIB:
                 near.send(*[MAX_RECORD] * 50, urgency=5)
             near.send(1000, flow=flow)
             simulation.run(0.5)
@@ -116,4 +116,4 @@ class CarrierTests(SynchronousTestCase):
     def test_where_none_does(self) -> None:
         """Nothing goes twice."""
         simulation = self.beside_bulk(Faults())
-        self.assertEqual(simulation.near.engine.sender.retransmitted["early"], 0)
+        self.assertEqual(simulation.near.engine.sender.path.retransmitted["early"], 0)

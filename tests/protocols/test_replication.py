@@ -105,7 +105,7 @@ class HearTests(SynchronousTestCase):
         _, back = flow(near, far)
         self.assertEqual(back.control.ack, 1)
         assert near.engine is not None
-        self.assertEqual(near.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(near.engine.sender.records), 0)
         self.assertEqual(near.disk.outbox, {})
         assert near.engine.round_trips.smoothed is not None
         self.assertLess(near.engine.round_trips.smoothed, 0.001)
@@ -123,7 +123,7 @@ class HearTests(SynchronousTestCase):
         assert near.engine is not None
         for letter in reversed(letters):
             near.receive(letter)
-        self.assertEqual(near.engine.sender.unacknowledged(), 0)
+        self.assertEqual(len(near.engine.sender.records), 0)
         near.send(7)
         self.assertEqual([letter.frames for letter in near.letters()], [(((7, 7),),)])
         near.receive(evolve(letters[0], control=evolve(letters[0].control, limit=3)))
@@ -164,7 +164,7 @@ class HearTests(SynchronousTestCase):
         far.receive(again)
         settle(near, far, step=0.02)
         self.assertEqual(sorted(far.disk.delivered), [*range(1, 11)])
-        self.assertEqual(near.engine.sender.retransmitted, {"lost": 0, "cut": 3, "probe": 0, "early": 0})
+        self.assertEqual(near.engine.sender.path.retransmitted, {"lost": 0, "cut": 3, "probe": 0, "early": 0})
 
     def test_a_probe_is_answered(self) -> None:
         """In silence the oldest goes again, asking; whatever was lost, the answer moves it on."""

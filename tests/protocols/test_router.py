@@ -239,7 +239,7 @@ class CutTests(RouterTestCase):
         self.pair.folder.deliver = lambda *file: ((0.0, file[3]),)
         self.pair.advance(1)
         self.assertEqual(self.far.program.payloads, self.payloads)
-        self.assertEqual(self.near.link.engine.sender.retransmitted["cut"], 3)
+        self.assertEqual(self.near.link.engine.sender.path.retransmitted["cut"], 3)
 
     def test_every_frame_but_no_end(self) -> None:
         """END proves that nothing follows; that all frames are here is enough, settled or not."""

@@ -39,7 +39,7 @@ class EfficiencyTests(SynchronousTestCase):
             simulation = Simulation(Faults(delay=delay, spread=spread))
             simulation.transfer(640 * MIB)
             sender = simulation.near.engine.sender
-            self.assertLess(sender.spurious_bytes, 0.02 * simulation.far.counts.useful)
+            self.assertLess(sender.path.spurious_bytes, 0.02 * simulation.far.counts.useful)
 
 
 class SlowMirrorTests(SynchronousTestCase):
@@ -102,14 +102,14 @@ class OutageTests(SynchronousTestCase):
     def test_what_waited(self) -> None:
         """It goes in hardly more files than it fills, and meanwhile few were written."""
         simulation = Simulation(Faults())
-        least = 10_000 * 1014 / simulation.near.engine.sender.sizes.current
+        least = 10_000 * 1014 / simulation.near.engine.sender.path.sizes.current
         self.assertLessEqual(self._day(simulation, 10_000), 1.5 * least)
 
     def test_what_waited_where_large_files_pass(self) -> None:
         """In as few as it fills, and one that found out that the carrier is back."""
         simulation = Simulation(Faults())
         sender = simulation.near.engine.sender
-        sender.sizes = PacketSizes(current=4 * MIB)
+        sender.path.sizes = PacketSizes(current=4 * MIB)
         least = ceil(10_000 * 1014 / (4 * MIB))
         self.assertEqual(self._day(simulation, 100), least + 1)
 
@@ -123,7 +123,7 @@ class LimitTests(SynchronousTestCase):
         simulation = Simulation(Faults(delay=1.0), settings=Settings(limits=limits))
         sender = simulation.near.engine.sender
         simulation.near.send(*[60_000] * 500)
-        while sender.unacknowledged():
+        while sender.records:
             simulation.clock.step()
             self.assertLessEqual(sender.files_in_transit(), 5 + PROBE_FILES + 1)
             self.assertLess(sender.bytes_in_transit(), 3 * MIB)

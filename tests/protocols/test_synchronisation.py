@@ -452,7 +452,7 @@ class StoryTests(SynchronousTestCase):
                 far.receive(letter)
             crossed += len(settle(near, far))
         self.assertLess(crossed, 30 * 5)
-        self.assertLessEqual(sum(near.engine.sender.retransmitted.values()), 3)
+        self.assertLessEqual(sum(near.engine.sender.path.retransmitted.values()), 3)
         self.assertDelivered(near, far)
 
     def test_a_journal_that_is_new(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.layout import MAX_RECORD
+from hoft.protocols.path import Path
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.sending import Sender
 from hoft.protocols.sizing import PacketSizes
@@ -27,9 +28,9 @@ class YieldingTests(SynchronousTestCase):
     def setUp(self) -> None:
         trips = RoundTrips(TimingSettings())
         trips.sample(0.01)
-        self.sender = Sender(trips, PacketSizes(current=LARGE))
-        self.sender.cost.receipts = 1000
-        self.sender.raise_limit(10**6)
+        self.sender = Sender(Path(trips, PacketSizes(current=LARGE)))
+        self.sender.path.cost.receipts = 1000
+        self.sender.records.raise_limit(10**6)
         self.now = 100.0
         self.numbers = 0
         self.packets = 0
@@ -38,7 +39,7 @@ class YieldingTests(SynchronousTestCase):
 
     def queue(self, size: int, flow: int) -> None:
         self.numbers += 1
-        self.sender.queue(OutgoingRecord(self.numbers, self.numbers, size, 3, flow))
+        self.sender.records.add(OutgoingRecord(self.numbers, self.numbers, size, 3, flow))
 
     def small(self) -> None:
         self.queue(500, SMALL)

@@ -425,8 +425,7 @@ class World:
             return True
         links = [node.life.link for node in (self.near, self.far) if node.life is not None]
         return self.clone is None and all(
-            link is not None and not link.engine.sender.unacknowledged() and link.engine.synchronised
-            for link in links
+            link is not None and not link.engine.sender.records and link.engine.synchronised for link in links
         )
 
     def _state(self) -> str:
@@ -434,9 +433,7 @@ class World:
         for node in self.nodes():
             link = node.life.link if node.life else None
             if link is not None:
-                lines.append(
-                    f"{node.name}: {link.state} {link.engine.sender.unacknowledged()} {link.counters}"
-                )
+                lines.append(f"{node.name}: {link.state} {len(link.engine.sender.records)} {link.counters}")
         return "; ".join(lines)
 
     def _ask(self, node: Node, sql: str) -> list[Any]:

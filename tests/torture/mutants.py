@@ -80,8 +80,7 @@ def give_up() -> Iterator[None]:
 
 def no_probe(self: Sender, most: int, now: float, stride: int) -> Frames:
     """A probe that only asks."""
-    self._probed_at = now
-    self._unanswered += 1
+    self._timeout.probed(now)
     return Frames(0, stride)
 
 
@@ -108,9 +107,7 @@ def _receipts_settle() -> AbstractContextManager[object]:
             bad = {frame for start, end in missing for frame in range(start - 1, end)}
             for index, frame in enumerate(packet.frames):
                 for sent in frame if index not in bad else ():
-                    record = self._records.pop(sent.number, None)
-                    if record is not None:
-                        self._acked.add(record.number)
+                    for record in self.records.acknowledge(0, [(sent.number, sent.number)]):
                         self._settle(record, [], now)
 
     return patch.object(Sender, "receipt", mutated)
