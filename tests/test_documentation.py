@@ -294,3 +294,22 @@ class CommandLineReference(SynchronousTestCase):
         self.assertIn("hoft init", commands)
         shown = re.findall(r"^   \$ (.*) --help$", text, re.MULTILINE)
         self.assertEqual(sorted(shown), sorted([*commands, "twistd hoft"]))
+
+
+class Dependencies(SynchronousTestCase):
+    """The page has what is installed."""
+
+    def test_packages(self) -> None:
+        """Each with the lower bound that it has, and no other."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        wanted = {}
+        for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+            for requirement in requirements:
+                found = re.match(r"([\w.-]+)(?:\[.*\])?(?:>=([0-9.]+))?", requirement)
+                assert found is not None
+                if found[1] != "hoft":
+                    wanted[found[1].lower()] = found[2] or ""
+        text = (ROOT / "docs" / "dependencies.rst").read_text("utf-8")
+        row = r"^(?:``[a-z]+`` +)?([A-Za-z][\w.-]+) +(?:([0-9.]+) +)?[0-9.]+ +20\d\d-\d\d  "
+        listed = {package.lower(): bound for package, bound in re.findall(row, text, re.MULTILINE)}
+        self.assertEqual(listed, wanted)
