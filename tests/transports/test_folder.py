@@ -55,7 +55,8 @@ def only_root(why: str) -> None:
 class FolderTestCase(CarrierHarness, TestCase):
     """A folder of its own for each test."""
 
-    timeout = 20
+    timeout = 120
+    patience = 60.0
     quiet = 0.15
     poll = 0.05
     watch = True
