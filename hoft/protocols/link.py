@@ -22,28 +22,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import JournalFull, LinkClosed
+from hoft.errors import LinkClosed
 from hoft.interfaces import (
-    Arrival,
     CommitResult,
     Delivery,
-    IArrivalReceiver,
-    IExpiryReceiver,
     IFileTransport,
     ILink,
-    Incoming,
     IRecordReceiver,
     ITransaction,
     LinkState,
     Outgoing,
 )
 from hoft.protocols import log
+from hoft.protocols.accepting import Acceptance
 from hoft.protocols.adopting import Adoption
 from hoft.protocols.compression import Compressor
 from hoft.protocols.control import Control
 from hoft.protocols.damage import Damage
 from hoft.protocols.keyring import Keyring
-from hoft.protocols.layout import SPARED
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.link_state import next_change, state_of, status_of
 from hoft.protocols.log_writing import VOID, Commit, Committed
@@ -99,15 +95,32 @@ class Link:
         self.keys = keys
         self.state = LinkState.UNKNOWN
         self.engine: Replication
+        self.counters = {
+            "records_sent": 0,
+            "records_acknowledged": 0,
+            "records_received": 0,
+            "records_cancelled": 0,
+            "packets_read": 0,
+            "packets_cut": 0,
+            "frames_bad": 0,
+            "rollbacks": 0,
+        }
         self._parts = parts
         self._journal = parts.journal
         self._receiver = receiver
-        self._arrival_receiver = receiver if IArrivalReceiver.providedBy(receiver) else None
         self._settings = parts.settings if settings is None else settings
-        self._transport: IFileTransport | None = None
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
-        self._withdrawals = Withdrawals(self._records, lambda: self.engine.sender.records)
+        self._acceptance = Acceptance(self, self._records, receiver, parts.clock, self.pump, self.counters)
+        self._withdrawals = Withdrawals(
+            self,
+            self._records,
+            receiver,
+            lambda: self.engine.sender.records,
+            self.pump,
+            self._lost,
+            self.counters,
+        )
         self._damage = Damage(self, self._records, receiver, lambda: self.engine.sender.records, self._lost)
         self._adoption = Adoption(self, self._records, receiver, self._lost)
         self._alarm = Alarm(parts.reactor, self.tick)
@@ -121,16 +134,6 @@ class Link:
         self._settling = Soon(parts.reactor, SETTLE, self._settle)
         self._closed = False
         self._carrier_up = True
-        self.counters = {
-            "records_sent": 0,
-            "records_acknowledged": 0,
-            "records_received": 0,
-            "records_cancelled": 0,
-            "packets_read": 0,
-            "packets_cut": 0,
-            "frames_bad": 0,
-            "rollbacks": 0,
-        }
 
     # --- life
 
@@ -157,7 +160,6 @@ class Link:
 
     def makeConnection(self, transport: IFileTransport) -> None:
         """Begin to write files."""
-        self._transport = transport
         self._publisher = Publisher(self._parts, self.peer, self.name, self.keys, transport)
         self.engine.path.restrict(transport.max_file, transport.max_files)
         self.pump()
@@ -166,8 +168,9 @@ class Link:
         """Behave so from now on."""
         if settings != self.engine.settings:
             self.engine.reconfigure(settings)
-            if self._transport is not None:
-                self.engine.path.restrict(self._transport.max_file, self._transport.max_files)
+            if self._publisher is not None:
+                transport = self._publisher.transport
+                self.engine.path.restrict(transport.max_file, transport.max_files)
             self.pump()
 
     def rekey(self, suites: Sequence[Suite]) -> None:
@@ -183,6 +186,8 @@ class Link:
     def close(self) -> None:
         """Stop at once; what is committed goes on when the link is opened again."""
         self._closed = True
+        self._acceptance.close()
+        self._withdrawals.close()
         self._records.close()
         self._alarm.cancel()
         self._settling.cancel()
@@ -241,23 +246,7 @@ class Link:
         """See L{ILink.cancel}."""
         if self._closed:
             return fail(LinkClosed(f"the link to {self.name} is closed"))
-        return self._withdrawals.withdraw(ids).addCallback(self._withdrawn)
-
-    def _withdrawn(self, ids: list[int]) -> list[int]:
-        self.counters["records_cancelled"] += len(ids)
-        self.pump()
-        return ids
-
-    def _expire(self, now: float) -> None:
-        ids = self._withdrawals.due(now)
-        if ids:
-            done = self._withdrawals.withdraw(ids).addCallback(self._withdrawn)
-            done.addCallback(self._expired)
-            done.addErrback(self._lost, "records that have expired are sent all the same")
-
-    def _expired(self, ids: list[int]) -> None:
-        if ids and not self._closed and IExpiryReceiver.providedBy(self._receiver):
-            self._receiver.recordsExpired(self, ids)
+        return self._withdrawals.withdraw(ids)
 
     def _wall_clock_ahead(self) -> float:
         return self._parts.wall_clock() - self._now()
@@ -326,49 +315,7 @@ class Link:
         @return: fires once all of them are committed.
         @raise JournalFull: (as failure) they may be given again later.
         """
-        receiver = self.engine.receiver
-        new = receiver.accept([record.number for record in records])
-        fresh = []
-        for record in records:
-            if record.number in new:
-                new.discard(record.number)
-                fresh.append(record)
-        numbers = [record.number for record in fresh]
-        if not fresh:
-            receiver.owe(self._now())
-            return succeed(None)
-        incoming = self._records.arriving(fresh)
-        early, late = self._arriving(incoming)
-        self.counters["records_received"] += len(incoming)
-
-        def committed(current: bool) -> None:
-            if current:
-                if not receiver.full or any(len(record.payload) > SPARED for record in fresh):
-                    receiver.room(True, self._now())
-                receiver.committed(numbers, self._now())
-                self._hand_up(late)
-                self.pump()
-
-        def failed(failure: Failure) -> Failure:
-            receiver.refused(numbers)
-            if failure.check(JournalFull):
-                receiver.room(False, self._now())
-                self.pump()
-            return failure
-
-        accepting = self._records.accept(clock, numbers, early, late)
-        self._hand_up(early)
-        return accepting.addCallbacks(committed, failed)
-
-    def _arriving(self, incoming: list[Incoming]) -> tuple[list[Incoming], list[Incoming]]:
-        """Those that are handed up before they are committed, and those after that."""
-        receiver = self._arrival_receiver
-        if receiver is None or self._closed or self.engine.receiver.full:
-            return [], incoming  # without room it may be refused, and come, again and again
-        by_arrival: dict[Arrival, list[Incoming]] = {arrival: [] for arrival in Arrival}
-        for one in incoming:
-            by_arrival[receiver.recordArriving(self, one)].append(one)
-        return by_arrival[Arrival.AT_ONCE], by_arrival[Arrival.STORE]
+        return self._acceptance.accept(self.engine.receiver, clock, records)
 
     def packet_read(self, header: Header, missing: Sequence[int], complete: bool) -> None:
         """A current packet was read as far as it will ever go."""
@@ -377,10 +324,6 @@ class Link:
             self.counters["packets_cut"] += 1
         self.engine.packet_read(header, missing, self._now())
         self.pump()
-
-    def _hand_up(self, incoming: Sequence[Incoming]) -> None:
-        if incoming and not self._closed:
-            self._receiver.recordsReceived(self, incoming)
 
     def _acknowledged(self, records: Sequence[OutgoingRecord], files: Sequence[str], clock: int) -> None:
         self._remove(files)
@@ -404,7 +347,7 @@ class Link:
             self._remove(sender.give_up())
         if new and known:
             self._rolled_back(adopted)
-        self._hand_up(self._records.leftovers())
+        self._acceptance.hand_up(self._records.leftovers())
 
     def _adoption_over(self, adopted: bool) -> bool:
         if adopted and self._publisher is not None:
@@ -447,7 +390,7 @@ class Link:
         if self._closed or publisher is None:
             return
         now = self._now()
-        self._expire(now)
+        self._withdrawals.expire(now)
         self._ack_sync.sync_if_due(self.engine, now)
         may = self._carrier_up and not self._adoption.under_way and now >= publisher.not_before
         if may and not publisher.busy:

@@ -39,6 +39,7 @@ class Publisher:
     @ivar busy: a packet is being written.
     @ivar not_before: (clock) when the next may be begun.
     @ivar packets: how many were written.
+    @ivar transport: where they are written to.
     """
 
     _log = Logger()
@@ -59,7 +60,7 @@ class Publisher:
         self._peer = peer
         self._name = name
         self._keys = keys
-        self._transport = transport
+        self.transport = transport
         self._retry: float | None = None
         self._control_files: list[str] = []
         self._to_remove: list[str] = []
@@ -144,7 +145,7 @@ class Publisher:
             over()
 
         writing = parts.writing.call(
-            write_packet, job, self._transport, parts.journal.segments.read, parts.entropy
+            write_packet, job, self.transport, parts.journal.segments.read, parts.entropy
         )
         writing.addCallbacks(written, failed)
         writing.addBoth(done)
@@ -173,13 +174,13 @@ class Publisher:
     def _remove(self) -> None:
         names, self._to_remove = self._to_remove, []
         if names:
-            self._transport.remove(names)
+            self.transport.remove(names)
 
     def sweep(self) -> None:
         """The peer is known in this boot: what earlier ones of ours wrote is cleared away, once."""
         if not self._swept:
             self._swept = True
-            self._transport.sweep()
+            self.transport.sweep()
 
     def resume(self) -> None:
         """The carrier works again: wait no longer."""
@@ -189,4 +190,4 @@ class Publisher:
         """Finish what is being written, and no more."""
         self._closed = True
         self._removing.now()
-        self._transport.loseConnection()
+        self.transport.loseConnection()

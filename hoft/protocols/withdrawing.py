@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from hoft.interfaces import IExpiryReceiver, ILink, IRecordReceiver
 from hoft.protocols.link_log import LinkLog
 from hoft.protocols.log import Queued
 from hoft.protocols.log_writing import VOID, Void, Voided
@@ -25,13 +26,32 @@ class Withdrawals:
 
     While the journal is asked a record stays out of the engine, so that it cannot be
     sent any more; if it has a number, it is then sent as a record of nothing.
-
-    @ivar expired: how many records were taken back because of their age.
     """
 
-    def __init__(self, records: LinkLog, sending: Callable[[], Unacknowledged]) -> None:
-        """@param sending: what the engine has of them."""
-        self.expired = 0
+    def __init__(
+        self,
+        link: ILink,
+        records: LinkLog,
+        receiver: IRecordReceiver,
+        sending: Callable[[], Unacknowledged],
+        over: Callable[[], None],
+        lost: Callable[[Failure, str], None],
+        counts: dict[str, int],
+    ) -> None:
+        """
+        @param records: the link's.
+        @param receiver: the layer above.
+        @param sending: what the engine has of the records.
+        @param over: called when the journal has answered.
+        @param lost: says what comes of it that something could not be done.
+        @param counts: for status displays.
+        """
+        self._link = link
+        self._receiver = receiver
+        self._over = over
+        self._lost = lost
+        self._counts = counts
+        self._closed = False
         self._records = records
         self._sending = sending
         self._asked: set[int] = set()
@@ -41,22 +61,32 @@ class Withdrawals:
         """
         Records were committed.
 
-        @param ahead: seconds that the wall clock is ahead of the one that L{due} is asked by.
+        @param ahead: seconds that the wall clock is ahead of the one that L{expire} is given.
         """
         for one in queued:
             if one.expires is not None:
                 heappush(self._expiries, (one.expires - ahead, one.id))
 
     def next_due(self) -> float | None:
-        """When L{due} has something to say, or None."""
+        """When L{expire} has something to do, or None."""
         return self._expiries[0][0] if self._expiries else None
 
-    def due(self, now: float) -> list[int]:
-        """The ids of records that have expired by now, each once."""
+    def expire(self, now: float) -> None:
+        """Take back what has expired by now, and tell the layer above of it."""
         ids = []
         while self._expiries and self._expiries[0][0] <= now:
             ids.append(heappop(self._expiries)[1])
-        return ids
+        if ids:
+            done = self.withdraw(ids).addCallback(self._expired)
+            done.addErrback(self._lost, "records that have expired are sent all the same")
+
+    def _expired(self, ids: list[int]) -> None:
+        if ids and not self._closed and IExpiryReceiver.providedBy(self._receiver):
+            self._receiver.recordsExpired(self._link, ids)
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        self._closed = True
 
     def is_withdrawn(self, id: int) -> bool:
         """Whether the journal is being asked about it."""
@@ -70,6 +100,7 @@ class Withdrawals:
         """
         chosen = [id for id in dict.fromkeys(ids) if self._withhold(id)]
         if not chosen:
+            self._over()
             return succeed([])
         self._asked.update(chosen)
 
@@ -78,6 +109,8 @@ class Withdrawals:
             for id, number in voided:
                 self._records.outbox.void(id, keep=number is not None)
             self._release(chosen)
+            self._counts["records_cancelled"] += len(voided)
+            self._over()
             return [id for id, _ in voided]
 
         def failed(failure: Failure) -> Failure:
