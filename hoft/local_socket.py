@@ -114,7 +114,7 @@ def _holder(state: Path) -> str:
 def _not_running(state: Path) -> LocalError:
     process = running_process(state)
     if process is None:
-        return NodeNotRunning(f"no node runs on {state}")
+        return NodeNotRunning(f"no node runs on {state}; start it with 'hoft run' or its service")
     return NodeSilent(
         f"process {process} holds {state} and takes no questions: it is starting or stopping, or no node"
     )

@@ -6,13 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 CAP_SYS_ADMIN = 21
 """See capabilities(7): who has it may mount."""
 
 
-def mount(test: TestCase, where: str | Path, size: str) -> None:
+def mount(test: SynchronousTestCase, where: str | Path, size: str) -> None:
     """
     Mount a tmpfs of C{size} until the end of the test.  Without the right to it the
     test is skipped; with the right, but without success, it fails where CI is set.

@@ -43,6 +43,9 @@ _REFUSED = {
 }
 """By reason: what such files are, and what to do."""
 
+DOCTOR = "'hoft doctor DIR' says what the folders lack; once that is mended it goes on by itself"
+"""What to do about folders that cannot be used, for who has not asked the doctor yet."""
+
 _REFUSED_FIRST = "see to the files that are refused"
 
 _STOPPED = "stop one of the two for good, then restart this node: it goes on with the other one"
@@ -73,7 +76,7 @@ def _of_node(node: Mapping[str, Any]) -> Iterator[Trouble]:
     if node.get("carrier_down") is not None:
         yield Trouble(
             f"the carrier is down: {printable(str(node['carrier_down']))}",
-            "'hoft doctor DIR' says what the folders lack; once that is mended it goes on by itself",
+            DOCTOR,
         )
     if node.get("journal_free", LOW) < LOW:
         yield Trouble(

@@ -20,7 +20,7 @@ from hoft.errors import ConfigurationError, HoftError, LocalError, NodeNotRunnin
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.local_socket import ask
 from hoft.operating import local_checks, terminal
-from hoft.operating.diagnosis import troubles
+from hoft.operating.diagnosis import DOCTOR, troubles
 from hoft.operating.finding import Finding, Level, fail, ok, warn
 from hoft.operating.folder_checks import Folders
 from hoft.operating.places import Place
@@ -63,10 +63,11 @@ def findings(options: Namespace) -> Iterator[Finding]:
             yield from patiently(f"the name server, for {entry.url},", local_checks.allowed(entry))
     exchanged = list(_exchange(config)) if config is not None and config.transport else []
     yield from exchanged
-    node = yield from _running(place)
+    folders_fail = any(one.level is Level.FAIL for one in exchanged)
+    node = yield from _running(place, folders_fail)
     if node is not None:
         yield from _asked(place, node, options.wait)
-    elif config is not None and all(one.level < Level.FAIL for one in exchanged):
+    elif config is not None and not folders_fail:
         yield from local_checks.listening(config)
         yield from _greeted(config, options.wait)
 
@@ -89,8 +90,13 @@ def _exchange(config: Config) -> Iterator[Finding]:
     yield from patiently(location.folders, examined)
 
 
-def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]:
+def _running(place: Place, folders_fail: bool) -> Generator[Finding, None, Mapping[str, Any] | None]:
     """As its result: the status of the node, if it runs."""
+    seen = (
+        "what its folders lack stands above; once that is mended it goes on by itself"
+        if folders_fail
+        else "the folders were well when they were looked at here: it goes on by itself if they are"
+    )
     try:
         node: Mapping[str, Any] = ask(place.state, "status")
     except NodeNotRunning:
@@ -104,7 +110,7 @@ def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]
         yield warn(str(error), "run this as the user that the node runs as")
         return None
     for trouble in troubles(node):
-        yield fail(trouble.what, trouble.then)
+        yield fail(trouble.what, seen if trouble.then == DOCTOR else trouble.then)
     for reason, count in node["refused"].items():
         yield warn(f"{counted(count, 'file')} refused: {reason}", "'hoft status' has the last of them")
     return node
@@ -113,6 +119,9 @@ def _running(place: Place) -> Generator[Finding, None, Mapping[str, Any] | None]
 def _asked(place: Place, node: Mapping[str, Any], wait: float) -> Iterator[Finding]:
     """Ask the peers through the running node."""
     if not node["peers"]:
+        return
+    if node["carrier_down"] is not None:
+        yield warn("no peer was asked for a sign of life", "it would not come before that is mended")
         return
     answers = ask(place.state, "probe", wait + 10, within=wait)
     # It may have been on its way before.

@@ -220,7 +220,9 @@ def check(inbox: Root, outbox: Root) -> None:
         with outbox.opened() as folder:
             effective = os.access in os.supports_effective_ids
             if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=effective):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+                number = errno.EROFS if read_only else errno.EACCES
+                raise OSError(number, os.strerror(number))
     except (CarrierDown, OSError) as error:
         _refuse(outbox, "written to", error)
 

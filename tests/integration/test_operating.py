@@ -39,7 +39,10 @@ class StatusTests(GatewayCase):
         gateway = self.pair()
         near = gateway.near
         code, out, err = run("status", near.folder)
-        self.assertEqual((code, err), (2, f"hoft: no node runs on {near.folder}\n"))
+        self.assertEqual(
+            (code, err),
+            (2, f"hoft: no node runs on {near.folder}; start it with 'hoft run' or its service\n"),
+        )
         self.assertIn("near  not running", out)
 
         gateway.start()
@@ -67,6 +70,10 @@ class StatusTests(GatewayCase):
         code, out, err = run("status", near.folder)
         self.assertEqual(code, 1, out)
         self.assertIn("hoft: the carrier is down: ", err)
+        code, out, err = run("doctor", near.folder)
+        self.assertEqual((code, err), (2, ""))
+        self.assertRegex(out, "\nfail: the carrier is down: .* what its folders lack stands above")
+        self.assertIn("\nwarn: no peer was asked for a sign of life: ", out)
         away.rename(gateway.folder / "exchange")
 
         near.kill()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from hoft.operating.greeting import Greeting
 from hoft.protocols.sealing import BoxSuite
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation
+from tests.mounting import mount
 from tests.protocols.nodes import Pair, lost
 
 NODE, PEER, OTHER = (UUID(bytes=bytes([number]) * 16) for number in (1, 2, 3))
@@ -162,10 +164,19 @@ class FolderChecksTests(SynchronousTestCase):
             f"fail: outbox {self.folder}/none: No such file or directory: have it be a directory", line
         )
 
+    def test_a_folder_that_is_mounted_read_only(self) -> None:
+        (self.folder / "disk").mkdir()
+        mount(self, self.folder / "disk", "1m")
+        subprocess.run(["mount", "-o", "remount,ro", self.folder / "disk"], check=True)
+        [line] = self.examine(outbox="disk")
+        self.assertTrue(line.startswith(f"fail: outbox {self.folder}/disk: Read-only file system: "), line)
+
     def test_folders_that_may_not_be_written_to(self) -> None:
         """In /proc/sys nobody may, not even root."""
         [line] = self.examine(outbox="../../../../../../../../../../../../../proc/sys")
-        self.assertTrue(line.startswith("fail: outbox /proc/sys: Permission denied: have it be "), line)
+        self.assertRegex(
+            line, r"\Afail: outbox /proc/sys: (Permission denied|Read-only file system): have it be "
+        )
         lines = self.examine(inbox="../../../../../../../../../../../../../proc/sys")
         self.assertRegex(
             lines[1], r"\Awarn: inbox /proc/sys: this user may not write there \(.*\): what was read"
