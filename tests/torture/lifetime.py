@@ -112,15 +112,18 @@ def live(plan: Plan, trace: Trace | None = None) -> World:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Garbage is collected afterwards: to look for it takes a fifth of a life, and a life makes little."""
+    """
+    Garbage is collected afterwards: to look for it takes a fifth of a life, and a life makes little.
+    That of the life before, too, which whoever lived it held until then.
+    """
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.collect()
         gc.unfreeze()
+        gc.collect()
 
 
 class World:
