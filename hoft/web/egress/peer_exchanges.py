@@ -30,9 +30,10 @@ from hoft.web.crossing.exchange import (
     whole_of,
 )
 from hoft.web.crossing.unread import Unread
+from hoft.web.egress.calling import ServiceCall, damaged
 from hoft.web.egress.credentials import Credentials
 from hoft.web.egress.executions import LIFETIME, Rows, State
-from hoft.web.egress.performing import Exchange, damaged
+from hoft.web.egress.performing import Exchange
 from hoft.web.egress.responding import FULL_PAUSE
 from hoft.web.egress.standing import ended_exchange, of_exchange
 from hoft.web.egress.surroundings import Limits, Stage
@@ -75,7 +76,7 @@ class PeerExchanges:
         self.spooled = 0
         self._egress = egress
         self._exchanges: dict[bytes, Exchange] = {}
-        self._watched: set[Exchange] = set()
+        self._watched: set[ServiceCall] = set()
         self._watching = Soon(egress.reactor, WATCH, self._watch)
         self._held_up: dict[Exchange, None] = {}
         """Those that wait for room, the first that came first."""
@@ -125,12 +126,12 @@ class PeerExchanges:
         self._next()
         self._egress.settled()
 
-    def watch(self, exchange: Exchange) -> None:
-        self._watched.add(exchange)
+    def watch(self, call: ServiceCall) -> None:
+        self._watched.add(call)
         self._watching.ask()
 
-    def unwatch(self, exchange: Exchange) -> None:
-        self._watched.discard(exchange)
+    def unwatch(self, call: ServiceCall) -> None:
+        self._watched.discard(call)
 
     def _watch(self) -> None:
         self.look_at_deadlines(self.clock())
@@ -139,8 +140,8 @@ class PeerExchanges:
 
     def look_at_deadlines(self, now: float) -> None:
         """Wait no longer for services that did not answer in time."""
-        for exchange in [exchange for exchange in self._watched if exchange.due <= now]:
-            exchange.silent()
+        for call in [call for call in self._watched if call.due <= now]:
+            call.silent()
 
     def room(self, exchange: Exchange) -> bool:
         if self.link.backlog() <= self.limits.backlog or exchange.sender.size < BEGINNING:

@@ -4,16 +4,12 @@ One exchange on the side of the service, from its request's first part to its re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoft.errors import JournalFull, LinkClosed, PayloadLost, RecordError
-from hoft.interfaces import CommitResult, ITransaction, Outgoing
-from hoft.web.client.connection import ExactResponse
+from hoft.errors import JournalFull, PayloadLost, RecordError
+from hoft.interfaces import CommitResult, Outgoing
 from hoft.web.client.policy import Grant
 from hoft.web.crossing.exchange import (
     RESPONSES,
@@ -22,13 +18,13 @@ from hoft.web.crossing.exchange import (
     decode_credit,
     encode_credit,
     encode_executing,
-    flow_of,
 )
-from hoft.web.egress.credentials import Credentials, send_with
+from hoft.web.egress.calling import ServiceCall, damaged
+from hoft.web.egress.committing import Committing
 from hoft.web.egress.executions import State
 from hoft.web.egress.gathering import Gathering, Reservation
-from hoft.web.egress.outgoing import check_request_line, outgoing_fields, service_request
-from hoft.web.egress.responding import ResponseSender, response_head
+from hoft.web.egress.outgoing import check_request_line, outgoing_fields
+from hoft.web.egress.responding import ResponseSender
 from hoft.web.egress.surroundings import Stage, Surroundings
 from hoft.web.http.fields import Authority
 from hoft.web.http.forwarding import repeatable
@@ -38,12 +34,9 @@ from hoft.web.http.problems import (
     Refused,
     malformed_request,
     no_space,
-    not_allowed,
     outcome_unknown,
-    service_silent,
     too_busy,
 )
-from hoft.web.http.responses import ServiceError
 
 ASK = 5.0
 """
@@ -53,11 +46,6 @@ Then twice as long, and so on.
 """
 
 
-def damaged() -> Problem:
-    """A part of the request or of the response is not in the journal as it was stored."""
-    return outcome_unknown("a part of the call was damaged in the journal of the far node, as on a bad disk")
-
-
 class Exchange:
     """
     One exchange.
@@ -65,12 +53,11 @@ class Exchange:
     @ivar id: 16 bytes.
     @ivar stage: where it is.
     @ivar request: what has come of its request, and C{head} the head, once that is here and may be performed.
-    @ivar begun: (on the egress' clock) when the first of it came, C{complete}, when the last did,
-        C{asked}, when the service was, and C{answered}, when the head of the response was there.
-    @ivar requesting: while the service is asked, and C{response} while its body comes.
+    @ivar once: it may not be performed again; known with C{head}.
+    @ivar begun: (on the egress' clock) when the first of its request came, C{complete}, when the last did.
+    @ivar call: to the service, once that is made.
     @ivar sender: takes the response into the log.
     @ivar idle: for the egress: ticks since anything of it came.
-    @ivar due: for the egress: when its service is too late (on the egress' clock).
     """
 
     log = Logger()
@@ -79,30 +66,24 @@ class Exchange:
         self.id = id
         self.stage = Stage.GATHERING
         self.idle = 0
-        self.due = 0.0
         self._around = around
         self._link = around.link
         self.request = Gathering(around.link)
         self.head: RequestHead | None = None
+        self.once = False
         self._grant: Grant | None = None
-        self._repeatable = False
-        self._credentials: Credentials | None = None
         self._fields: Fields = ()
         self._reserved = Reservation(around)
         self.begun = self._heard = around.clock()
         self._patience = ASK
         self.complete = 0.0
-        self.asked = 0.0
-        self.answered = 0.0
-        self._row: State | None = None
-        """What the table says of it, once what was asked of it is done."""
-        self.requesting: Deferred[ExactResponse] | None = None
-        self.response: ExactResponse | None = None
+        self.call: ServiceCall | None = None
         self._holds_turn = False
         self._forsaken = False
-        self._first_sent: Sequence[int] | None = None
+        self._committing = Committing(around, self)
+        give, room, share = self._committing.give, self._room, around.share
         self.sender = ResponseSender(
-            around.reactor, id, around.pseudonym, self._commit, self._room, around.share, self._service_done
+            around.reactor, id, around.pseudonym, give, room, share, self._service_done
         )
 
     @property
@@ -163,7 +144,7 @@ class Exchange:
 
     def _not_granted(self, failure: Failure) -> None:
         self.request.not_granted()
-        self._uncommitted(failure)
+        self._committing.failed(failure)
 
     def _read_head(self) -> RequestHead | None:
         """
@@ -196,7 +177,7 @@ class Exchange:
         elif isinstance(error, PayloadLost):
             self.damaged()
         else:
-            self._uncommitted(failure)
+            self._committing.failed(failure)
 
     def _accept(self, head: RequestHead) -> None:
         """
@@ -208,12 +189,13 @@ class Exchange:
         where = Authority(head.host, head.port)
         self._fields = outgoing_fields(head, self._around.pseudonym)
         grant = self._around.policy.check(self._link.name, head.scheme, where, head.target)
-        self._grant, self._repeatable = grant, repeatable(head, grant.retry)
+        self._grant, self.once = grant, not repeatable(head, grant.retry)
 
     def _contradiction(self, error: RecordError) -> None:
-        self.refuse(self._damaged(error))
+        self.refuse(self.malformed(error))
 
-    def _damaged(self, error: RecordError) -> Problem:
+    def malformed(self, error: RecordError) -> Problem:
+        """What is told in place of an answer to what is no request."""
         self.log.warn(
             "Call {id}: {peer} sent a malformed request: {error}",
             id=self.id.hex(),
@@ -256,7 +238,7 @@ class Exchange:
         """A part of its response is."""
         if self.stage is Stage.RUNNING and not self.sender.ending:
             self.sender.refuse(damaged())
-            self._stop_service()
+            self.leave_service()
 
     def _give_up(self) -> None:
         self._around.withdraw(self)
@@ -265,14 +247,13 @@ class Exchange:
         self._leave()
         if not ending:
             self.sender.drop()
-            self._around.discard(self.request.records, self._afterwards())
-            del self.request.records[:]
-        self._stop_service()
+            self._committing.let_go()
+        self.leave_service()
 
     def recover(self, state: State) -> None:
         """A process that is gone left it like this; of its request comes again what was not consumed."""
         self.stage = Stage.DRAINING
-        self._row = state
+        self._committing.row = state
         if state is State.DRAINING:
             self.sender.drop()
             return
@@ -289,16 +270,15 @@ class Exchange:
         """The node stops, or its link: leave it to the next start."""
         self.stage = Stage.OVER
         self.sender.drop()
-        self._stop_service()
+        self.leave_service()
 
     def rolledBack(self, resent: frozenset[int]) -> None:
         """What was in the log may not arrive; C{resent} will.  See L{hoft.web.egress.egress}."""
-        # Of a first commit that is under way nobody knows yet in which log its records are.
-        lost = self.sender.begun and (self._first_sent is None or not resent.issuperset(self._first_sent))
-        if self.stage is Stage.RUNNING and lost and not self.sender.ending:
+        crossing = self.stage is Stage.RUNNING and self.sender.begun and not self.sender.ending
+        if crossing and self._committing.lost(resent):
             self._around.count("interrupted")
             self.sender.refuse(outcome_unknown("one of the nodes lost its state while the answer crossed"))
-            self._stop_service()
+            self.leave_service()
 
     def _drain(self, record: int, part: Part) -> None:
         self._around.discard([record])
@@ -314,10 +294,7 @@ class Exchange:
         if self.stage is Stage.DRAINING:
             self.stage = Stage.OVER
             self._around.ended(self)
-            rows = self._around.rows
-            # A row that a crash left behind may be one of what must not be repeated.
-            also = rows.forget(self.id) if self._row is None else rows.set(self.id, State.DONE)
-            self._around.discard((), also)
+            self._committing.drained()
 
     # --- It is performed -----------------------------------------------------------------
 
@@ -331,14 +308,11 @@ class Exchange:
             self._release()
             return
         self.stage = Stage.RUNNING
-        if self._repeatable:
+        if self.once:
+            begun = self._committing.begin()
+            begun.addCallbacks(self._started, self._not_started, callbackArgs=(head,))
+        else:
             self._perform(head)
-            return
-        self._row = State.STARTED
-        rows = self._around.rows
-        self._link.commit((), (), rows.start(self.id), durable=True).addCallbacks(
-            self._started, self._not_started, callbackArgs=(head,)
-        )
 
     def _waited_in_vain(self) -> Problem | None:
         """What a request is answered with whose turn has not come in time."""
@@ -360,69 +334,24 @@ class Exchange:
 
     def _not_started(self, failure: Failure) -> None:
         if failure.check(JournalFull):
-            self._row = None
+            self._committing.row = None
             self.sender.refuse(no_space("the far node's journal is full; the call was not made", 60))
         else:
-            self._closed(failure)
+            self._committing.refused(failure)
         self._release()
 
     def _perform(self, head: RequestHead) -> None:
-        grant, gathered = self._grant, self.request
-        assert grant is not None
+        assert self._grant is not None
         self._around.count("performed")
         if head.told:
             said = Outgoing(encode_executing(self.id), RESPONSES, head.urgency)
-            self._link.commit([said]).addErrback(self._uncommitted)
-        request, body = service_request(head, grant, self._fields, gathered, self._link, self._repeatable)
-        send = self._around.agent.send
-        if grant.credentials is None:
-            self.requesting = maybeDeferred(send, request, body)
-        else:
-            self._credentials = self._around.credentials.get(grant.credentials)
-            if self._credentials is None:  # a new configuration has come in between
-                self.sender.refuse(not_allowed("the credentials for it are not configured any more"))
-                self._release()
-                return
-            self.requesting = Deferred.fromCoroutine(send_with(self._credentials, send, request, body))
-        self.asked = self._around.clock()
-        self.due = self.asked + head.deadline
-        self._around.watch(self)
-        self.requesting.addCallback(self._responded).addErrback(self._unanswered)
-
-    def _responded(self, response: ExactResponse) -> None:
-        self.requesting = None
-        self._around.unwatch(self)
-        if self.stage is not Stage.RUNNING or self.sender.over:
-            response.abortConnection()
-            return
-        self.response = response
-        own = None if self._credentials is None else self._credentials.own
-        self.answered = self._around.clock()
-        head = response_head(response, self._around.pseudonym, own, self.answered - self.complete)
-        self.sender.respond(head, response)
-
-    def _unanswered(self, failure: Failure) -> None:
-        self.requesting = None
-        self._around.unwatch(self)
-        if self.sender.accepting:
-            self._around.count("failed")
-            if isinstance(failure.value, RecordError):
-                self.sender.refuse(self._damaged(failure.value))
-            elif isinstance(failure.value, PayloadLost):
-                self.sender.refuse(damaged())
-            else:
-                if not failure.check(ServiceError):
-                    self.log.failure("Call {id}: the request could not be made", failure, id=self.id.hex())
-                self.sender.fail(failure)
-        self._stop_service()
-        self._release()
-
-    def silent(self) -> None:
-        """The service did not answer in time."""
-        assert self.head is not None
-        where = f"{self.head.scheme}://{self.head.authority.decode('ascii')}"
-        self.sender.refuse(service_silent(where, self.head.deadline))
-        self._stop_service()
+            self._link.commit([said]).addErrback(self._committing.failed)
+        self.call = ServiceCall(self._around, self)
+        try:
+            self.call.make(head, self._grant, self._fields)
+        except Refused as refusal:
+            self.sender.refuse(refusal.problem)
+            self._release()
 
     def tick(self, now: float) -> None:
         """Do what timers that stand still may have left undone, and ask for what does not come."""
@@ -443,18 +372,14 @@ class Exchange:
 
     def _service_done(self) -> None:
         """The response's body has ended, well or not."""
-        self.response = None
+        if self.call is not None:
+            self.call.response = None
         self._release()
 
-    def _stop_service(self) -> None:
+    def leave_service(self) -> None:
         """Nothing more is wanted of the service."""
-        self._around.unwatch(self)
-        requesting, self.requesting = self.requesting, None
-        response, self.response = self.response, None
-        if requesting is not None:
-            requesting.cancel()
-        if response is not None:
-            response.abortConnection()
+        if self.call is not None:
+            self.call.stop()
         self._release()
 
     def _release(self) -> None:
@@ -475,62 +400,12 @@ class Exchange:
     def _room(self) -> bool:
         return self._around.room(self)
 
-    def _commit(self, parts: Sequence[bytes], last: bool) -> Deferred[Any]:
-        urgency = 3 if self.head is None else self.head.urgency
-        compress_from = self.sender.compress_from
-        send = [
-            Outgoing(part, RESPONSES, urgency, flow_of(part), compress_from=compress_from(part))
-            for part in parts
-        ]
-        if not last:
-            before = self._row
-            also = None if before is State.RESPONDING else self._set(State.RESPONDING)
-            committing = self._link.commit(send, (), also)
-            return committing.addCallbacks(self._sent, self._not_sent, errbackArgs=(before,))
-        consume = list(self.request.records)
-        committing = self._link.commit(send, consume, self._afterwards())
-        committing.addCallbacks(self._last_sent, self._last_not_sent, callbackArgs=(len(consume),))
-        return committing
-
-    def _set(self, state: State) -> Callable[[ITransaction], None]:
-        self._row = state
-        return self._around.rows.set(self.id, state)
-
-    def _afterwards(self) -> Callable[[ITransaction], None] | None:
-        """What the table must say once nothing more will be sent."""
-        rows = self._around.rows
-        if self.stage is Stage.DRAINING:
-            return rows.set(self.id, State.DRAINING)
-        if self._row is not None and self.head is not None and not self._repeatable:
-            return rows.set(self.id, State.DONE)
-        return None if self._row is None else rows.forget(self.id)
-
-    def _sent(self, result: CommitResult[None]) -> None:
-        if self._first_sent is None:
-            self._first_sent = result.sent
-
-    def _not_sent(self, failure: Failure, before: State | None) -> Failure | None:
-        self._row = before
-        return self._closed(failure)
-
-    def _last_not_sent(self, failure: Failure) -> Failure | None:
+    def answered(self, consumed: int) -> None:
         """
-        For want of room, perhaps: what the request takes of that is not needed any more.  Should the
-        process end before there is enough for the answer, that is C{outcome-unknown}.
+        The last of the response is in the log.
+
+        @param consumed: how many records of the request were let go of with that.
         """
-        if failure.check(JournalFull) and self.request.records:
-            consume = list(self.request.records)
-            del self.request.records[:]
-
-            def still_there(failure: Failure) -> None:
-                self.request.records.extend(consume)
-                self._uncommitted(failure)
-
-            also = self._set(self._row or State.STARTED)
-            self._link.commit((), consume, also).addErrback(still_there)
-        return self._closed(failure)
-
-    def _last_sent(self, _: CommitResult[None], consumed: int) -> None:
         self._around.account(self)
         del self.request.records[:consumed]
         if self.stage is Stage.RUNNING:
@@ -546,15 +421,7 @@ class Exchange:
         if self.stage is Stage.OVER:
             self._around.ended(self)
 
-    def _closed(self, failure: Failure) -> Failure | None:
-        """A commit failed: only a full journal is worth another attempt."""
-        if failure.check(JournalFull):
-            return failure
+    def closed(self) -> None:
+        """The log takes nothing of it any more."""
         self.abandon()
         self._leave()
-        self._uncommitted(failure)
-        return None
-
-    def _uncommitted(self, failure: Failure) -> None:
-        if not failure.check(LinkClosed, JournalFull):
-            self.log.failure("Call {id}: a commit failed", failure, id=self.id.hex())

@@ -29,10 +29,11 @@ def of_exchange(exchange: Exchange, link: ILink, limits: Limits, now: float, ahe
     stages = {"gathering": exchange.begun + ahead}
     if exchange.complete:
         stages["queued"] = exchange.complete + ahead
-    if exchange.asked:
-        stages["executing"] = exchange.asked + ahead
-    if exchange.answered:
-        stages["responding"] = exchange.answered + ahead
+    call = exchange.call
+    if call is not None and call.asked:
+        stages["executing"] = call.asked + ahead
+    if call is not None and call.answered:
+        stages["responding"] = call.answered + ahead
     return {
         "side": "egress",
         "id": exchange.id.hex(),
@@ -63,15 +64,15 @@ def _exchange_at(exchange: Exchange, link: ILink, limits: Limits, now: float) ->
         return "queued", f"as many calls of {peer} as may be are being performed already: {most}"
     if exchange.stage is Stage.DRAINING:
         return "draining", f"it was answered; {peer} has not sent all of the request{unwell(link)}"
-    sender = exchange.sender
+    sender, call = exchange.sender, exchange.call
     if sender.full:
         return "responding", "our journal has no room for the response"
-    if exchange.response is not None:
+    if call is not None and call.response is not None:
         return "responding", _why_responding(exchange, link, limits)
-    if exchange.requesting is None or head is None:
+    if call is None or call.requesting is None or head is None:
         where = "responding" if sender.begun else "executing"
         return where, "our journal has not taken what was to be noted of it yet"
-    since = f"for {now - exchange.asked:.1f} s" if exchange.asked else ""
+    since = f"for {now - call.asked:.1f} s" if call.asked else ""
     return "executing", f"{head.scheme}://{head.authority.decode('ascii')} has not answered {since}".rstrip()
 
 

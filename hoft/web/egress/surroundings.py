@@ -18,6 +18,7 @@ from hoft.web.egress.executions import Rows
 from hoft.web.http.responses import HEAD_LIMIT
 
 if TYPE_CHECKING:
+    from hoft.web.egress.calling import ServiceCall
     from hoft.web.egress.performing import Exchange
 
 
@@ -92,10 +93,10 @@ class Surroundings(Protocol):
     def released(self, exchange: Exchange) -> None:
         """It has had its turn: the service is done with it."""
 
-    def watch(self, exchange: Exchange) -> None:
+    def watch(self, call: ServiceCall) -> None:
         """Its service is asked: call C{silent} once it is C{due}."""
 
-    def unwatch(self, exchange: Exchange) -> None:
+    def unwatch(self, call: ServiceCall) -> None:
         """The service has answered, or nothing is wanted of it any more."""
 
     def room(self, exchange: Exchange) -> bool:
@@ -112,9 +113,6 @@ class Surroundings(Protocol):
 
     def discard(self, records: Sequence[int], also: Callable[[ITransaction], None] | None = None) -> None:
         """Consume these soon, with what is to be written then; again and again, until that is done."""
-
-    def flush(self) -> None:
-        """Consume them before what is committed next."""
 
     def account(self, exchange: Exchange) -> None:
         """It has been answered, or given up."""
