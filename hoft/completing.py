@@ -28,12 +28,19 @@ _NAMES = {
 }
 """Command and argument -> the part of the configuration whose names it may be."""
 
+_VALUES = {
+    ("unforward", "local"): ("tcp", "listen"),
+    ("disallow", "url"): ("allowed", "url"),
+}
+"""Of what has no names: the part, and by what its entries are known."""
 
-class _Names:
-    """Completes to the names in one part of the configuration of the node that the command line names."""
 
-    def __init__(self, part: str) -> None:
+class _Known:
+    """Completes to what one part of the configuration has, of the node that the command line names."""
+
+    def __init__(self, part: str, known_by: str = "name") -> None:
         self._part = part
+        self._known_by = known_by
 
     def __call__(self, *, parsed_args: Namespace, **_: object) -> list[str]:
         from hoft import config  # only here: the shell waits for words and options, too
@@ -42,7 +49,7 @@ class _Names:
             current = config.read(parsed_args.folder / config.CONFIGURATION_FILE)
         except (LocalError, AttributeError):
             return []  # no node, or none named yet
-        return [one.name for one in getattr(current, self._part)]
+        return list(dict.fromkeys(getattr(one, self._known_by) for one in getattr(current, self._part)))
 
 
 def call_ids(*, parsed_args: Namespace, prefix: str, **_: object) -> list[str]:
@@ -67,7 +74,11 @@ def answer_shell(parser: ArgumentParser, commands: Mapping[str, ArgumentParser])
         return
     import argcomplete
 
-    completers = {place: _Names(part) for place, part in _NAMES.items()} | {("requests", "id"): call_ids}
+    completers = {
+        **{place: _Known(part) for place, part in _NAMES.items()},
+        **{place: _Known(*known) for place, known in _VALUES.items()},
+        ("requests", "id"): call_ids,
+    }
     for (command, argument), completer in completers.items():
         for action in commands[command]._actions:
             if action.dest == argument:

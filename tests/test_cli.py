@@ -644,10 +644,12 @@ class ProcessTests(Command):
         self.make_pair()
         self.well("route", self.near, "stock", "--peer", "far", "--url", "https://stock.example/api")
         self.run_in("callback", self.near, "add", "shop", "--url", "https://shop.example/")
+        self.well("forward", self.near, "2222", "far", "127.0.0.1:22")
         for line, words in (
             ("hoft unt", ["untrust"]),
             ("hoft untrust near ", ["far"]),
             ("hoft unroute near st", ["stock"]),
+            ("hoft unforward near ", ["tcp:2222:interface=127.0.0.1"]),
             ("hoft allow near http://a --peer f", ["far"]),
             ("hoft status near --w", ["--watch"]),
             ("hoft requests near --route ", ["stock"]),
