@@ -316,7 +316,7 @@ class Callbacks:
             kept.readers -= 1
             if isinstance(result, Outcome):
                 receiver.learn(result, keeper.clock())
-                self._ended(delivery, destination, result)
+                self._ended(delivery, result)
             elif not result.check(CancelledError):
                 self.log.failure("Call {id}: its callback could not be delivered", result, id=kept.id.hex())
             self._attempt_over()
@@ -326,7 +326,7 @@ class Callbacks:
     def _is_due(self, delivery: Delivery) -> bool:
         return delivery.pending and delivery.exchange in self._found[State.PENDING]
 
-    def _ended(self, delivery: Delivery, destination: Destination, outcome: Outcome) -> None:
+    def _ended(self, delivery: Delivery, outcome: Outcome) -> None:
         keeper = self._ingress.keeper
         delivery.attempts += 1
         delivery.last, delivery.due = keeper.wall(), None
