@@ -20,6 +20,18 @@ from nacl.bindings import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.identity import Card
+from hoft.messages import gathering, pieces
+from hoft.protocols import (
+    control,
+    layout,
+    log,
+    pacing,
+    queueing,
+    receiving,
+    repeating,
+    sizing,
+    yielding,
+)
 from hoft.protocols.compression import LEAST, expand, zstd
 from hoft.protocols.control import Control, Receipt
 from hoft.protocols.layout import decode_records, encode_records
@@ -37,7 +49,10 @@ from hoft.protocols.packets import (
     RecordFrame,
 )
 from hoft.protocols.sealing import AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
+from hoft.streams import multiplexer, parts
 from hoft.transports.filenames import FileName
+from hoft.web.crossing import exchange
+from hoft.web.http import heads
 from hoft.web.http.problems import MAX_DETAIL, MAX_RETRY_AFTER
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.rst"
@@ -246,3 +261,44 @@ class WorkedExample(SynchronousTestCase):
         self.assertIn(f"at most {MAX_LENGTH}", text)
         self.assertIn(f"payload is at most {MAX_RECORD} bytes", text)
         self.assertIn(f"a payload shorter than {LEAST} bytes, longer than {MAX_RECORD}", text)
+
+
+class Constants(SynchronousTestCase):
+    """What the document says of numbers is what the code has."""
+
+    def test_numbers(self) -> None:
+        """Each in the sentence that tells what it is for."""
+        text = " ".join(DOCUMENT.read_text("utf-8").split())
+        for sentence in (
+            f"``limit`` is {receiving.WINDOW} above ``ack``",
+            f"at once when {receiving.ACK_AT_ONCE_PACKETS} packets or"
+            f" {receiving.ACK_AT_ONCE_BYTES >> 20} MiB were read",
+            f"those read last go first, at most {control.MAX_RECEIPTS} in one",
+            f"There are at most {control.MAX_GAPS} ranges in one receipt"
+            f" and {control.MAX_GAPS_TOGETHER} in all",
+            f"Frame 0 holds one map of at most {control.MAX_ENCODED} bytes",
+            f"The journal keeps the latest {log.BOOTS}",
+            f"not more than {pacing.Limits().files_in_transit} packets; before"
+            f" {pacing.KNOWN - pacing.FIRST_FILES} receipts have come, {pacing.FIRST_FILES} packets",
+            f"up to {queueing.HEAD_BYTES >> 10} KiB of records whose urgency is {queueing.URGENT} or less",
+            f"{queueing.QUANTUM >> 10} KiB each; before them go those of which no more than"
+            f" {queueing.SPARSE >> 10} KiB waits",
+            f"Where more than {queueing.APART >> 10} KiB wait",
+            f"others are of {yielding.FILE >> 10} KiB at most, and go at {yielding.RATE >> 20} MiB a second",
+            f"records of up to {repeating.SMALL >> 10} KiB go again before anything is known",
+            f"and records of at most {layout.SPARED} bytes",
+            f"at first {sizing.START >> 20} MiB, at most {sizing.LARGEST // 10**6} MB",
+            f"Pieces begin at multiples of {pieces.PIECE} bytes",
+            f"a receiver remembers the latest {gathering.REMEMBERED} withdrawals",
+            f"A message costs its length, at least {pieces.MIN_COST}.",
+            f"or {pieces.WINDOW} (128 MiB) before any",
+            f"to the end of the record, at most {exchange.MAX_BODY} bytes",
+            f"or {exchange.WINDOW} (64 MiB) before any",
+            f"A part numbered more than {exchange.MAX_EARLY} beyond the first that is missing",
+            f"A head is at most {heads.MAX_HEAD} bytes",
+            f"may be a byte 0 and up to {parts.MAX_SAID} bytes of what is asked",
+            f"then 1 to {parts.MAX_DATA} of them",
+            f"or {parts.INITIAL} (256 KiB) before any",
+            f"Either side has at most {multiplexer.MAX_STREAMS} streams open",
+        ):
+            self.assertIn(sentence, text)
