@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from hoft.config import COMMAND_LINE, Config, Traffic
 from hoft.errors import ConfigurationError
 from hoft.protocols.pacing import Limits as TransitLimits
-from hoft.protocols.replication import Settings
+from hoft.protocols.settings import Settings
 from hoft.streams.parts import TCP
 from hoft.web.client.policy import Policy, Rule
 from hoft.web.egress.surroundings import Limits

@@ -47,8 +47,9 @@ from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.packets import Header, Record
 from hoft.protocols.publishing import Publisher
 from hoft.protocols.queueing import OutgoingRecord
-from hoft.protocols.replication import Replication, Settings
+from hoft.protocols.replication import Replication
 from hoft.protocols.sealing import BOX, Suite
+from hoft.protocols.settings import Settings
 from hoft.protocols.synchronisation import Judgement, Sighting
 from hoft.protocols.waking import AckSync
 from hoft.protocols.withdrawing import Withdrawals
@@ -405,7 +406,7 @@ class Link:
             self._update_state()
             changes = next_change(self.engine, self.state, now)
             self._alarm.set(min(self._next_deadline(now), changes), now)
-            kept = self._records.keep_estimates(self.engine, now)
+            kept = self._records.keep_estimates(self.engine.path, now)
             if kept is not None:
                 kept.addErrback(self._lost, "what was learned of the carrier is not kept")
 

@@ -23,7 +23,7 @@ from hoft.protocols.log_writing import VOID, Accept, Accepted, Acknowledge, Comm
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packets import Record
-from hoft.protocols.replication import Replication
+from hoft.protocols.path import Path
 from hoft.protocols.synchronisation import Sighting
 from hoft.timers import Soon
 
@@ -272,16 +272,16 @@ class LinkLog:
         """The layer above knows that the log began anew."""
         return self._transact(partial(log.rollback_told, link=self._link))
 
-    def keep_estimates(self, engine: Replication, now: float) -> Deferred[None] | None:
+    def keep_estimates(self, path: Path, now: float) -> Deferred[None] | None:
         """
         Now and then: the next process is to begin with what was learned of the carrier.
 
         @return: fires once it is kept; None where there was nothing to do.
         """
-        receipts = engine.path.cost.receipts
+        receipts = path.cost.receipts
         if now < self._estimates_at or receipts - self._estimates_of < ESTIMATES_RECEIPTS:
             return None
-        estimates = engine.estimates()
+        estimates = path.estimates()
         if estimates is None:
             return None
         self._estimates_at = now + ESTIMATES_EVERY

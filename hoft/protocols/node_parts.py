@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from hoft.interfaces import IWorker
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
-from hoft.protocols.replication import Settings
+from hoft.protocols.settings import Settings
 
 
 @frozen

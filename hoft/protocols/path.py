@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from hoft.protocols.estimates import Estimates
 from hoft.protocols.flight import Flight
 from hoft.protocols.pacing import CarrierCost, Limits, Pace
 from hoft.protocols.sizing import PacketSizes
@@ -62,6 +63,20 @@ class Path:
         self.spurious_bytes = 0
         self.cut_packets = 0
         self._room = float("inf")
+
+    def estimates(self) -> Estimates | None:
+        """What is worth keeping for the next process; None before anything is known."""
+        trips, cost = self.round_trips, self.cost.cost
+        if trips.smoothed is None:
+            return None
+        return Estimates(
+            smoothed=trips.smoothed,
+            variation=trips.variation,
+            slowest=trips.slowest,
+            per_file=cost.per_file,
+            per_byte=cost.per_byte,
+            packet_size=self.sizes.current,
+        )
 
     def reconfigure(self, largest: int, limits: Limits) -> None:
         """

@@ -15,56 +15,29 @@ C{now} is monotonic seconds throughout.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from attrs import field, frozen
+from attrs import frozen
 
 from hoft.protocols.control import Control
 from hoft.protocols.estimates import Estimates
-from hoft.protocols.pacing import CarrierCost, Cost, Limits
+from hoft.protocols.greeting import Greeting, Heartbeat
+from hoft.protocols.pacing import CarrierCost, Cost
 from hoft.protocols.packets import Header
 from hoft.protocols.path import Path
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
 from hoft.protocols.receiving import Receiver
 from hoft.protocols.sending import Acknowledged, Sender
-from hoft.protocols.sizing import LARGEST, SMALLEST, START, PacketSizes
-from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation, random64
-from hoft.protocols.timing import RoundTrips, TimingSettings
+from hoft.protocols.settings import Settings
+from hoft.protocols.sizing import START, PacketSizes
+from hoft.protocols.synchronisation import Judgement, Sighting, Synchronisation
+from hoft.protocols.timing import RoundTrips
 
 PROBE_BYTES = 60 << 10
 
-HELLOS_EVERY = 2.0
-"""Seconds from one time to the next at which a node with many peers greets some."""
-
 SLOW = 0.1
 """Seconds: where round trips take longer, files without records get receipts too."""
-
-
-@frozen
-class Settings:
-    """How a link behaves; sizes in bytes, times in seconds."""
-
-    packet_size: int = LARGEST
-    """No file is to be longer, but for the sake of a single record."""
-    stride: int = 65536
-    timing: TimingSettings = field(factory=TimingSettings)
-    hello_first: float = 1.0
-    """Until synchronised: the wait before the greeting is repeated, longer each time."""
-    hello_spread: float = 0.0
-    """
-    Of a node with many peers: the first greeting of each comes within so long, and is repeated
-    after that, twice that, and so on, for as long as the peer was not heard of in this boot.
-    """
-    heartbeat: float = 0.0
-    """After so long a silence the peer is asked whether it is there; 0 is never."""
-    limits: Limits = field(factory=Limits)
-    """What the user allows."""
-    padding: int = 0
-    """Bytes after the end of each packet, for carriers that lose a few there."""
-    compress: bool = True
-    """Whether records that ask for it are compressed, where the suite lets that be."""
 
 
 @frozen
@@ -104,13 +77,6 @@ class PacketPlan:
     frames: Sequence[Sequence[OutgoingRecord]]
 
 
-def _largest(settings: Settings) -> int:
-    """The largest size of a packet."""
-    largest, allowed = settings.packet_size, int(settings.limits.bytes_per_second)
-    # Else one file would use up the allowance for long, whatever comes after it.
-    return min(largest, max(allowed, SMALLEST)) if allowed else largest
-
-
 class Replication:
     """
     One link's protocol state.
@@ -142,7 +108,7 @@ class Replication:
         self.round_trips = RoundTrips(settings.timing, known)
         self.path = Path(
             self.round_trips,
-            PacketSizes(_largest(settings), START if known is None else known.packet_size),
+            PacketSizes(settings.largest_packet, START if known is None else known.packet_size),
             CarrierCost(None if known is None else Cost(known.per_file, known.per_byte)),
             settings.limits,
         )
@@ -162,35 +128,21 @@ class Replication:
         self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
         self._newest = 0
         self._entropy = entropy
-        self._hello_at = self._first_hello(now)
-        self._hellos = 0
-        self._met = False
+        self._greeting = Greeting(settings, self.round_trips, entropy, now)
+        self._heartbeat = Heartbeat(settings, self.round_trips, now)
         self._probe_due = False
         self._stranger_at = now
-        self._greeted_at: float | None = None
-        self._unanswered_heartbeats = 0
-        self._heartbeat_from = now
-        self.last_heard: float | None = None
 
     def reconfigure(self, settings: Settings) -> None:
         """Behave so from now on; L{Path.restrict} is to be called again."""
         self.settings = settings
-        self.path.reconfigure(_largest(settings), settings.limits)
+        self.path.reconfigure(settings.largest_packet, settings.limits)
+        self._greeting.settings = self._heartbeat.settings = settings
 
-    def estimates(self) -> Estimates | None:
-        """What is worth keeping for the next process; None before anything is known."""
-        trips = self.round_trips
-        if trips.smoothed is None:
-            return None
-        cost = self.path.cost.cost
-        return Estimates(
-            smoothed=trips.smoothed,
-            variation=trips.variation,
-            slowest=trips.slowest,
-            per_file=cost.per_file,
-            per_byte=cost.per_byte,
-            packet_size=self.path.sizes.current,
-        )
+    @property
+    def last_heard(self) -> float | None:
+        """(clock) When a packet of the peer's counted last; None: not in this boot."""
+        return self._heartbeat.last_heard
 
     @property
     def synchronised(self) -> bool:
@@ -223,14 +175,11 @@ class Replication:
         was_in_doubt = self.synchronisation.in_doubt
         judgement = self.synchronisation.judge(seen)
         if self.synchronisation.in_doubt and not was_in_doubt:
-            self._hello_at = now
-            self._hellos = 0
-        if not self._met:
-            self._met = True
-            self._hello_at = min(self._hello_at, now + self.settings.hello_first)
+            self._greeting.begin_anew(now)
+        self._greeting.met(now)
         if judgement is not Judgement.CURRENT:
             return Heard(judgement, seen)
-        self._heard(now)
+        self._heartbeat.heard(now)
         self.sender.records.raise_limit(control.limit)
         if header.number >= self._newest:
             self._newest = header.number
@@ -242,42 +191,12 @@ class Replication:
             self.receiver.owe(now)
         return Heard(judgement, seen, acknowledged)
 
-    def _first_hello(self, now: float) -> float:
-        spread = self.settings.hello_spread
-        if not spread:
-            return now
-        at = now + spread * random64(self._entropy) / (1 << 64)
-        # Several together cost less than each at a time of its own.
-        return math.ceil(at / HELLOS_EVERY) * HELLOS_EVERY
-
-    def _next_hello(self) -> float:
-        """Seconds until the peer is greeted again."""
-        settings = self.settings
-        wait = settings.hello_first * self.round_trips.backoff(self._hellos)
-        if not self._met:
-            wait = max(wait, settings.hello_spread * 2.0 ** min(self._hellos, 40))
-        return min(wait, settings.timing.probe_longest)
-
-    def _heard(self, now: float) -> None:
-        self.last_heard = self._heartbeat_from = now
-        self._unanswered_heartbeats = 0
-
-    def _next_heartbeat(self) -> float | None:
-        if not self.settings.heartbeat:
-            return None
-        longest = max(self.settings.timing.probe_longest, self.settings.heartbeat)
-        backed_off = self.settings.heartbeat * self.round_trips.backoff(self._unanswered_heartbeats)
-        return self._heartbeat_from + min(backed_off, longest)
-
     def silence(self, now: float) -> float:
         """
         Seconds for which the peer owes us a sign of life: since the oldest
         unanswered packet or heartbeat; 0 where it owes none.
         """
-        waiting = self.sender.silence(now)
-        if self._unanswered_heartbeats and self.last_heard is not None:
-            waiting = max(waiting, now - self.last_heard - self.settings.heartbeat)
-        return waiting
+        return max(self.sender.silence(now), self._heartbeat.silence(now))
 
     def is_current(self, header: Header) -> bool:
         """Whether a packet that was C{CURRENT} when it began to arrive still counts."""
@@ -299,9 +218,8 @@ class Replication:
         first = self.synchronisation.adopted is None
         self.synchronisation.adopt(seen)
         self._newest = 0
-        self._heard(now)
-        if self._greeted_at is not None:
-            self.round_trips.answered_within(now - self._greeted_at)
+        self._heartbeat.heard(now)
+        self._greeting.answered(now)
         if new or first:
             self.sender = Sender(self.path)
         for record in records:
@@ -316,11 +234,9 @@ class Replication:
     def reincarnate(self, incarnation: int, clock: int, now: float) -> None:
         """The journal has a new incarnation and every log is empty: begin anew."""
         self.synchronisation.reincarnate(incarnation, clock)
-        self._greeted_at = None
         self.sender = Sender(self.path)
         self.receiver = self.receiver.successor()
-        self._hello_at = now
-        self._hellos = 0
+        self._greeting.reincarnated(now)
 
     def packet_read(self, header: Header, missing: Sequence[int], now: float) -> None:
         """
@@ -347,11 +263,11 @@ class Replication:
         if self.synchronisation.stopped:
             return None
         if not self.synchronised:
-            if now < self._hello_at and not self._may_answer_stranger(now):
+            due = now >= self._greeting.due
+            if not due and not self._may_answer_stranger(now):
                 return None
-            if now >= self._hello_at:
-                self._hello_at = now + self._next_hello()
-                self._hellos += 1
+            if due:
+                self._greeting.sent(now)
             return self._plan((), True, clock, now)
         sender = self.sender
         sender.lose_overdue(now)
@@ -361,10 +277,9 @@ class Replication:
             frames = sender.probe(PROBE_BYTES, now, self.settings.stride).frames
             probe = True
         self._probe_due = False
-        heartbeat = self._next_heartbeat()
+        heartbeat = self._heartbeat.due
         if not frames and heartbeat is not None and now >= heartbeat:
-            self._heartbeat_from = now
-            self._unanswered_heartbeats += 1
+            self._heartbeat.sent(now)
             probe = True
         answer = self.receiver.next_answer()
         answer_due = answer is not None and now >= answer and not self.receiver.wants_sync(now)
@@ -414,8 +329,8 @@ class Replication:
         """C{plan} is about to be written as a file of C{size} bytes."""
         self.path.pace.sent(size, now, self.round_trips.smoothed)
         self.sender.sent(plan.number, plan.frames, size, now, plan.control.probe)
-        if not self.synchronised and self._greeted_at is None:
-            self._greeted_at = now
+        if not self.synchronised:
+            self._greeting.written(now)
 
     # --- time
 
@@ -425,7 +340,7 @@ class Replication:
             return None
         stranger = self._stranger_at if self.synchronisation.owes_answer() else None
         if not self.synchronised:
-            return self._hello_at if stranger is None else min(stranger, self._hello_at)
+            return self._greeting.due if stranger is None else min(stranger, self._greeting.due)
         answer = self.receiver.next_answer()
         if answer is not None:
             answer = max(answer, self.sender.paced_until())
@@ -438,7 +353,7 @@ class Replication:
 
     def _own_deadlines(self) -> list[float | None]:
         sender = self.sender
-        return [sender.next_sending(), sender.next_probe(), sender.next_loss(), self._next_heartbeat()]
+        return [sender.next_sending(), sender.next_probe(), sender.next_loss(), self._heartbeat.due]
 
     def wants_sync(self, now: float) -> bool:
         """Whether an answer is due that should first be made durable (L{Receiver.to_sync})."""
@@ -455,15 +370,15 @@ class Replication:
 
     def greet(self, now: float) -> None:
         """Something waits for the peer: unless it was greeted, do so."""
-        if not self._hellos:
-            self._hello_at = min(self._hello_at, now)
+        if not self._greeting.begun:
+            self._greeting.hurry(now)
 
     def ask(self, now: float) -> None:
         """Ask the peer for a sign of life with the next packet; call L{next_packet} afterwards."""
         if self.synchronised:
             self._probe_due = True
         else:
-            self._hello_at = min(self._hello_at, now)
+            self._greeting.hurry(now)
 
     def not_written(self, now: float) -> None:
         """A packet could not be written: whatever it was to answer is owed again."""
@@ -477,4 +392,4 @@ class Replication:
     def resume(self, now: float) -> None:
         """The carrier works again after it was down."""
         self.sender.resume(now)
-        self._hello_at = now if self._met else self._first_hello(now)
+        self._greeting.resume(now)

@@ -17,7 +17,8 @@ from hoft.protocols.control import Control
 from hoft.protocols.packets import MAX_RECORD, Header, packet_length
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
-from hoft.protocols.replication import LogState, PacketPlan, Replication, Settings
+from hoft.protocols.replication import LogState, PacketPlan, Replication
+from hoft.protocols.settings import Settings
 from hoft.protocols.synchronisation import Judgement, random64
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.testing.clock import HeapClock

@@ -15,7 +15,8 @@ from hoft.protocols.control import Control
 from hoft.protocols.packets import Header
 from hoft.protocols.queueing import OutgoingRecord
 from hoft.protocols.ranges import RangeSet
-from hoft.protocols.replication import Heard, LogState, PacketPlan, Replication, Settings
+from hoft.protocols.replication import Heard, LogState, PacketPlan, Replication
+from hoft.protocols.settings import Settings
 from hoft.protocols.synchronisation import Judgement, random64
 from hoft.protocols.timing import TimingSettings
 

@@ -9,8 +9,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.protocols.pacing import Limits
-from hoft.protocols.replication import Settings
 from hoft.protocols.sending import PROBE_FILES
+from hoft.protocols.settings import Settings
 from hoft.protocols.sizing import PacketSizes
 from hoft.testing.channel import Faults
 from hoft.testing.simulation import Simulation

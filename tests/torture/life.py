@@ -30,10 +30,10 @@ from hoft.protocols.keyring import Keyring
 from hoft.protocols.link import Link
 from hoft.protocols.link_log import ALONE_AFTER
 from hoft.protocols.node_parts import NodeParts
-from hoft.protocols.replication import Settings
 from hoft.protocols.router import LinkRouter
 from hoft.protocols.schema import Schema
 from hoft.protocols.sealing import BoxSuite
+from hoft.protocols.settings import Settings
 from hoft.protocols.timing import TimingSettings
 from hoft.testing.worker import InlineWorker
 
