@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hoft import changing, cli, config
 from hoft.cli import main
+from hoft.command_parser import parser
 from hoft.config import Allow, Allowance, Route
 from hoft.identity import Card, Identity
 from hoft.running import ask_to_reload, running_process
@@ -586,14 +587,14 @@ class ProcessTests(Command):
             self.assertIn(f"examples:\n  hoft {word} ", text)
 
     def test_what_does_a_commands_work_is_there(self) -> None:
-        (words,) = (action for action in cli._parser()._actions if action.metavar == "COMMAND")
+        (words,) = (action for action in parser()._actions if action.metavar == "COMMAND")
         parsers = words.choices
         assert isinstance(parsers, dict)
-        for parser in parsers.values():
-            self.assertTrue(callable(cli._command(parser.get_default("command"))))
+        for one in parsers.values():
+            self.assertTrue(callable(cli._command(one.get_default("command"))))
 
     def test_help_and_completion_wait_for_nothing_that_they_do_not_need(self) -> None:
-        program = "import sys; from hoft import cli; cli._parser(); print(*sys.modules)"
+        program = "import sys; from hoft.cli import parser; parser(); print(*sys.modules)"
         loaded = subprocess.run(
             [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
         ).stdout.split()
