@@ -127,7 +127,6 @@ class Replication:
         )
         self._packet_numbers = itertools.count(1) if packet_numbers is None else packet_numbers
         self._newest = 0
-        self._entropy = entropy
         self._greeting = Greeting(settings, self.round_trips, entropy, now)
         self._heartbeat = Heartbeat(settings, self.round_trips, now)
         self._probe_due = False

@@ -368,7 +368,7 @@ class HeartbeatTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.near, self.far = synchronised()
         assert self.near.engine is not None
-        self.near.engine.settings = evolve(SETTINGS, heartbeat=30.0)
+        self.near.engine.reconfigure(evolve(SETTINGS, heartbeat=30.0))
 
     def test_asks(self) -> None:
         """After so long a silence the peer is asked, and answers."""
