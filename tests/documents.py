@@ -38,7 +38,7 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which what should have been printed counts as missing."""
 
 _PORT = re.compile(r"\b(80[0-9]0)\b")

@@ -29,7 +29,7 @@ class FolderConformanceTests(CarrierConformance, TestCase):
 
     options = ""
     watch = True
-    timeout = 20
+    timeout = 60
     quiet = 0.08
 
     def setUp(self) -> None:
@@ -98,7 +98,7 @@ class MemoryConformanceTests(CarrierConformance, TestCase):
     """The folder in memory, on a real reactor."""
 
     quiet = 0.08
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

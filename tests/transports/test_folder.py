@@ -252,7 +252,7 @@ class HostileTests(FolderTestCase):
         yield self.until(lambda: carrier.counters()["files_ignored"] >= 6, "each is seen")
         yield self.rest(self.quiet)
         self.assertEqual(set(receiver.contents), {name(999)})
-        self.assertEqual(len(os.listdir(here)), 6)
+        yield self.until(lambda: len(os.listdir(here)) == 6, "the good one goes")
         self.assertEqual(carrier.counters()["files_ignored"], 6)
         self.assertRegex(carrier.examples()["files_ignored"][0], "[.]hoft.*': no packet$")
 

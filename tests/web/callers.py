@@ -213,7 +213,7 @@ class Callers(Listening):
 class IngressCase(Callers, TestCase):
     """An ingress that listens, with a link to C{far}."""
 
-    timeout = 15
+    timeout = 60
 
     def setUp(self) -> None:
         self.links: dict[str, ILink] = {}

@@ -461,7 +461,7 @@ class Renaming:
 class EgressCase(TestCase):
     """An egress between a near side and one service."""
 
-    timeout = 15
+    timeout = 60
 
     limits = Limits(grace=0.1)
     connect_timeout = 3.0

@@ -58,7 +58,7 @@ def hello(call: Call, body: bytes) -> None:
 
 
 class ServerCase(Listening, TestCase):
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         self.patch(server_factory, "SWEEP", 0.05)

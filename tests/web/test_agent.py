@@ -91,7 +91,7 @@ class Pieces:
 
 
 class AgentCase(TestCase):
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         self.service = RawService()
@@ -375,7 +375,7 @@ class KeepingTests(AgentCase):
         self.service.script = later
         for _ in range(2):
             self.assertEqual((yield self.request().addCallback(body)), b"good")
-            yield wait(0.05)
+            yield until(lambda: self.service.connections[-1].lost)
         self.assertEqual(len(self.service.connections), 4)
 
     @inlineCallbacks

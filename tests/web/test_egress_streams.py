@@ -89,7 +89,7 @@ class Sink(Protocol):
 
 
 class ResponseTests(EgressCase):
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()
@@ -221,7 +221,7 @@ class ResponseTests(EgressCase):
 
 
 class RequestTests(EgressCase):
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

@@ -92,7 +92,7 @@ class Served(Resource):
 
 
 class GatewayCase(Callers, EgressCase):
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()
