@@ -331,7 +331,7 @@ def _operating(add: _Add) -> None:
     """Running it, and seeing what it does."""
     one = add(
         "list",
-        "commands.list_all",
+        "operating.configuration.list_all",
         "show peers, routes, what is allowed and what is forwarded",
         "hoft list near",
         "hoft list near --json",
