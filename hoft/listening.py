@@ -66,26 +66,25 @@ class Ports:
         @param where: what says so.
         @raise ConfigurationError: it cannot be listened at one of them; then it is where it was before.
         """
-        staying = {place: opened for place, opened in self._open.items() if place in wanted}
-        leaving = {place: opened for place, opened in self._open.items() if place not in wanted}
+        leaving = [place for place in self._open if place not in wanted]
         new = {place: factory for place, factory in wanted.items() if place not in self._open}
         try:
             added = await self._listen(new, where)
         except ConfigurationError:
-            if not leaving:
+            bound = {_bound_to(place) for place in new}
+            in_the_way = [place for place in leaving if _bound_to(place) in bound]
+            if not in_the_way:
                 raise
-            # It may be one of those that leave which is in the way.
-            self._open = staying
-            await _close(leaving.values())
+            closed = {place: self._open.pop(place) for place in in_the_way}
+            await _close(closed.values())
             try:
                 added = await self._listen(new, where)
             except ConfigurationError:
-                before = {place: factory for place, (_, factory) in leaving.items()}
-                self._open = staying | await self._listen(before, where)
+                before = {place: factory for place, (_, factory) in closed.items()}
+                self._open |= await self._listen(before, where)
                 raise
-        else:
-            await _close(leaving.values())
-        self._open = staying | added
+        await _close(self._open.pop(place) for place in leaving if place in self._open)
+        self._open |= added
 
     async def close(self) -> None:
         """Listen nowhere any more."""
@@ -105,6 +104,11 @@ class Ports:
             await _close(opened.values())
             raise
         return opened
+
+
+def _bound_to(place: Place) -> str:
+    """The port or the path, as endpoints begin with one: two of the same are in each other's way."""
+    return place.description.partition(":")[2].partition(":")[0]
 
 
 async def _close(opened: Iterable[tuple[IListeningPort, IProtocolFactory]]) -> None:

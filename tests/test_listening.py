@@ -48,10 +48,16 @@ class PortsTests(TestCase):
             leaving = f"tcp:{free_port()}:interface=127.0.0.1"
             yield self.change(FREE, leaving)
             numbers = self.numbers()
+            stayed = list(self.ports._open.values())
             with self.assertRaises(ConfigurationError) as caught:
                 yield self.change(FREE, FREE + ":backlog=5", taken)
             self.assertIn(taken, str(caught.exception))
             self.assertEqual(self.numbers(), numbers)
+            # None of them was closed for it.
+            self.assertEqual(list(self.ports._open.values()), stayed)
+            with self.assertRaises(ConfigurationError):
+                yield self.change(FREE, f"{leaving}:backlog=5", taken)
+            self.assertEqual(sorted(self.numbers()), sorted(numbers))
 
     @inlineCallbacks
     def test_one_that_goes_is_not_in_the_way_of_one_that_comes(self) -> Steps:
