@@ -18,7 +18,7 @@ from hoft.config import Allowance, Caller
 from hoft.interfaces import LinkState
 from hoft.tokens import hash_token
 from hoft.web.crossing.exchange import WINDOW, PartWriter, Side
-from hoft.web.ingress import ingress, keeper, places
+from hoft.web.ingress import expiring, ingress, places
 from tests.web.listening import Test
 from tests.web.test_keeping import ASYNC, KeepingCase
 
@@ -337,7 +337,7 @@ class LimitTests(KeepingCase):
 
     @inlineCallbacks
     def test_of_more_expired_ones_than_are_remembered_the_oldest_are_forgotten(self) -> Test:
-        self.patch(keeper, "MAX_EXPIRED", 2)
+        self.patch(expiring, "MAX_EXPIRED", 2)
         self.patch(places, "MAX_KEPT", 2)
         self.ingress.reconfigure(evolve(self.routing, result_ttl=0.01))
         self.far.then = lambda request: request.answer(body=b"made")

@@ -60,6 +60,12 @@ _END = Struct(">Q16s")
 _TOTAL = Struct(">Q")
 _LENGTH = Struct(">I")
 
+REQUESTS: Final = 2
+"""The channel of the log on which ingress sends, to the egress of the peer."""
+
+RESPONSES: Final = 3
+"""The channel of the log on which egress sends, to the ingress of the peer."""
+
 MAX_BODY: Final = MAX_RECORD - _PART.size
 """The most body bytes that one part carries."""
 
@@ -222,11 +228,6 @@ def _forms() -> dict[tuple[int, int], tuple[Kind, Side, int, int, int]]:
 
 _FORMS: Final = _forms()
 
-REQUESTS: Final = 2
-"""The channel of the log on which ingress sends, to the egress of the peer."""
-
-RESPONSES: Final = 3
-"""The channel of the log on which egress sends, to the ingress of the peer."""
 
 # --- Sending -------------------------------------------------------------------
 
@@ -316,11 +317,6 @@ class PartWriter:
         if self._shrinks is None:
             self._shrinks = compressible(self._fields)
         return start if self._shrinks else None
-
-    @property
-    def held(self) -> int:
-        """How many bytes of the body are held back."""
-        return len(self._held)
 
     def end(self, trailers: Fields = ()) -> list[bytes]:
         """

@@ -65,7 +65,7 @@ class Call:
     Methods do nothing once the call is over (finished, aborted or lost).
 
     @ivar request: its head.
-    @ivar peer: the caller's address, C{b""} where the transport has none.
+    @ivar peer: the caller's address, empty where the transport has none.
     @ivar secure: the caller speaks TLS.
     @ivar writable: C{False} between C{pauseResponse} and C{resumeResponse}.
     @ivar responding: the head of the response was given.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,18 +20,15 @@ from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import Problem, Refused, cancelled, key_in_use, no_space, too_busy
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.caching.rows import Entry
+from hoft.web.ingress.expiring import Expiring
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Row, Stage
 from hoft.web.ingress.places import Places
 from hoft.web.ingress.rollbacks import Rollbacks
 from hoft.web.ingress.shares import Shares
-from hoft.web.ingress.sweeping import TURN
 
 if TYPE_CHECKING:
     from hoft.web.ingress.ingress import Ingress
-
-MAX_EXPIRED = 50_000
-"""The most of which it is remembered that they have expired; beyond it the oldest are forgotten."""
 
 
 class Waiter(Protocol):
@@ -69,8 +65,9 @@ class Keeper:
         self.wall = time.time
         self.clock = clock
         self._ingress = ingress
-        self._rollbacks = Rollbacks(self, ingress.sweeper, ingress.commits)
         self._links = links
+        self._expiring = Expiring(self, ingress)
+        self._rollbacks = Rollbacks(self, ingress.sweeper, ingress.commits)
         self._sizes: Shares[str | None] = Shares()
         self._places = Places()
         self._pending = 0
@@ -83,12 +80,6 @@ class Keeper:
         """As C{_unacknowledged}, by peer: from rows, before the link is known."""
         self._known: set[int] = set()
         """Records of complete responses, which are handed up again after a start."""
-        self._timers: list[tuple[float, int, bytes]] = []
-        self._timer = 0
-        self._expired: dict[bytes, None] = {}
-        """Those that are L{Stage.EXPIRED}, the oldest first."""
-        self._looked = 0.0
-        """When L{tick} was called last."""
 
     @property
     def size(self) -> int:
@@ -106,13 +97,9 @@ class Keeper:
         now, wall = self.clock(), self.wall()
         for row in rows:
             kept = Kept(**{name: getattr(row, name) for name in kept_rows.COLUMNS})
-            left = min(max(0.0, row.expires - wall), self._longest)
             kept.begun = now - max(0.0, wall - row.accepted)
-            if row.stage is Stage.EXPIRED:
-                self._expired[row.id] = None
-            else:
-                self._places.take(row.caller, row.peer)
-            self._add(kept, now + left)
+            self._add(kept)
+            self._expiring.resume(kept)
             if row.records:
                 self._known.update(row.records)
                 kept.counted = row.response_size
@@ -122,15 +109,6 @@ class Keeper:
                 kept.wasSent()
             if not kept.over:
                 kept.meters = self._ingress.accounts.resume(row.caller, row.route)
-
-    @property
-    def _longest(self) -> float:
-        """
-        Seconds that anything may still be kept: a clock that was set back while no
-        process ran must not make it last for ever.
-        """
-        routing = self._ingress.routing
-        return max(routing.async_deadline, routing.result_ttl, routing.expired_ttl, 86400.0)
 
     def before(self, caller: str | None, key: bytes | None, link: ILink) -> Kept | None:
         """
@@ -170,24 +148,18 @@ class Keeper:
 
         @param seconds: until it is given up.
         """
-        now = self.wall()
-        kept.stages[Stage.ACCEPTED.value] = now
-        kept.expires = now + seconds
-        self._places.take(kept.caller, kept.peer)
-        self._add(kept, self.clock() + seconds)
+        kept.stages[Stage.ACCEPTED.value] = self.wall()
+        self._add(kept)
+        self._expiring.begin(kept, seconds)
 
-    def _add(self, kept: Kept, due: float) -> None:
+    def _add(self, kept: Kept) -> None:
         self.kept[kept.id] = kept
+        if kept.stage is not Stage.EXPIRED:
+            self._places.take(kept.caller, kept.peer)
         self._of.setdefault(kept.caller, {})[kept.id] = kept
         self._pending += not kept.over
         if kept.key is not None:
             self.keys[kept.caller, kept.key] = kept
-        self._arm(kept, due)
-
-    def _arm(self, kept: Kept, due: float) -> None:
-        kept.due = due
-        self._timer += 1
-        heappush(self._timers, (due, self._timer, kept.id))
 
     def sent(self, link: ILink, kept: Kept, records: Sequence[int]) -> None:
         """More of its request was committed."""
@@ -271,7 +243,7 @@ class Keeper:
     def ended(self, kept: Kept, stage: Stage) -> None:
         """It reaches this stage now, which is its last but for being forgotten."""
         self._pending -= 1
-        self._begin_ttl(kept)
+        self._expiring.begin(kept, self._ingress.routing.result_ttl)
         if stage is not Stage.DONE:
             self.release(kept)
         link = self.link(kept)
@@ -283,13 +255,12 @@ class Keeper:
 
     def prolong(self, kept: Kept) -> None:
         """It is to be kept from now on for as long as results are."""
-        self._begin_ttl(kept)
+        self._expiring.begin(kept, self._ingress.routing.result_ttl)
         self.changed(kept)
 
-    def _begin_ttl(self, kept: Kept) -> None:
-        seconds = self._ingress.routing.result_ttl
-        kept.expires = self.wall() + seconds
-        self._arm(kept, self.clock() + seconds)
+    def vacate(self, kept: Kept) -> None:
+        """No more is known of it than that it has expired: there is a place for another one."""
+        self._places.free(kept.caller, kept.peer)
 
     # --- what callers want --------------------------------------------------------------------
 
@@ -341,10 +312,9 @@ class Keeper:
         if kept.delivery is not None:
             kept.delivery.drop()
         if self.kept.pop(kept.id, None) is not None:
-            if kept.id in self._expired:
-                del self._expired[kept.id]
-            else:
-                self._places.free(kept.caller, kept.peer)
+            if kept.stage is not Stage.EXPIRED:
+                self.vacate(kept)
+            self._expiring.forget(kept)
             self._pending -= not kept.over
             own = self._of[kept.caller]
             del own[kept.id]
@@ -360,33 +330,7 @@ class Keeper:
         """Let go of callers that have waited long enough, and of what has been kept long enough."""
         for waiter in [waiter for waiter in self.waiters if waiter.due <= now]:
             waiter.expire()
-        self._looked = now
-        if self._timers and self._timers[0][0] <= now:
-            self._ingress.sweeper.begin(self._due_some)
-
-    def _due_some(self) -> bool:
-        now = self._looked
-        for _ in range(TURN):
-            if not self._timers or self._timers[0][0] > now:
-                return False
-            due, _, id = heappop(self._timers)
-            kept = self.kept.get(id)
-            if kept is not None and kept.due == due:
-                self._due(kept, now)
-        return True
-
-    def _due(self, kept: Kept, now: float) -> None:
-        if kept.stage is Stage.EXPIRED:
-            self.forget(kept)
-            return
-        if kept.expire(self):
-            self._expired[kept.id] = None
-            self._places.free(kept.caller, kept.peer)
-            self._arm(kept, now + self.remembered)
-            if len(self._expired) > MAX_EXPIRED:
-                self.forget(self.kept[next(iter(self._expired))])
-        elif kept.due <= now:
-            self._arm(kept, now + (60.0 if kept.awaited else 1.0))
+        self._expiring.tick(now)
 
     @property
     def remembered(self) -> float:

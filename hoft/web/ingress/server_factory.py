@@ -20,7 +20,6 @@ from hoft.web.ingress.server import Connection
 SWEEP = 1.0
 """Seconds between looks at all connections."""
 
-
 MAX_CONNECTIONS = 8192
 """The most callers that are connected, or half of what the process may open if that is less."""
 
