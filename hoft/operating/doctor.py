@@ -54,7 +54,9 @@ def findings(options: Namespace) -> Iterator[Finding]:
         return
     yield from patiently("the state folder", local_checks.state(place.state))
     config = place.config
-    if config is None:
+    if place.mistake is not None:
+        yield fail("configuration", str(place.mistake))
+    elif config is None:
         yield warn("there is no hoft.toml here", "what it was told by options cannot be looked at")
     else:
         yield from local_checks.configuration(config)

@@ -116,6 +116,8 @@ def _bare(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _keys(where: Path) -> _Keys:
     place = Place.of(where)
     if place.config is None:
+        if place.mistake is not None:
+            raise place.mistake
         raise LocalError(f"{where}: has no hoft.toml, so the keys of its peers are not known")
     identity = Identity.load(place.state / IDENTITY_FILE)
     peers = place.config.peers

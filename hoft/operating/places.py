@@ -9,7 +9,9 @@ from attrs import frozen
 
 from hoft import config
 from hoft.config import CONFIGURATION_FILE, Config
+from hoft.errors import ConfigurationError
 from hoft.identity import IDENTITY_FILE
+from hoft.running import running_process
 
 
 @frozen
@@ -19,7 +21,12 @@ class Place:
     state: Path
     """Where its key, journal and socket are."""
     config: Config | None
-    """C{None} for the state folder of a node that was told by options (C{twistd hoft --state})."""
+    """
+    C{None} for the state folder of a node that was told by options (C{twistd hoft --state}), and where
+    there is a L{mistake}.
+    """
+    mistake: ConfigurationError | None = None
+    """What is wrong with the file: it is no reason not to ask the node that runs there."""
 
     @classmethod
     def of(cls, folder: Path) -> Place:
@@ -27,13 +34,19 @@ class Place:
         Blocks on the disk.
 
         @param folder: of a C{hoft.toml}, or that file, or a state folder.
-        @raise hoft.errors.ConfigurationError: it is none of these, or the file has a mistake.
+        @raise ConfigurationError: it is none of these; or the file has a mistake, and no node runs beside it.
         """
         # Not Path's own, which raise what these take for a no.
         file = folder if os.path.isfile(folder) else folder / CONFIGURATION_FILE
         if not os.path.exists(file) and os.path.exists(folder / IDENTITY_FILE):
             return cls(Path(os.path.realpath(folder)), None)
-        current = config.read(file)
+        try:
+            current = config.read(file)
+        except ConfigurationError as error:
+            state = Path(os.path.realpath(file.parent))
+            if running_process(state) is None:
+                raise
+            return cls(state, None, error)
         return cls(current.state, current)
 
     def names(self) -> dict[bytes, str]:

@@ -62,7 +62,8 @@ class Look:
         self._node = node
         self._journal = journal
         if node is not None:
-            self.problems = [str(trouble) for trouble in troubles(node)]
+            mistakes = [] if place.mistake is None else [f"{place.mistake}: 'hoft reload' takes nothing up"]
+            self.problems = [*mistakes, *map(str, troubles(node))]
             self.code = UNWELL if self.problems else WELL
         else:
             self.problems = [why]

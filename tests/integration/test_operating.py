@@ -76,6 +76,14 @@ class StatusTests(GatewayCase):
         self.assertIn("\nwarn: no peer was asked for a sign of life: ", out)
         away.rename(gateway.folder / "exchange")
 
+        good = near.file.read_text()
+        near.file.write_text("nonsense")
+        code, out, err = run("status", near.folder)
+        self.assertEqual(code, 1)
+        self.assertRegex(err, "\\Ahoft: .*hoft.toml: .*'hoft reload' takes nothing up")
+        self.assertRegex(out, r"\nfar +")
+        near.file.write_text(good)
+
         near.kill()
         self.assertTrue((near.folder / "socket").exists())
         code, out, err = run("status", near.folder, "--json")

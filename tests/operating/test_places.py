@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from hoft.errors import ConfigurationError
 from hoft.identity import IDENTITY_FILE
 from hoft.operating.places import Place
+from hoft.running import LOCK_FILE
 from tests.processes import PATIENCE, environment
 
 
@@ -34,6 +36,17 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place.state, self.folder / "elsewhere")
             assert place.config is not None
             self.assertEqual(place.config.name, "near")
+
+    def test_a_mistake_in_the_file_hides_no_node_that_runs(self) -> None:
+        (self.folder / "hoft.toml").write_text("nonsense")
+        self.assertRaises(ConfigurationError, Place.of, self.folder)
+        with open(self.folder / LOCK_FILE, "w") as lock:
+            lock.write("1")
+            lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            place = Place.of(self.folder)
+        self.assertEqual((place.state, place.config), (self.folder, None))
+        self.assertIn("hoft.toml", str(place.mistake))
 
     def test_another_user_is_told_so_in_one_line(self) -> None:
         if os.geteuid() != 0:
