@@ -123,10 +123,10 @@ def _plain(escape: re.Match[bytes]) -> bytes:
     return bytes((value,)) if value in _UNRESERVED else escape[0].upper()
 
 
+# --- Rules ---------------------------------------------------------------------------------
+
 REMEMBERED = 1024
 """How many places are remembered that some rule allows something of: spellings of one host count apart."""
-
-# --- Rules ---------------------------------------------------------------------------------
 
 
 @frozen

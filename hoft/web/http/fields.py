@@ -38,11 +38,12 @@ MEMBER = re.compile(rb"""[ \t]*+(%b+)((?:"(?:[^"\\]|\\.)*+"|[^,"])*+)(?:,|$)""" 
 DIGITS = re.compile(rb"[0-9]{1,18}")
 """A number that nobody has to think about how large it is."""
 
+FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+"""Names of what says where a body ends."""
+
 _TOKEN = re.compile(TOKEN)
 _TOKENS = re.compile(b"(?:%b\\n)*%b" % (TOKEN, TOKEN))
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-
 _LENGTH = b"content-length"
 
 

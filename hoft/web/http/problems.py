@@ -160,6 +160,8 @@ class Problem:
 
 
 MAX_RETRY_AFTER = 366 * 86400
+"""The most seconds for which a peer may have a caller wait."""
+
 _TYPES: dict[str, type] = {
     "status": int,
     "kind": str,

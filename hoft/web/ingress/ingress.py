@@ -99,7 +99,11 @@ class Ingress:
     @ivar cache: what routes that have one answer calls with.
     @ivar sweeper: for what is much, and is to be committed.
     @ivar slices: for what is much, and is to be shown.
+    @ivar accounts: what calls come to, and C{history}: those that have ended.
+    @ivar send: asks, as C{consume}, C{take_back}, C{also} and C{commits} do, for something to be
+        committed, and C{commit_failed} says that something was not: see L{Batches}.
     @ivar entropy: so many random bytes.
+    @ivar later: see L{IReactorTime.callLater<twisted.internet.interfaces.IReactorTime.callLater>}.
     @ivar tickLater: to be called where somebody waits.
     @ivar read: finds out whose records are, and C{remember} that an exchange has ended: see L{Arriving}.
     """

@@ -19,6 +19,7 @@ from hoft import cbor
 from hoft.interfaces import ITransaction
 from hoft.protocols.schema import Schema
 from hoft.web.http.problems import Problem
+from hoft.web.http.targets import Mount
 from hoft.web.ingress.tables import forget_row, write_row
 
 SCHEMA = Schema(
@@ -114,6 +115,13 @@ class Row:
     def accepted(self) -> float:
         """(seconds since 1970) when all of the request was here."""
         return self.stages[Stage.ACCEPTED.value]
+
+    @property
+    def mount(self) -> Mount | None:
+        """The route that was called, as it led there then."""
+        if self.route is None or self.base is None:
+            return None
+        return Mount.parse(self.route, self.base)
 
     def values(self) -> tuple[object, ...]:
         """As its columns are now."""

@@ -15,7 +15,6 @@ from hoft.web.http.fields import FieldList
 from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import decode_response
 from hoft.web.http.problems import Problem, bad_response, expired, internal_error, peer_unavailable
-from hoft.web.http.targets import Mount
 from hoft.web.ingress.calls import Call, Indifferent
 from hoft.web.ingress.keeping import Kept
 from hoft.web.ingress.kept_rows import Stage
@@ -121,11 +120,8 @@ class Replay(Indifferent):
         """See L{hoft.web.ingress.streaming.Awaiting}."""
         kept, ingress, call = self._kept, self._ingress, self.call
         head = decode_response(encoded)
-        mount = None
-        if kept.route is not None and kept.base is not None:
-            mount = Mount.parse(kept.route, kept.base)
         date, secure = ingress.date(), call.secure
-        fields = returned(head, ingress.pseudonym, date, mount, kept.target, secure, kept.id)
+        fields = returned(head, ingress.pseudonym, date, kept.mount, kept.target, secure, kept.id)
         # The length that a response to HEAD has is of a body which is not there.
         length = 0 if kept.method == b"HEAD" and call.request.method != b"HEAD" else head.length
         call.respond(head.status, head.reason, fields, length)

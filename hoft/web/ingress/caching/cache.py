@@ -230,9 +230,10 @@ class Cache:
 
     def answered(self, kept: Kept, head: ResponseHead) -> None:
         """A call whose result is kept was answered."""
-        route, base = kept.route, kept.base
-        if route in self.ingress.routing.caches and kept.method not in SAFE and route and base:
-            mount = Mount.parse(route, base)
+        if kept.route not in self.ingress.routing.caches or kept.method in SAFE:
+            return
+        mount = kept.mount
+        if mount is not None:
             url = url_of(evolve(mount.base, target=kept.target))
             self._changed(mount, url, head.status, head.headers)
 

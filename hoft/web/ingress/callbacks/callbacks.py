@@ -396,15 +396,19 @@ class Callbacks:
         @return: how many there are.
         @raise LocalError: the one is not dead.
         """
-        dead = list(self._found[State.DEAD].values())
-        chosen = dead if which == "all" else [one for one in dead if one.exchange.hex() == which]
-        if not chosen and which != "all":
-            raise LocalError(f"{which} is no callback that was given up; 'hoft callbacks DIR' lists them")
+        chosen = list(self._found[State.DEAD].values()) if which == "all" else [self._dead(str(which))]
         for receiver in self._receivers.values():
             receiver.rests = 0.0
         self._later.append(map(self._again, chosen))
         self._turn()
         return len(chosen)
+
+    def _dead(self, id: str) -> Delivery:
+        try:
+            return self._found[State.DEAD][bytes.fromhex(id)]
+        except (KeyError, ValueError):
+            text = f"{id} is no callback that was given up; 'hoft callbacks DIR' lists them"
+            raise LocalError(text) from None
 
     def _again(self, delivery: Delivery) -> None:
         if self._found[State.DEAD].get(delivery.exchange) is delivery:

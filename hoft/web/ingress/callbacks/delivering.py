@@ -29,7 +29,6 @@ from hoft.web.http.forwarding import returned
 from hoft.web.http.heads import Fields
 from hoft.web.http.problems import REQUEST_ID
 from hoft.web.http.responses import ServiceError
-from hoft.web.http.targets import Mount
 from hoft.web.ingress.callbacks.registrations import Destination
 from hoft.web.ingress.callbacks.signing import Signing
 from hoft.web.ingress.keeping import Kept
@@ -225,11 +224,8 @@ class Attempt:
 
     def _response_fields(self, response: KeptResponse) -> FieldList:
         kept, ingress = self._kept, self._ingress
-        mount = None
-        if kept.route is not None and kept.base is not None:
-            mount = Mount.parse(kept.route, kept.base)
         assert response.head is not None
-        return returned(response.head, ingress.pseudonym, ingress.date(), mount, kept.target, False)
+        return returned(response.head, ingress.pseudonym, ingress.date(), kept.mount, kept.target, False)
 
     def _understood(self, response: ExactResponse) -> Outcome:
         status = response.head.status

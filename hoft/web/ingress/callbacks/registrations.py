@@ -33,14 +33,12 @@ class Destination:
     """
     Where one callback goes.
 
-    @ivar name: of the registration.
     @ivar grant: leave to go there.
     @ivar host: as the Host field says it.
     @ivar target: path and query.
     @ivar keys: sign what goes there, the newest first.
     """
 
-    name: str
     grant: Grant
     host: bytes
     target: bytes = field(repr=False)
@@ -104,7 +102,7 @@ class Registrations:
             raise Refused(_unknown(service, caller)) from None
         assert grant.credentials is not None
         keys = self._keys[grant.credentials]
-        return Destination(grant.credentials, grant, str(where).encode("ascii"), service.target, keys)
+        return Destination(grant, str(where).encode("ascii"), service.target, keys)
 
 
 def _malformed(what: str) -> Problem:
