@@ -117,7 +117,7 @@ class SshfsTests(GatewayCase):
         began = time.monotonic()
         answer = near.call("GET", "/svc/service/")
         self.assertEqual(answer.status, 503)
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 30)  # of the 60 that a call may take
         for process in sessions:
             os.kill(process, signal.SIGCONT)
         gateway.await_up()
