@@ -127,7 +127,8 @@ def _asked(place: Place, node: Mapping[str, Any], wait: float) -> Iterator[Findi
         return
     answers = ask(place.state, "probe", wait + 10, within=wait)
     # It may have been on its way before.
-    yield from _answers(answers, wait, "was heard {} after it was asked")
+    heard = {name: peer["heard"] for name, peer in node["peers"].items()}
+    yield from _answers(answers, wait, "was heard {} after it was asked", heard)
 
 
 def _greeted(config: Config, wait: float) -> Iterator[Finding]:
@@ -168,16 +169,21 @@ def _greeted(config: Config, wait: float) -> Iterator[Finding]:
         yield fail("the carrier cannot be used", failure)
     names: dict[UUID, str] = {peer.card.uuid: peer.name for peer in config.peers}
     answers = {names[peer]: seconds for peer, seconds in greeting.answers.items()}
-    yield from _answers(answers, wait, "answers after {}")
+    yield from _answers(answers, wait, "answers after {}", {})
 
 
-def _answers(answers: Mapping[str, float | None], wait: float, how: str) -> Iterator[Finding]:
+def _answers(
+    answers: Mapping[str, float | None], wait: float, how: str, heard: Mapping[str, float | None]
+) -> Iterator[Finding]:
+    """@param heard: how many seconds ago, before they were asked; of whom that is known."""
     for name, seconds in answers.items():
         if seconds is not None:
             yield ok(f"{name} {how.format(duration(seconds))}")
         else:
+            before = heard.get(name)
+            last = "" if before is None else f", and was last heard {duration(before + wait)} ago"
             yield fail(
-                f"{name} has not answered within {duration(wait)}",
+                f"{name} has not answered within {duration(wait)}{last}",
                 "does its node run, does it trust this node's card, are files carried both ways, and in less"
                 " time than this (--wait)?",
             )

@@ -213,11 +213,11 @@ class Folders:
             yield ok("no files wait to be read")
         elif max(waiting) < _STALE:
             yield ok(
-                f"{counted(len(waiting), 'file')} wait to be read, the oldest for {duration(max(waiting))}"
+                f"{counted(len(waiting), 'file')} to be read, the oldest of them for {duration(max(waiting))}"
             )
         else:
             yield warn(
-                f"{counted(len(waiting), 'file')} wait to be read, the oldest for {duration(max(waiting))}",
+                f"{counted(len(waiting), 'file')} to be read, the oldest of them for {duration(max(waiting))}",
                 "see that the node runs, and why it does not take them with 'hoft packet FILE --config DIR'",
             )
         for stranger in sorted(strangers, key=str)[:_SHOWN]:
@@ -245,7 +245,7 @@ class Folders:
         if oldest >= _STALE:
             files = counted(len(waiting), "file")
             yield warn(
-                f"{files} for {name} lie in the outbox, the oldest for {duration(oldest)}",
+                f"{files} for {name} still in the outbox, the oldest for {duration(oldest)}",
                 f"nobody takes them away: does whatever carries them run, and does {name}?",
             )
 

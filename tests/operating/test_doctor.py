@@ -224,10 +224,10 @@ class FolderChecksTests(SynchronousTestCase):
         self.assertEqual(
             [line.partition(": ")[2].partition(":")[0] for line in lines],
             [
-                "2 files wait to be read, the oldest for 2 h",
+                "2 files to be read, the oldest of them for 2 h",
                 f"there are files from {OTHER}, which is not trusted here",
                 "no packets, but in the inbox",
-                "1 file for far lie in the outbox, the oldest for 12 min",
+                "1 file for far still in the outbox, the oldest for 12 min",
             ],
         )
         self.assertIn("'notes\\x1b.txt'", lines[2])
