@@ -23,9 +23,9 @@ from hoft.web.client.agent import ExactAgent
 from hoft.web.http.heads import ResponseHead
 from hoft.web.http.problems import connection_refused
 from hoft.web.ingress import ingress
-from hoft.web.ingress.callbacks import callbacks, delivering
+from hoft.web.ingress.callbacks import delivering, receivers
 from hoft.web.ingress.callbacks import rows as callback_rows
-from hoft.web.ingress.callbacks.callbacks import PARALLEL
+from hoft.web.ingress.callbacks.receivers import PARALLEL
 from hoft.web.ingress.callbacks.rows import State
 from hoft.web.ingress.kept_response import KeptResponse
 from tests.web.listening import Test
@@ -532,7 +532,7 @@ class EndTests(CallbackCase):
 
     @inlineCallbacks
     def test_gone_is_for_good_and_for_all_that_goes_there(self) -> Test:
-        self.patch(callbacks, "PARALLEL", 1)
+        self.patch(receivers, "PARALLEL", 1)
         self.far.then = lambda request: request.answer(body=b"done")
         self.receiver.script = lambda service, request: None
         for _ in range(3):
@@ -572,14 +572,14 @@ class EndTests(CallbackCase):
     def test_few_at_once_go_to_one_receiver(self) -> Test:
         self.far.then = lambda request: request.answer(body=b"done")
         self.receiver.script = lambda service, request: None
-        for _ in range(callbacks.PARALLEL + 3):
+        for _ in range(PARALLEL + 3):
             yield self.order()
-        yield self.delivered(callbacks.PARALLEL)
+        yield self.delivered(PARALLEL)
         yield deferLater(reactor, 0.05)
-        self.assertEqual(len(self.receiver.requests), callbacks.PARALLEL)
+        self.assertEqual(len(self.receiver.requests), PARALLEL)
         for connection in list(self.receiver.connections):
             connection.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        yield self.delivered(callbacks.PARALLEL + 3)
+        yield self.delivered(PARALLEL + 3)
 
 
 class VerifyingTests(SynchronousTestCase):

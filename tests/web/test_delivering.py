@@ -23,8 +23,9 @@ from hoft.web.http.responses import ReceivedHead, ServiceError
 from hoft.web.ingress import kept_rows
 from hoft.web.ingress.callbacks import callbacks
 from hoft.web.ingress.callbacks import rows as callback_rows
-from hoft.web.ingress.callbacks.callbacks import PARALLEL, SCHEDULE, Callbacks
+from hoft.web.ingress.callbacks.callbacks import SCHEDULE, Callbacks
 from hoft.web.ingress.callbacks.delivering import retry_after
+from hoft.web.ingress.callbacks.receivers import PARALLEL
 from hoft.web.ingress.callbacks.registrations import Registrations
 from hoft.web.ingress.callbacks.rows import State
 from hoft.web.ingress.callbacks.signing import SymmetricKey

@@ -29,7 +29,7 @@ from hoft.web.ingress.ends import restored
 from hoft.web.ingress.kept_rows import Row, Stage
 
 if TYPE_CHECKING:
-    from hoft.web.ingress.callbacks.callbacks import Delivery
+    from hoft.web.ingress.callbacks.delivery import Delivery
     from hoft.web.ingress.keeper import Keeper
     from hoft.web.ingress.limiting import Meter
 

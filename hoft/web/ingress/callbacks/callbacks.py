@@ -19,7 +19,6 @@ from itertools import chain, islice
 from random import random
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,11 +27,11 @@ from hoft.errors import LocalError
 from hoft.interfaces import ITransaction
 from hoft.web.client.agent import ExactAgent
 from hoft.web.http.problems import Refused, callback_refused
-from hoft.web.ingress.asking import shown_time
 from hoft.web.ingress.callbacks import rows as callback_rows
+from hoft.web.ingress.callbacks.delivery import Delivery
+from hoft.web.ingress.callbacks.receivers import Receiver
 from hoft.web.ingress.callbacks.rows import Row, State
 from hoft.web.ingress.keeping import Kept
-from hoft.web.ingress.kept_rows import Stage
 
 if TYPE_CHECKING:
     from hoft.web.ingress.callbacks.delivering import Attempt, Outcome
@@ -45,99 +44,11 @@ SCHEDULE: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 7
 JITTER: Final = 0.1
 """By what share of itself a pause may be longer, so that what failed together does not return together."""
 
-PARALLEL: Final = 4
-"""Attempts at one origin at once."""
-
-LONGEST_REST: Final = 60.0
-"""Seconds for which all attempts at an origin rest after several that failed, if it does not ask for more."""
-
 TURN: Final = 40
 """How many are looked at in one go: there may be a hundred thousand."""
 
 MOST: Final = 1000
 """How many are listed."""
-
-
-@define(eq=False)
-class Delivery(Row):
-    """
-    One callback; an L{Observer<hoft.web.ingress.keeping.Observer>} of its exchange.
-
-    @ivar kept: the exchange.
-    """
-
-    kept: Kept = field(kw_only=True)
-    callbacks: Callbacks = field(kw_only=True, repr=False)
-
-    @property
-    def pending(self) -> bool:
-        """The result is still needed for it."""
-        return self.state is State.PENDING
-
-    def stageReached(self, kept: Kept) -> None:
-        """See L{hoft.web.ingress.keeping.Observer}."""
-        if kept.stage in (Stage.CANCELLED, Stage.EXPIRED):
-            self.callbacks.drop(self)
-        elif kept.over and self.state is State.WAITING:
-            self.callbacks.begin(self)
-
-    def drop(self) -> None:
-        """The exchange is forgotten."""
-        self.callbacks.drop(self)
-
-    def listed(self) -> dict[str, Any]:
-        """For operators, ready for JSON."""
-        from hoft.web.ingress.callbacks.delivering import delivery_id
-
-        return {
-            "id": self.exchange.hex(),
-            "webhook_id": delivery_id(self.kept),
-            "caller": self.kept.caller,
-            **self.described(),
-            "url": self.url.partition("?")[0],
-        }
-
-    def described(self) -> dict[str, Any]:
-        """For its caller, ready for JSON."""
-        return {
-            "url": self.url,
-            "state": self.state.value,
-            "attempts": self.attempts,
-            "last_attempt": _shown(self.last),
-            "next_attempt": _shown(self.due),
-            "reason": self.reason,
-        }
-
-
-@define(eq=False)
-class Receiver:
-    """
-    One origin that callbacks go to.
-
-    @ivar queue: what is due, in order.
-    @ivar running: attempts under way.
-    @ivar failures: how many in a row have found it busy or not at all.
-    @ivar rests: (clock of the ingress) until when it is left alone.
-    """
-
-    queue: deque[tuple[Delivery, Destination]] = field(factory=deque)
-    running: int = 0
-    failures: int = 0
-    rests: float = 0.0
-
-    @property
-    def places(self) -> int:
-        """How many attempts may be made at once: of a receiver in trouble, one."""
-        return 1 if self.failures else PARALLEL
-
-    def learn(self, outcome: Outcome, now: float) -> None:
-        """What an attempt has shown of it."""
-        if not outcome.busy:
-            self.failures = 0
-            return
-        self.failures += 1
-        rest = min(LONGEST_REST, 2.0 ** min(self.failures - 1, 10))
-        self.rests = max(self.rests, now + max(rest, outcome.retry_after))
 
 
 class Callbacks:
@@ -440,7 +351,3 @@ class Callbacks:
 
 _LONGEST: Final = (1 + JITTER) * max(SCHEDULE)
 """Seconds that anything may still have to wait: a clock that was set back must not make it last for ever."""
-
-
-def _shown(at: float | None) -> str | None:
-    return None if at is None else shown_time(at)
