@@ -19,11 +19,13 @@ from hoft.web.http.requests import Request
 from hoft.web.http.responses import ReceivedHead
 
 PROTOCOL: Final = b"websocket"
+"""What Upgrade names."""
 
 TARGET: Final = "websocket:"
 """What streams for WebSocket are opened to: no service that a program offers has such a name."""
 
 SWITCHING: Final = 101
+"""The status that lets both begin."""
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
