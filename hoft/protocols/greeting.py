@@ -98,6 +98,7 @@ class Heartbeat:
 
     @ivar settings: the link's.
     @ivar last_heard: (clock) when it was; None: not in this boot.
+    @ivar unanswered: how often it was asked for since then.
     """
 
     def __init__(self, settings: Settings, round_trips: RoundTrips, now: float) -> None:
@@ -105,12 +106,12 @@ class Heartbeat:
         self.last_heard: float | None = None
         self._round_trips = round_trips
         self._from = now
-        self._unanswered = 0
+        self.unanswered = 0
 
     def heard(self, now: float) -> None:
         """A sign of life."""
         self.last_heard = self._from = now
-        self._unanswered = 0
+        self.unanswered = 0
 
     @property
     def due(self) -> float | None:
@@ -119,15 +120,13 @@ class Heartbeat:
         if not every:
             return None
         longest = max(self.settings.timing.probe_longest, every)
-        return self._from + min(every * self._round_trips.backoff(self._unanswered), longest)
+        return self._from + min(every * self._round_trips.backoff(self.unanswered), longest)
 
     def sent(self, now: float) -> None:
         """It is asked for."""
         self._from = now
-        self._unanswered += 1
+        self.unanswered += 1
 
     def silence(self, now: float) -> float:
-        """Seconds for which it has been waited for; 0 or less where it is not."""
-        if not self._unanswered or self.last_heard is None:
-            return 0.0
-        return now - self.last_heard - self.settings.heartbeat
+        """Seconds for which the answer is overdue."""
+        return 0.0 if self.last_heard is None else now - self.last_heard - self.settings.heartbeat

@@ -195,7 +195,8 @@ class Replication:
         Seconds for which the peer owes us a sign of life: since the oldest
         unanswered packet or heartbeat; 0 where it owes none.
         """
-        return max(self.sender.silence(now), self._heartbeat.silence(now))
+        waiting = self.sender.silence(now)
+        return max(waiting, self._heartbeat.silence(now)) if self._heartbeat.unanswered else waiting
 
     def is_current(self, header: Header) -> bool:
         """Whether a packet that was C{CURRENT} when it began to arrive still counts."""

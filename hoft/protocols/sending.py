@@ -80,13 +80,13 @@ class Sender:
             # Among what is under way there is room for a few, since all of that is waiting for the peer.
             crowded = len(flight.flying) >= path.pace.files() + PROBE_FILES
             nothing = crowded or next(iter(self.records.small()), None) is None
-            return None if nothing else self.paced_until()
+            return None if nothing else path.paced_until(flight)
         if not len(self._queue) or len(flight.flying) >= path.pace.files():
             return None
         beyond = flight.flying_bytes - path.most_bytes()
         if beyond < path.overtaking_bytes() and self._queue.overtaking:
-            return self.paced_until()
-        return max(self.paced_until(), self._yielding.until) if beyond < 0 else None
+            return path.paced_until(flight)
+        return max(path.paced_until(flight), self._yielding.until) if beyond < 0 else None
 
     def paced_until(self) -> float:
         """(clock) Nothing but probes is to be written before."""
@@ -257,7 +257,7 @@ class Sender:
         self.path.cost.receipts += 1
         if not sending.frames:
             # The peer kept it until it had something to send: that is not how it answers others.
-            if not self.records:
+            if not self.records.by_number:
                 self.path.round_trips.sample(now - sending.at - hold)
             return
         self._measure(sending, missing, hold, now)
@@ -331,7 +331,7 @@ class Sender:
 
     def next_probe(self) -> float | None:
         """When to probe unless something is heard, or None where nothing waits."""
-        if not self.records:
+        if not self.records.by_number:
             return None
         oldest = next(iter(self._flight.flying.values()), None)
         size = 0 if oldest is None else oldest.size

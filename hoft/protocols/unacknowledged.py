@@ -18,11 +18,15 @@ INITIAL_LIMIT = 1024
 
 
 class Unacknowledged:
-    """Of one log; those that may be sent, and were not, are in the queue."""
+    """
+    Of one log; those that may be sent, and were not, are in the queue.
+
+    @ivar by_number: all of them; read only.
+    """
 
     def __init__(self, queue: SendQueue) -> None:
+        self.by_number: dict[int, OutgoingRecord] = {}
         self._queue = queue
-        self._records: dict[int, OutgoingRecord] = {}
         self._highest = 0
         self._limit = INITIAL_LIMIT
         self._blocked: list[tuple[int, OutgoingRecord]] = []
@@ -31,7 +35,7 @@ class Unacknowledged:
         self._acked = RangeSet()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.by_number)
 
     @property
     def blocked(self) -> int:
@@ -42,7 +46,7 @@ class Unacknowledged:
         """A committed record waits to be sent (also again, after a restart)."""
         number = record.number
         self._withheld.discard(number)
-        self._records[number] = record
+        self.by_number[number] = record
         self._highest = max(self._highest, number)
         if record.size <= SPARED:
             self._small[number] = record
@@ -53,7 +57,7 @@ class Unacknowledged:
 
     def known(self, number: int) -> bool:
         """Whether that record was given to L{add}, acknowledged or not."""
-        return number in self._records or number in self._acked
+        return number in self.by_number or number in self._acked
 
     def raise_limit(self, limit: int) -> None:
         """The peer accepts record numbers up to C{limit}; the maximum of all statements holds."""
@@ -69,7 +73,7 @@ class Unacknowledged:
 
         @return: false if it was sent already, or is not known.
         """
-        record = self._records.get(number)
+        record = self.by_number.get(number)
         if record is None or record.packets or number in self._withheld:
             return False
         self._queue.discard(record)
@@ -78,7 +82,7 @@ class Unacknowledged:
 
     def hollow(self, number: int) -> None:
         """What goes under that number from now on is a record of nothing."""
-        record = self._records.get(number)
+        record = self.by_number.get(number)
         if record is not None:
             self._queue.resize(record, 0)
             self._small[number] = record
@@ -99,7 +103,7 @@ class Unacknowledged:
             end = min(end, self._highest)
             for first, last in self._acked.add(start, end) if start <= end else ():
                 for number in self._numbers(first, last):
-                    record = self._records.pop(number)
+                    record = self.by_number.pop(number)
                     record.settled = True
                     self._queue.discard(record)
                     if record.size <= SPARED:
@@ -109,6 +113,6 @@ class Unacknowledged:
 
     def _numbers(self, first: int, last: int) -> list[int]:
         """Which of our records these are, whichever way is shorter."""
-        if last - first < len(self._records):
-            return [number for number in range(first, last + 1) if number in self._records]
-        return [number for number in self._records if first <= number <= last]
+        if last - first < len(self.by_number):
+            return [number for number in range(first, last + 1) if number in self.by_number]
+        return [number for number in self.by_number if first <= number <= last]

@@ -687,7 +687,7 @@ class JournalTests(LinkTestCase):
         self.patch(database, "_full", True)
         self.near.send(b"large" * 100)
         self.pair.advance(5)
-        [record] = self.near.link.engine.sender.records._records.values()
+        [record] = self.near.link.engine.sender.records.by_number.values()
         self.near.link._damage.unsendable(RecordDamaged(record.number, PayloadDamaged("a test")))
         self.pair.advance(600)
         self.assertEqual(len(self.near.link.engine.sender.records), 0)
