@@ -211,15 +211,14 @@ class Folders:
                     strange.append(entry.name)
         if not waiting:
             yield ok("no files wait to be read")
-        elif max(waiting) < _STALE:
-            yield ok(
-                f"{counted(len(waiting), 'file')} to be read, the oldest of them for {duration(max(waiting))}"
-            )
         else:
-            yield warn(
-                f"{counted(len(waiting), 'file')} to be read, the oldest of them for {duration(max(waiting))}",
-                "see that the node runs, and why it does not take them with 'hoft packet FILE --config DIR'",
-            )
+            oldest = max(waiting)
+            said = f"{counted(len(waiting), 'file')} to be read, the oldest of them for {duration(oldest)}"
+            if oldest < _STALE:
+                yield ok(said)
+            else:
+                why = "why it does not take them with 'hoft packet FILE --config DIR'"
+                yield warn(said, f"see that the node runs, and {why}")
         for stranger in sorted(strangers, key=str)[:_SHOWN]:
             yield warn(
                 f"there are files from {stranger}, which is not trusted here",
