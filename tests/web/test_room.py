@@ -155,6 +155,7 @@ class FullDiskTests(KeepingCase):
 
     @inlineCallbacks
     def test_a_result_that_is_too_large_fails_alone(self) -> Test:
+        looking = self.patch(self.ingress.room, "tick", lambda now: None)
         self.far.then = lambda request: self.start(request, 19 * MB)
         where = yield self.submit()
         yield self.until(lambda: self.near.unconsumed_bytes() > 18 * MB)
@@ -164,6 +165,7 @@ class FullDiskTests(KeepingCase):
         self.assertEqual(refused.status, 507)
         self.assertTrue(self.json(refused)["type"].endswith("no-space"))
         yield self.small_call()
+        looking.restore()
         self.ingress.tick()
         status = yield self.reach(where, "failed")
         self.assertEqual(status["problem"]["status"], 507)
