@@ -80,7 +80,6 @@ class Frames:
         """@param most: about how long the file may get, bytes; one record always fits."""
         self.frames: list[list[OutgoingRecord]] = []
         self.size = 0
-        self._stride = stride
         self._capacity = capacity(stride)
         self._left = most - HEAD_ROOM - FRAME_OVERHEAD
         self._free = 0
