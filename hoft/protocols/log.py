@@ -181,7 +181,10 @@ def open_log(transaction: Transaction, peer: bytes, boot: int) -> Opened:
     """Load what there is of the link to C{peer}, or begin it; C{boot} is ours from now on."""
     transaction.execute("INSERT INTO boot (boot) VALUES (?) ON CONFLICT DO NOTHING", (word(boot),))
     transaction.execute("DELETE FROM boot WHERE number <= (SELECT max(number) FROM boot) - ?", (BOOTS,))
-    transaction.execute("INSERT INTO link (peer) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
+    # Of one that this process had open before, too: until the peer is known again, no number is given.
+    transaction.execute(
+        "INSERT INTO link (peer) VALUES (?) ON CONFLICT (peer) DO UPDATE SET boot = NULL", (peer,)
+    )
     row = transaction.execute(
         "SELECT id, generation, clock, peer_incarnation, peer_clock, peer_boot, received, rolled_back,"
         " estimates, last_inbox FROM link WHERE peer = ?",

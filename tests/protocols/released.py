@@ -33,14 +33,14 @@ def dump() -> str:
         path = Path(folder, "state")
         inline = InlineJournal(path, [log.SCHEMA])
         inline.result(inline.journal.open())
-        link = inline.do(lambda t: log.open_log(t, PEER, BOOT)).link
-        inline.do(lambda t: log.adopt(t, link, BOOT, 0xE0, THEIR_BOOT, 3))
-        inline.do(lambda t: log.adopt(t, link, BOOT, THEIR_INCARNATION, THEIR_BOOT, 5))
-        inline.do(lambda t: log.rollback_told(t, link))
         opened = inline.do(lambda t: log.open_log(t, PEER, BOOT))
+        link = opened.link
+        inline.do(lambda t: log.adopt(t, link, BOOT, 0xE0, THEIR_BOOT, 3))
+        adopted = inline.do(lambda t: log.adopt(t, link, BOOT, THEIR_INCARNATION, THEIR_BOOT, 5))
+        inline.do(lambda t: log.rollback_told(t, link))
         commit = Commit([Outgoing(payload, 1) for payload in SENT], (), None)
         last = opened.last_inbox + 1
-        accept = Accept(opened.generation, 9, [4], [Incoming(last, 1, len(RECEIVED), RECEIVED)], last)
+        accept = Accept(adopted.generation, 9, [4], [Incoming(last, 1, len(RECEIVED), RECEIVED)], last)
         inline.do(lambda t: log_writing.write(t, link, BOOT, [commit, accept]))
         inline.result(inline.journal.close())
         with closing(sqlite3.connect(path / DATABASE)) as journal:

@@ -45,7 +45,10 @@ class LogTests(SynchronousTestCase):
 
     def accepting(self, generation: int, payloads: Mapping[int, bytes], clock: int = 9) -> Accept:
         """Of records with these numbers, which get the next ids."""
-        first = self.opened().last_inbox + 1
+        rows = self.made.do(
+            lambda t: t.execute("SELECT last_inbox FROM link WHERE id = ?", (self.link,)).fetchall()
+        )
+        first = (rows[0][0] or log.ids_of(self.link)[0]) + 1
         records = [Incoming(first + at, 1, len(one), one) for at, one in enumerate(payloads.values())]
         return Accept(generation, clock, list(payloads), records, records[-1].id)
 
