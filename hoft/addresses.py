@@ -49,7 +49,7 @@ def check_url(where: str, key: str, url: str) -> str:
     """An absolute http or https URL, to be used as a prefix: without user, query or fragment."""
 
     def wrong(what: str, wanted: str = _URL_WANTED) -> ConfigurationError:
-        return ConfigurationError(where, key, f"{url!r} {what}", wanted)
+        return ConfigurationError(where, key, f"{without_user(url)!r} {what}", wanted)
 
     if "?" in url or "#" in url:
         raise wrong("has a query or a fragment", "a prefix that ends with the path")
@@ -60,8 +60,8 @@ def check_url(where: str, key: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise wrong(f"is no URL ({error})") from None
+    except ValueError:  # which says more of what may be a password
+        raise wrong("is no URL: its host or port is none") from None
     if parts.scheme not in ("http", "https"):
         raise wrong("is not http or https")
     if "@" in parts.netloc:
@@ -77,6 +77,11 @@ def check_url(where: str, key: str, url: str) -> str:
             "the path spelled out",
         )
     return url
+
+
+def without_user(url: str) -> str:
+    """What may be a URL, to be shown: without what stands before the last C{@}."""
+    return re.sub(r"(?s)^([a-z]*://)?.*@", r"\1...@", url)
 
 
 def check_tcp_target(where: str, key: str, target: str) -> str:

@@ -45,6 +45,11 @@ class UrlTests(SynchronousTestCase):
             self.assertNotIn("\n", str(caught.exception))
             self.assertTrue(str(caught.exception).startswith("w: k: "))
 
+    def test_a_password_is_not_repeated(self) -> None:
+        for url in ("http://u:canary@h", "https://u:canary/x@h", "http://u:canary?x@h", "u:canary@h"):
+            refusal = self.assertRaises(ConfigurationError, check_url, "w", "k", url)
+            self.assertNotIn("canary", str(refusal))
+
 
 class EndpointTests(SynchronousTestCase):
     def test_endpoints_that_only_this_machine_reaches_are_taken_and_twisted_knows_them(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -156,15 +156,40 @@ def line_of(call: Ended, trace: str | None) -> str:
 
 
 def redacted(url: bytes) -> str:
-    """A URL or request target without what may be secret in it: user, query, parameters of the path."""
-    text = _USER.sub(rb"\1", url.partition(b"#")[0])
-    path, query, _ = text.partition(b"?")
-    shown = _PARAMETERS.sub(b";...", path) if b";" in path else path
+    """
+    A URL or request target, valid or not, without what may be secret in it: user, query, parameters
+    of the path.  What stands in the place of a host is shown only if it looks like one.
+    """
+    path, query, _ = url.partition(b"#")[0].partition(b"?")
+    segments = path.split(b"/")
+    shown = b"/".join([_shown(at, segments) for at in range(len(segments))])
     return (shown + b"?..." if query else shown).decode("ascii", "replace")
 
 
-_USER = re.compile(rb"(//|^)[^/?@]*@")
-_PARAMETERS = re.compile(rb";[^/]*")
+def _shown(at: int, segments: Sequence[bytes]) -> bytes:
+    """One segment of a path, or what stands before it in a URL."""
+    segment = segments[at]
+    place = _is_place(at, segments)
+    user = _USER.match(segment)
+    if user is not None and (place or _COLON.search(user[0])):
+        segment = segment[user.end() :]
+    if place and not _AUTHORITY.fullmatch(segment):
+        return b"..."
+    bare, parameters, _ = segment.partition(b";")
+    return bare + b";..." if parameters else bare
+
+
+def _is_place(at: int, segments: Sequence[bytes]) -> bool:
+    """Whether this is where the host of C{http://HOST/}, C{/to/http/HOST/} or C{HOST:PORT} stands."""
+    if at < 2:
+        return at == 0
+    behind_slashes = not segments[at - 1] and (at == 2 or segments[at - 2].endswith(b":"))
+    return behind_slashes or (at < 4 and segments[:2] == [b"", b"to"])
+
+
+_USER = re.compile(rb".*(?:@|%40)", re.DOTALL)
+_COLON = re.compile(rb":|%3[Aa]")
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]*|\[[0-9A-Fa-f:.]*\])(?::[0-9]{0,5})?")
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 

@@ -88,6 +88,9 @@ class RequestTests(EgressCase):
         own = [(b"authorization", b"Bearer x")]
         yield self.near.call(self.head(credentials=b"user:pass", headers=own)).done
         self.assertEqual(self.service.requests[1].values(b"authorization"), [b"Bearer x"])
+        for given, basic in ((b"user", [b"Basic dXNlcjo="]), (b"", [])):
+            yield self.near.call(self.head(credentials=given)).done
+            self.assertEqual(self.service.requests[-1].values(b"authorization"), basic)
 
     @inlineCallbacks
     def test_only_so_many_run_at_once_and_the_others_wait_in_order(self) -> Test:

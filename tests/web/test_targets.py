@@ -112,6 +112,22 @@ class ParseTests(SynchronousTestCase):
         self.assertNotIn("canary", repr(parse_target(b"GET", b"http://u:canary@h/canary?canary")))
         self.assertNotIn("canary", repr(parse_target(b"GET", b"/svc/r/canary")))
 
+    def test_a_refusal_does_not_show_what_may_be_a_password(self) -> None:
+        for target in (
+            b"/to/http/user%3Acanary%40h/",
+            b"/to/http/user:canary/x@h/",
+            b"http://user:canary/x@h/",
+            b"http://user:canary[@h/",
+            b"http://user:canary@h:x/",
+            b"canary:canary@h/",
+            b"//user:canary@h/",
+            b"/svc/user:canary@h/",
+        ):
+            refusal = self.assertRaises(Refused, parse_target, b"GET", target)
+            self.assertNotIn("canary", repr(refusal.problem), target)
+        refusal = self.assertRaises(Refused, parse_target, b"CONNECT", b"user:canary@h:443")
+        self.assertNotIn("canary", repr(refusal.problem))
+
 
 class UrlTests(SynchronousTestCase):
     def test_a_url_names_a_service(self) -> None:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from attrs import evolve, frozen
 
-from hoft.addresses import ESCAPE, LIKE_IPV4, hides
+from hoft.addresses import ESCAPE, LIKE_IPV4, hides, without_user
 from hoft.errors import ConfigurationError
 from hoft.web.http.fields import Authority
 from hoft.web.http.heads import Retry
@@ -183,9 +183,8 @@ class Rule:
 
 
 def _wrong(url: str, what: str) -> ConfigurationError:
-    shown = re.sub(r"//[^/]*@", "//...@", url)
     return ConfigurationError(
-        "allow", "url", f"{shown!r}: {what}", "http://HOST[:PORT][/PATH] or https://..."
+        "allow", "url", f"{without_user(url)!r}: {what}", "http://HOST[:PORT][/PATH] or https://..."
     )
 
 

@@ -56,8 +56,9 @@ def outgoing_fields(head: RequestHead, pseudonym: str) -> Fields:
     check_loop(head.headers, pseudonym)
     # Expect was between the caller and its ingress; here the whole request is at hand.
     fields = end_to_end(head.headers, _REPLACED)
-    if head.credentials is not None and not any(name.lower() == b"authorization" for name, _ in fields):
-        basic = b64encode(unquote_to_bytes(head.credentials))
+    if head.credentials and not any(name.lower() == b"authorization" for name, _ in fields):
+        user, _, password = head.credentials.partition(b":")
+        basic = b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password))  # RFC 7617 section 2
         fields.append((b"Authorization", b"Basic " + basic))
     return [(b"Host", head.authority), *with_via(fields, "hoft/1", pseudonym)]
 

@@ -219,6 +219,9 @@ def with_length(fields: Iterable[Field], length: int | None) -> FieldList:
 _NAME = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=]+")
 _PORT = re.compile(rb"[0-9]{0,5}")
 
+# Neither these nor what else is said of it show what was given, in which a password may be.
+_NO_HOST = "what stands for a host is none: neither a name nor an address, or IPv6 without brackets"
+
 
 @frozen
 class Authority:
@@ -269,15 +272,15 @@ def _host_and_port(rest: bytes, blame: Blame) -> Authority:
         except (AddressValueError, UnicodeDecodeError):
             host = ""
         if not bracket or not host or "%" in host or (port and not port.startswith(b":")):
-            raise Refused(blame(f"{_shown(rest)} is not a host"))
+            raise Refused(blame(_NO_HOST))
         port = port[1:]
     else:
         name, _, port = rest.partition(b":")
         if not _NAME.fullmatch(name) or len(name) > 253:
-            raise Refused(blame(f"{_shown(rest)} is not a host"))
+            raise Refused(blame(_NO_HOST))
         host = name.decode("ascii").lower()
     if not _PORT.fullmatch(port) or (port and not 0 < int(port) < 65536):
-        raise Refused(blame(f"{_shown(rest)} has an impossible port"))
+        raise Refused(blame("the port of a host is a number from 1 to 65535"))
     return Authority(host, int(port) if port else None)
 
 

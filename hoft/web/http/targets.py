@@ -128,10 +128,10 @@ def parse_url(url: str) -> Service:
 
 def _absolute(method: bytes, target: bytes) -> Service:
     match = _ABSOLUTE.fullmatch(target)
-    if match is None:
+    if match is None or not match[2].startswith(b"//"):  # what is before the colon may be a user
         raise Refused(malformed_request("the request target is neither a path nor a URL"))
     scheme = match[1].decode("ascii").lower()
-    if not match[2].startswith(b"//") or scheme not in DEFAULT_PORTS:
+    if scheme not in DEFAULT_PORTS:
         raise Refused(malformed_request(f"{scheme[:20]}: only http:// and https:// are carried"))
     where, rest = _split(match[2][2:])
     if method == b"OPTIONS" and not rest:
