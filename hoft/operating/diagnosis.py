@@ -96,6 +96,10 @@ def _of_peer(node: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Ite
     yield from refused
     if state == "stopped":
         yield Trouble(f"{name} is stopped: a copy of one of the two nodes runs beside it", _STOPPED)
+    elif state == "down" and peer.get("write_error") is not None:
+        if node.get("carrier_down") is None:
+            why = printable(str(peer["write_error"]))
+            yield Trouble(f"{name} is down: no files can be written for it: {why}", DOCTOR)
     elif state == "late" or (state == "down" and (peer["heard"] or 0) >= SILENT):
         yield _lateness(name, peer, bool(refused))
     elif state == "unknown":
@@ -106,8 +110,6 @@ def _of_peer(node: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Ite
             else "see whether its node runs, each of the two trusts the other's card ('hoft list'), and files"
             " are carried both ways",
         )
-    elif state == "down" and node.get("carrier_down") is None:
-        yield Trouble(f"{name} is down: no files can be written for it", "the log says why")
     elif state not in ("up", "down"):
         yield Trouble(f"{name} is {state}", "see the log")
     if peer.get("peer_full"):

@@ -73,7 +73,7 @@ _COUNTS = {
     "rollbacks": "restores noticed",
     "payloads_damaged": "payloads damaged in the journal",
 }
-_ELSEWHERE = {"peer", "timeout", "packet_size", "packet_size_reason"}.union(
+_ELSEWHERE = {"peer", "timeout", "packet_size", "packet_size_reason", "write_error"}.union(
     *(keys for _, keys, _ in _COLUMNS)
 )
 

@@ -264,6 +264,7 @@ class Link:
             "unacknowledged_bytes": self._records.outbox.backlog,
             "oldest_unacknowledged": None if oldest is None else self._now() - oldest,
             "packets_written": 0 if self._publisher is None else self._publisher.packets,
+            "write_error": None if self._publisher is None else self._publisher.trouble,
             "payloads_damaged": self._damage.payloads,
             **self.counters,
         }
@@ -449,7 +450,7 @@ class Link:
         self.pump()
 
     def _update_state(self) -> None:
-        failing = self._publisher is not None and self._publisher.failing
+        failing = self._publisher is not None and self._publisher.trouble is not None
         state = state_of(self.engine, self._carrier_up and not failing, self._now())
         if state is not self.state:
             self.state = state

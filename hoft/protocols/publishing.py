@@ -29,7 +29,8 @@ GATHER = 0.02
 """Seconds in which files to be removed gather: nobody waits for it, and a thread is woken for each time."""
 
 RETRY_FIRST = 0.5
-RETRY_LONGEST = 60.0
+RETRY_LONGEST = 10.0
+"""Seconds between two tries: whoever mends a folder waits for no more than that."""
 
 
 class Publisher:
@@ -40,6 +41,7 @@ class Publisher:
     @ivar not_before: (clock) when the next may be begun.
     @ivar packets: how many were written.
     @ivar transport: where they are written to.
+    @ivar trouble: why the last one could not be written; L{None} if it was.
     """
 
     _log = Logger()
@@ -56,6 +58,7 @@ class Publisher:
         self.busy = False
         self.not_before = float("-inf")
         self.packets = 0
+        self.trouble: str | None = None
         self._parts = parts
         self._peer = peer
         self._name = name
@@ -67,11 +70,6 @@ class Publisher:
         self._removing = Soon(parts.reactor, GATHER, self._remove)
         self._swept = False
         self._closed = False
-
-    @property
-    def failing(self) -> bool:
-        """The last packet could not be written."""
-        return self._retry is not None
 
     def publish(
         self,
@@ -105,7 +103,7 @@ class Publisher:
         sender = engine.sender
 
         def written(name: str) -> None:
-            self._retry = None
+            self._works()
             self.packets += 1
             outbox.written(plan.frames)
             if plan.frames:
@@ -150,15 +148,23 @@ class Publisher:
         writing.addCallbacks(written, failed)
         writing.addBoth(done)
 
+    def _works(self) -> None:
+        if self.trouble is not None:
+            self._retry = self.trouble = None
+            self._log.info("Files for {peer} can be written again", peer=self._name)
+
     def _wait(self, failure: Failure) -> None:
         self._retry = min(2 * (self._retry or RETRY_FIRST / 2), RETRY_LONGEST)
         self.not_before = self._parts.clock() + self._retry
+        told, self.trouble = self.trouble, failure.getErrorMessage()
+        if self.trouble == told:
+            return
         if failure.check(CarrierError):
             self._log.warn(
-                "A file for {peer} could not be written: {why}; trying again in {wait:.1f} s",
+                "No file can be written for {peer}: {why}; it is tried every {wait:.0f} s",
                 peer=self._name,
-                why=failure.getErrorMessage(),
-                wait=self._retry,
+                why=self.trouble,
+                wait=RETRY_LONGEST,
             )
         else:
             self._log.failure("A packet for {peer} could not be made", failure, peer=self._name)

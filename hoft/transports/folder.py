@@ -274,25 +274,25 @@ class FolderCarrier:
         else:
             self._mend("hang")
 
-    def _outbox_reported(self, recipient: UUID, reason: str | None) -> None:
+    def _outbox_reported(self, reason: str | None) -> None:
         """On any thread that writes."""
-        self._reactor.callFromThread(self._outbox_changed, recipient, reason)
+        self._reactor.callFromThread(self._outbox_changed, reason)
 
-    def _outbox_changed(self, recipient: UUID, reason: str | None) -> None:
+    def _outbox_changed(self, reason: str | None) -> None:
         if reason is None:
             self._timers.cancel("probe")
             self._mend("outbox")
             return
         self._trouble("outbox", reason)
-        self._probe_later(recipient)
+        self._probe_later()
 
-    def _probe_later(self, recipient: UUID) -> None:
+    def _probe_later(self) -> None:
         def again() -> None:
-            self._worker("write").call(probe, self._outbox, recipient).addErrback(failed)
+            self._worker("write").call(probe, self._outbox).addErrback(failed)
 
         def failed(failure: Failure) -> None:
             self._trouble("outbox", failure.getErrorMessage())
-            self._probe_later(recipient)
+            self._probe_later()
 
         # Not reset by a probe that succeeds: a folder may have room for that and no more.
         self._probing = min(max(2 * self._probing, _PROBES[0]), _PROBES[1])

@@ -24,9 +24,6 @@ from hoft.transports.tally import Tally
 
 log = Logger()
 
-_ONE_RECIPIENT = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EEXIST)
-"""Errors that may be of one subfolder alone."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """There is no room, or not for so much."""
 
@@ -35,6 +32,12 @@ PROBE = 65536
 
 _MOST_STUMPS = 1000
 """Temporary files for one recipient that could not be deleted and are remembered."""
+
+
+def of_one_subfolder(error: BaseException | None) -> bool:
+    """Whether others may well be written to in spite of this."""
+    wrong = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EEXIST)
+    return isinstance(error, OSError) and error.errno in wrong
 
 
 @implementer(IAddress)
@@ -53,8 +56,8 @@ class Outbox:
     Methods block, but for those that only remember or tell; they may be called on several threads.
 
     @param clock: monotonic seconds.
-    @param reported: told, on the thread that noticed, what fails for which
-        recipient; L{None} as the reason once something works again.
+    @param reported: told, on the thread that noticed, why nothing can be written;
+        L{None} once something can.
     @param published: told, on the thread that wrote it, that a file is there to be read.
     """
 
@@ -65,7 +68,7 @@ class Outbox:
         boot: int,
         tally: Tally,
         clock: Callable[[], float],
-        reported: Callable[[UUID, str | None], None],
+        reported: Callable[[str | None], None],
         published: Callable[[], None],
     ) -> None:
         self.root = Root(location.outbox, "outbox")
@@ -162,6 +165,11 @@ class Outbox:
             if len(stumps) < _MOST_STUMPS:
                 stumps.append(hidden)
 
+    def failing(self) -> tuple[UUID, ...]:
+        """The recipients for whom the last file could not be written."""
+        with self._lock:
+            return tuple(self._failing)
+
     def works(self, recipient: UUID) -> None:
         """Something was published."""
         with self._lock:
@@ -170,7 +178,7 @@ class Outbox:
             was_down, self._down = self._down, False
             stumps = self._stumps.pop(recipient, ())
         if was_down:
-            self._reported(recipient, None)
+            self._reported(None)
         if stumps:
             self._clear(recipient, stumps)
 
@@ -193,7 +201,10 @@ class Outbox:
         """
         failure: CarrierError
         if isinstance(error, OSError):
-            told = f"{self.root.purpose} {self.root.path}: {error.strerror or error}"
+            where = self.root.path
+            if of_one_subfolder(error):
+                where = os.path.join(where, self.folder_for(recipient))
+            told = f"{self.root.purpose} {where}: {error.strerror or error}"
             full = error.errno in FULL
             failure = CarrierFull(told, written) if full else CarrierError(told)
         else:
@@ -204,15 +215,13 @@ class Outbox:
         with self._lock:
             self._failing.add(recipient)
             # What somebody put in the place of one recipient's subfolder must not stop the others.
-            self._broken |= not isinstance(error, OSError) or error.errno not in _ONE_RECIPIENT
+            self._broken |= not of_one_subfolder(error)
             was_down = self._down
             self._down = self._broken or self._failing >= self._recipients
             is_down = self._down
         if is_down and not was_down:
-            self._reported(recipient, str(failure))
-        elif not is_down:
-            log.warn("cannot write for {recipient}: {failure}", recipient=recipient, failure=failure)
-        return failure
+            self._reported(str(failure))
+        return failure  # which tells who writes for this recipient, where the others do not fail
 
     def mode_in(self, folder: int) -> int:
         """The mode for a packet in this subfolder."""

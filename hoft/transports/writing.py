@@ -28,7 +28,7 @@ from hoft.transports.directories import (
     publish,
     unlink,
 )
-from hoft.transports.outbox import PROBE, FolderAddress, Outbox
+from hoft.transports.outbox import PROBE, FolderAddress, Outbox, of_one_subfolder
 
 log = Logger()
 
@@ -53,21 +53,35 @@ def write_file(outbox: Outbox, recipient: UUID, data: bytes) -> None:
         writer.abandon()
 
 
-def probe(outbox: Outbox, recipient: UUID) -> None:
+def probe(outbox: Outbox) -> None:
     """
-    Try whether a file could be written now, and report if so.  Where files are
-    written in place that would show, so the next packet is the trial.
+    Try whether a file could be written now, for any recipient, and report if so.
+    Where files are written in place that would show, so the next packet is the trial.
 
-    @raise CarrierError: it could not.
+    @raise CarrierError: none could.
     """
-    if outbox.location.rename:
-        writer = FolderWriter(outbox, recipient)
+    failure = None
+    for recipient in outbox.failing():
         try:
-            writer.begin()
-            writer.write(bytes(PROBE))
-        finally:
-            writer.abandon()
-    outbox.works(recipient)
+            if outbox.location.rename:
+                _try(FolderWriter(outbox, recipient))
+        except CarrierError as error:
+            failure = failure or error
+            if not of_one_subfolder(error.__cause__):
+                break
+        else:
+            outbox.works(recipient)
+            return
+    if failure is not None:
+        raise failure
+
+
+def _try(writer: FolderWriter) -> None:
+    try:
+        writer.begin()
+        writer.write(bytes(PROBE))
+    finally:
+        writer.abandon()
 
 
 def _waits(

@@ -24,7 +24,14 @@ class DiagnosisTests(SynchronousTestCase):
     def test_each_state_that_is_not_up_says_what_it_means(self) -> None:
         for values, words in (
             ({"state": "unknown"}, "far is unknown: nothing was heard of it since"),
-            ({"state": "down"}, "far is down: no files can be written for it"),
+            (
+                {"state": "down", "write_error": "outbox /x/y: No\x1b"},
+                "far is down: no files can be written for it: outbox /x/y: No\\x1b",
+            ),
+            (
+                {"state": "down", "write_error": "outbox /x/y: No", "heard": 7200.0},
+                "far is down: no files can be written for it: outbox /x/y: No",
+            ),
             (
                 {"state": "down", "heard": 7200.0},
                 "far is down: it was last heard 2 h ago; 12 records not acknowledged",
@@ -73,13 +80,14 @@ class DiagnosisTests(SynchronousTestCase):
             self.one(node)
 
     def test_a_carrier_that_is_down_says_why_and_the_peers_do_not_repeat_it(self) -> None:
-        node = changed(state="down") | {"carrier_down": "inbox /x: No such file or directory"}
+        why = "inbox /x: No such file or directory"
+        node = changed(state="down", write_error=why) | {"carrier_down": why}
         trouble = self.one(node)
         self.assertEqual(trouble.what, "the carrier is down: inbox /x: No such file or directory")
         self.assertIn("hoft doctor", trouble.then)
 
     def test_each_peer_that_is_down_is_named(self) -> None:
-        node = changed(state="down")
+        node = changed(state="down", write_error="outbox /x/y: Not a directory")
         node["peers"]["plant"] = node["peers"]["far"]
         self.assertEqual([str(trouble).split()[0] for trouble in troubles(node)], ["far", "plant"])
 

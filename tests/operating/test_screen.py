@@ -21,6 +21,7 @@ PEER = {
     "lost_packets": 2,
     "cut_packets": 0,
     "packets_written": 120,
+    "write_error": None,
     "frames_bad": 0,
 }
 NODE: dict[str, Any] = {

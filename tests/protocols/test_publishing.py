@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from uuid import UUID
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.transports.memory import unchanged
@@ -42,3 +44,29 @@ class PublishingTests(SynchronousTestCase):
             pair.advance(0.01)
         pair.advance(0.1)
         self.assertEqual(far.program.payloads[20:], [b"next"])
+
+    def test_what_cannot_be_written_is_said_once_and_tried_every_ten_seconds(self) -> None:
+        pair = Pair(self)
+        near, far = pair.near, pair.far
+        pair.start()
+        self.assertIsNone(near.link.status()["write_error"])
+        with capturedLogs() as logged:
+            near.transport.broken = True
+            near.transport.tries.clear()
+            near.send(b"one")
+            pair.advance(600)
+            waits = [later - earlier for earlier, later in pairwise(near.transport.tries)]
+            self.assertLess(waits[0], 0.6)
+            self.assertLess(max(waits), 10.1)
+            self.assertEqual(near.link.status()["write_error"], "no space")
+            near.transport.broken = False
+            pair.advance(10.1)
+        self.assertEqual(far.program.payloads, [b"one"])
+        self.assertIsNone(near.link.status()["write_error"])
+        self.assertEqual(
+            [formatEvent(event) for event in logged if event["log_namespace"].endswith("Publisher")],
+            [
+                "No file can be written for far: no space; it is tried every 10 s",
+                "Files for far can be written again",
+            ],
+        )

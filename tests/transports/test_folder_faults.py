@@ -12,12 +12,13 @@ import os
 from functools import partial
 from itertools import pairwise
 from random import Random
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
 from hoft.errors import CarrierError, CarrierFull
 from hoft.interfaces import MAX_PIECE, Verdict
-from hoft.testing.harness import ALICE, BOB, RecordingReceiver, pattern
+from hoft.testing.harness import ALICE, BOB, CAROL, RecordingReceiver, pattern
 from hoft.transports.armour import Armour
 from hoft.transports.filenames import FileName
 from hoft.transports.folder import FolderCarrier
@@ -209,6 +210,57 @@ class FullTests(VirtualFolderTestCase):
         self.clock.advance(1)
         self.assertEqual(at_alice.health, ["up"])
         self.assertEqual(alice.counters()["write_errors"], 1)
+
+
+class OneSubfolderTests(VirtualFolderTestCase):
+    """What somebody has put in the place of one recipient's subfolder."""
+
+    def spoil(self, recipient: UUID) -> None:
+        entries = self.files.root.entries or {}
+        entries.pop(str(recipient), None)
+        self.files.put(None, str(recipient), b"no folder")
+
+    def test_others_are_written_to_and_the_one_at_fault_is_named(self) -> None:
+        alice, at_alice = self.node(ALICE)
+        bob, carol = alice.transport(BOB), alice.transport(CAROL)
+        self.spoil(BOB)
+        self.clock.advance(1)
+        with self.assertRaises(CarrierError) as raised:
+            bob.create()
+        self.assertEqual(str(raised.exception), f"outbox /exchange/{BOB}: Not a directory")
+        carol.create().finish()
+        self.clock.advance(60)
+        self.assertEqual(at_alice.health, ["up"])
+
+    def test_where_no_recipient_can_be_written_to_each_of_them_is_tried(self) -> None:
+        """It is up again once one of them can, whichever was the last to fail."""
+        alice, at_alice = self.node(ALICE)
+        transports = {recipient: alice.transport(recipient) for recipient in (BOB, CAROL)}
+        self.clock.advance(1)
+        for recipient, transport in transports.items():
+            self.spoil(recipient)
+            self.assertRaises(CarrierError, transport.create)
+        self.clock.advance(300)
+        self.assertEqual(at_alice.health, ["up", "down"])
+        for mended in (BOB, CAROL):
+            (self.files.root.entries or {}).pop(str(mended))
+            self.until(lambda: at_alice.health[-1] == "up", 11, "it is up again")
+            self.spoil(mended)
+            self.assertRaises(CarrierError, transports[mended].create)
+            self.until(lambda: at_alice.health[-1] == "down", 1, "it is down")
+
+    def test_a_folder_that_was_full_beside(self) -> None:
+        """That there is room again is found out at a recipient who can be written to."""
+        alice, at_alice = self.node(ALICE)
+        bob, carol = alice.transport(BOB), alice.transport(CAROL)
+        self.clock.advance(1)
+        self.spoil(BOB)
+        self.files.room = 100
+        self.assertRaises(CarrierError, bob.create)
+        self.assertRaises(CarrierFull, carol.create().write, bytes(200))
+        self.until(lambda: at_alice.health[-1] == "down", 1, "it is down")
+        self.files.room = 1 << 30
+        self.until(lambda: at_alice.health[-1] == "up", 11, "it is up again")
 
 
 class ListingTests(VirtualFolderTestCase):
