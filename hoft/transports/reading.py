@@ -208,10 +208,14 @@ def _look(file: int, name: str, offset: int, prefix: bytes, whole: bool, text: i
     data = os.pread(file, min(MAX_PIECE, max(0, size - at) + BEYOND), at)
     at_end = not data or at + len(data) >= size
     held = False
-    if data.endswith(bytes(ZERO_TAIL)) and (at_end or _ends_in_zeros(file, size)):
-        arrived = without_zero_tail(data)
-        held = not whole
-        data, at_end = data[: len(arrived) + ZERO_TAIL] if whole else arrived, True
+    if data.endswith(bytes(ZERO_TAIL)):
+        if at_end or _ends_in_zeros(file, size):
+            arrived = without_zero_tail(data)
+            held = not whole
+            data, at_end = data[: len(arrived) + ZERO_TAIL] if whole else arrived, True
+        else:
+            # They may have been a gap that was filled before the end of the file was.
+            data = os.pread(file, len(data), at)
     armoured = True if text else armour.begins(data) if not offset else False
     if armoured is None:
         held = not whole

@@ -63,7 +63,8 @@ class Turns:
         """The next file; those that went away meanwhile are passed over."""
         while self._queues:
             sender, queue = next(iter(self._queues.items()))
-            short = self._pop_short(sender)
+            short = self._pop_short(sender) if self._in_a_row < IN_A_ROW else None
+            self._in_a_row = 0 if short is None else self._in_a_row + 1
             if short is not None:
                 if len(self._queues) > 1:
                     self._queues[sender] = self._queues.pop(sender)
@@ -80,7 +81,7 @@ class Turns:
         return None
 
     def pop_short(self) -> InboundFile | None:
-        """The next of those that are short, whoever sent it."""
+        """The next of those that are short, whoever sent it; it is nobody's turn."""
         for sender in list(self._short):
             short = self._pop_short(sender)
             if short is not None:
@@ -90,12 +91,10 @@ class Turns:
     def _pop_short(self, sender: UUID | None) -> InboundFile | None:
         # It stays where it was in the other queue, where it is passed over.
         queue = self._short.get(sender)
-        while queue and self._in_a_row < IN_A_ROW:
+        while queue:
             file = queue.popleft()
             if file.state is State.READY:
-                self._in_a_row += 1
                 return file
-        self._in_a_row = 0
         return None
 
     def others(self, sender: UUID | None) -> bool:

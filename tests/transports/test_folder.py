@@ -116,7 +116,7 @@ class OrderTests(FolderTestCase):
             self.put(name(number), pattern(SHORT + 1))
         yield self.until(lambda: len(waiting) == CONCURRENT, "the first are being read")
         yield self.scanned(carrier)
-        for number in range(100, 100 + 6 * IN_A_ROW):
+        for number in range(100, 100 + 3 * IN_A_ROW):
             self.put(name(number), b"short")
         yield self.until(lambda: len(waiting) == CONCURRENT + 1, "a short one is handed over at once")
         self.assertEqual(receiver.pieces[-1][2], len(b"short"))
@@ -472,6 +472,29 @@ class ArrivingTests(FolderTestCase):
             file.write(content[MAX_PIECE + 5000 :])
             seconds += 0.06
         yield self.until(lambda: name(1) in receiver.consumed, "the rest arrives")
+        self.assertEqual(receiver.consumed[name(1)], content)
+
+    @inlineCallbacks
+    def test_a_gap_that_fills_between_two_reads_is_no_data(self) -> Steps:
+        """Zeros were read, and when it is looked whether the file ends so, it does not any more."""
+        content = pattern(3 * MAX_PIECE)
+        path = self.put(name(1), content[: MAX_PIECE + 5000])
+        os.truncate(path, len(content))
+        ends_in_zeros, filled = reading._ends_in_zeros, Event()
+
+        def after_filling(file: int, size: int) -> bool:
+            if not filled.is_set():
+                filled.set()
+                with open(path, "r+b") as writer:
+                    writer.seek(MAX_PIECE + 5000)
+                    writer.write(content[MAX_PIECE + 5000 :])
+            return ends_in_zeros(file, size)
+
+        self.patch(reading, "_ends_in_zeros", after_filling)
+        _, receiver = yield self.node(BOB)
+        receiver.complete = lambda so_far: len(so_far) == len(content)
+        yield self.until(lambda: name(1) in receiver.consumed, "it arrives")
+        self.assertTrue(filled.is_set())
         self.assertEqual(receiver.consumed[name(1)], content)
 
     @inlineCallbacks
