@@ -98,7 +98,8 @@ class Adoption:
         """
         self._telling += 1
         made = self._receiver.peerRolledBack(self._link, resent)
-        (succeed(None) if made is None else made).addCallback(self._told)
+        telling = (succeed(None) if made is None else made).addCallback(self._told)
+        telling.addErrback(self._lost, "that the log began anew will be told again at the next start")
 
     def _told(self, _: None) -> None:
         self._telling -= 1

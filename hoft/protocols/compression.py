@@ -2,7 +2,7 @@
 Payloads made smaller, one by one; pure.
 
 Each is compressed by itself, so that what it shrinks to says nothing of any
-other, and with Zstandard (RFC 8878).  C{docs/protocol.rst}, section "Records",
+other, and with Zstandard (RFC 8878).  C{docs/protocol.rst}, section "Compressed payloads",
 is normative.
 """
 

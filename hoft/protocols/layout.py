@@ -66,7 +66,7 @@ class Record:
     number: int
     """From 1, in the order of the log."""
     channel: int
-    """Who it is for: 0 is void, 1 messages of programs, 2 HTTP; up to 255."""
+    """Who it is for: 0 is void, 1 messages of programs, 2 and 3 HTTP, 4 streams; up to 255."""
     payload: bytes = field(repr=False)
     flags: int = 0
     """What was done to it; nothing in records that were read, whose payloads are expanded."""
@@ -174,7 +174,7 @@ class Header:
 
     suite: int
     key_id: int
-    """Which of the recipient's key pairs, where it has several; 0 is the first."""
+    """Which of the recipient's public keys, by its digest; 0 where none is used."""
     stride: int
     sender: bytes
     """UUID, 16 bytes; so C{recipient}."""

@@ -60,7 +60,7 @@ SMALL: Final = 256 << 10
 FIRST_FILES: Final = 8
 """Files under way before anything is known; for each receipt one more."""
 KNOWN: Final = 64
-"""After so many receipts a carrier that needs a wait is known."""
+"""So many files under way, and it is known whether the carrier needs a wait: the limit of the user holds."""
 
 TYPICAL_FILE: Final = 0.0002
 TYPICAL_SPEED: Final = float(100 << 20)

@@ -2,7 +2,7 @@
 Whom we are talking to: incarnations, boots and challenges; pure.
 
 A journal has an *incarnation* (64 random bits, minted with it), a process start
-a *boot* (64 random bits, never stored), and a link a *clock* that every commit
+a *boot* (64 random bits of its own), and a link a *clock* that every commit
 raises which the peer could come to know of; none does before the link is
 synchronised.  From these follow the
 rules, one table row each (C{docs/protocol.rst}, "Synchronisation", has the
