@@ -51,18 +51,23 @@ def credentials_of(
     """
     # Where an operator has credentials fetched from is where that operator's node may connect to.
     agent = ExactAgent(reactor, permit=lambda address: True)
-    return {one.name: _one(one, secrets, agent, clock, store) for one in configured}
+    return {one.name: _one(one, secrets, reactor, agent, clock, store) for one in configured}
 
 
 def _one(
-    one: Credential, secrets: Mapping[Path, str], agent: ExactAgent, clock: Callable[[], float], store: Store
+    one: Credential,
+    secrets: Mapping[Path, str],
+    reactor: Any,
+    agent: ExactAgent,
+    clock: Callable[[], float],
+    store: Store,
 ) -> Credentials:
     assert one.secret_file is not None
     secret = secrets[one.secret_file]
     if one.kind == "headers":
         return Headers(_fields(one.secret_file, secret))
     if one.kind == "login":
-        return login.Login(one.name, login.Settings(one.url, secret), agent, clock)
+        return login.Login(one.name, login.Settings(one.url, secret), reactor, agent, clock)
     try:
         from hoft.web.egress import oauth
     except ImportError:
@@ -76,7 +81,7 @@ def _one(
     settings = oauth.Settings(one.url, one.client_id, secret, one.scope, refresh, one.post)
     # Its requests carry no cookies of other endpoints.
     client = HTTPClient(agent, IndexableCookieJar())
-    return oauth.OAuth(one.name, settings, client, store, clock)
+    return oauth.OAuth(one.name, settings, reactor, client, store, clock)
 
 
 def _fields(path: Path, text: str) -> list[tuple[bytes, bytes]]:

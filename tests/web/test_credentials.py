@@ -22,11 +22,11 @@ from hoft.credentials import credentials_of, secrets_of
 from hoft.errors import IdentityError
 from hoft.web.client.agent import ExactAgent
 from hoft.web.client.policy import Policy, Rule
-from hoft.web.egress import login, oauth
+from hoft.web.egress import fetching, login, oauth
 from hoft.web.egress.credentials import PAUSE, Credentials, Headers
 from hoft.web.egress.secret_store import SCHEMA, SecretStore
 from tests.protocols.journals import InlineJournal
-from tests.web.services import REACTOR, EgressCase, RawService, Received, Service, Test
+from tests.web.services import REACTOR, Call, EgressCase, RawService, Received, Service, Test, until
 
 
 def answer(service: Service, status: int, body: bytes = b"", *fields: bytes) -> None:
@@ -80,7 +80,7 @@ class CredentialCase(EgressCase):
 
     def oauth(self, **settings: Any) -> oauth.OAuth:
         given = oauth.Settings(self.endpoint_url, "me", "hush", **settings)
-        return oauth.OAuth("api", given, self.client, self.store, lambda: self.now, lambda: self.now)
+        return oauth.OAuth("api", given, REACTOR, self.client, self.store, lambda: self.now, lambda: self.now)
 
     def gives_tokens(self, expires: int = 3600, **more: object) -> None:
         """The endpoint gives token-1, token-2, ..., and the service takes the last only."""
@@ -224,7 +224,7 @@ class OAuthTests(CredentialCase):
         for status, body, why in (
             (401, b'{"error": "invalid_client"}', "invalid_client"),
             (200, b'{"access_token": "x", "token_type": "mac"}', "not a bearer token"),
-            (200, b"<html>", "answered 200: missing_token"),
+            (200, b"<html>", "answered 200 and nothing that is a token"),
             (500, b"", "answered 500"),
         ):
             self.endpoint.says(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)), body)
@@ -246,18 +246,83 @@ class OAuthTests(CredentialCase):
         self.assertEqual(call.status, 200)
 
     @inlineCallbacks
+    def test_an_endpoint_that_does_not_answer_in_time(self) -> Test:
+        """The service has seen nothing, and the callers are told who was silent."""
+        self.patch(fetching, "TIMEOUT", 0.02)
+        self.use(self.oauth())
+        for begins in ((), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",)):
+            self.endpoint.says(*begins)
+            call = yield self.near.call(self.head(b"POST"), b"x").done
+            self.assertIn("did not answer within 0.02 s", self.unavailable(call))
+            self.now += PAUSE
+        self.patch(fetching, "TIMEOUT", 30.0)
+        late = self.near.call(self.head(b"POST", deadline=10.0), b"x")
+        yield until(lambda: len(self.endpoint.requests) == 3)
+        self.skew = 11.0
+        self.egress.tick()
+        yield late.done
+        self.assertIn("before the call's deadline", self.unavailable(late))
+        self.assertEqual(self.service.requests, [])
+
+    def unavailable(self, call: Call) -> str:
+        """What the call was told, which did not have credentials."""
+        problem = json.loads(call.body)
+        self.assertEqual((call.status, problem["type"].rpartition("/")[2]), (503, "credentials-unavailable"))
+        return str(problem["detail"])
+
+    @inlineCallbacks
+    def test_answers_that_nobody_expects(self) -> Test:
+        """Each is said in words, and none is a mistake of ours: trial fails a test that logs one."""
+        self.use(self.oauth())
+        token = b'{"access_token": "canary", "token_type": "bearer", '
+        for body in (
+            b"[1, 2]", b"7", b"null", b'"canary"', b"\xff\x00", b'{"a":' * 20_000, b"[" * 20_000, b"1" * 5000,
+            token + b'"expires_in": ' + b"1" * 5000 + b"}", token + b'"refresh_token": 7}',
+            token + b'"refresh_token": "\\ud800"}', token + b'"error": "slow\\n"}', token + b'"error": [1]}',
+            b'{"access_token": ["canary"]}', b'{"access_token": "a\\r\\nX: canary"}', b'{"access_token": ""}',
+            b'{"access_token": "canary\xff"}', b'{"access_token": "%b"}' % (b"a" * 70_000),
+            b'{"access_token": "canary", "token_type": 7}', b'{"access_token": "canary", "token_type": {}}',
+        ):  # fmt: skip
+            self.endpoint.says(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+            call = yield self.near.call(self.head()).done
+            told = self.unavailable(call)
+            self.assertIn("the token endpoint ", told, body[:80])
+            self.assertNotIn("canary", told)
+            self.now += PAUSE
+        self.assertEqual(self.service.requests, [])
+
+    def test_how_long_a_token_lives(self) -> None:
+        for said, life in (
+            (3600, 3540), ("3600", 3540), (10, 9), (0.5, 0.45), (float("inf"), oauth.LONGEST - 60),
+            (10**400, oauth.LONGEST - 60), (None, None), (0, None), (-5, None), (True, None), ("x", None),
+            ("1" * 5000, None), (float("nan"), None), ([3600], None), ("\u0663", None),
+        ):  # fmt: skip
+            token = oauth.Token.of(200, {"access_token": "a", "expires_in": said}, 1000.0)
+            self.assertEqual(token.renew, None if life is None else 1000.0 + life, said)
+
+    @inlineCallbacks
+    def test_a_token_in_a_form_as_some_endpoints_still_answer(self) -> Test:
+        body = b"access_token=token-1&token_type=bearer&expires_in=100"
+        self.endpoint.says(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+        self.use(self.oauth())
+        call = yield self.near.call(self.head()).done
+        self.assertEqual(
+            (call.status, self.service.requests[0].values(b"authorization")), (200, [b"Bearer token-1"])
+        )
+
+    @inlineCallbacks
     def test_an_answer_without_end_is_not_taken_in(self) -> Test:
         self.endpoint.says(b"HTTP/1.1 200 X\r\nContent-Length: 9000000\r\n\r\n", bytes(4_000_000))
         self.use(self.oauth())
         call = yield self.near.call(self.head()).done
         self.assertEqual(call.status, 503)
         self.assertIn("answered more than", json.loads(call.body)["detail"])
-        self.endpoint.connections[0].close()
+        yield until(lambda: self.endpoint.connections[0].lost)
 
     @inlineCallbacks
     def test_an_endpoint_that_is_not_there(self) -> Test:
         settings = oauth.Settings("http://127.0.0.1:1/token", "me", "hush")
-        self.use(oauth.OAuth("api", settings, self.client, self.store, lambda: self.now))
+        self.use(oauth.OAuth("api", settings, REACTOR, self.client, self.store, lambda: self.now))
         call = yield self.near.call(self.head()).done
         self.assertIn("127.0.0.1:1", json.loads(call.body)["detail"])
 
@@ -279,7 +344,7 @@ class LoginTests(CredentialCase):
 
     def login(self, form: bytes) -> login.Login:
         settings = login.Settings(self.endpoint_url, form.decode())
-        return login.Login("intranet", settings, self.agent, lambda: self.now)
+        return login.Login("intranet", settings, REACTOR, self.agent, lambda: self.now)
 
     @inlineCallbacks
     def test_one_session_for_all_and_its_cookies_stay_here(self) -> Test:
@@ -308,6 +373,12 @@ class LoginTests(CredentialCase):
         self.service.script = script
         call = yield self.near.call(self.head()).done
         self.assertEqual((call.status, self.sessions), (200, 2))
+
+    @inlineCallbacks
+    def test_where_the_service_leads_nowhere(self) -> Test:
+        self.service.script = lambda service, request: answer(service, 302, b"", b"Location: http://[")
+        call = yield self.near.call(self.head()).done
+        self.assertEqual((call.status, self.sessions), (302, 1))
 
     @inlineCallbacks
     def test_a_form_that_gives_no_cookie(self) -> Test:

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hoft.errors import PayloadLost, RecordError
+from hoft.web.client.agent import Content, ExactRequest
 from hoft.web.client.connection import ExactResponse
 from hoft.web.client.policy import Grant
 from hoft.web.egress.credentials import Credentials, send_with
@@ -18,7 +19,14 @@ from hoft.web.egress.outgoing import service_request
 from hoft.web.egress.responding import response_head
 from hoft.web.egress.surroundings import Stage, Surroundings
 from hoft.web.http.heads import Fields, RequestHead
-from hoft.web.http.problems import Problem, Refused, not_allowed, outcome_unknown, service_silent
+from hoft.web.http.problems import (
+    Problem,
+    Refused,
+    credentials_unavailable,
+    not_allowed,
+    outcome_unknown,
+    service_silent,
+)
 from hoft.web.http.responses import ServiceError
 
 if TYPE_CHECKING:
@@ -50,6 +58,8 @@ class ServiceCall:
         self._around = around
         self._exchange = exchange
         self._credentials: Credentials | None = None
+        self._awaited: str | None = None
+        """The credentials for which the request waits: the service has seen nothing of it."""
 
     def make(self, head: RequestHead, grant: Grant, fields: Fields) -> None:
         """
@@ -61,18 +71,30 @@ class ServiceCall:
         around, exchange = self._around, self._exchange
         again = not exchange.once
         request, body = service_request(head, grant, fields, exchange.request, around.link, again)
-        send = around.agent.send
         if grant.credentials is None:
-            self.requesting = maybeDeferred(send, request, body)
+            self.requesting = maybeDeferred(around.agent.send, request, body)
         else:
-            self._credentials = around.credentials.get(grant.credentials)
-            if self._credentials is None:  # a new configuration has come in between
-                raise Refused(not_allowed("the credentials for it are not configured any more"))
-            self.requesting = Deferred.fromCoroutine(send_with(self._credentials, send, request, body))
+            self.requesting = self._with_credentials(grant.credentials, request, body)
         self.asked = around.clock()
         self.due = self.asked + head.deadline
         around.watch(self)
         self.requesting.addCallback(self._responded).addErrback(self._unanswered)
+
+    def _with_credentials(self, name: str, request: ExactRequest, body: Content) -> Deferred[ExactResponse]:
+        self._credentials = credentials = self._around.credentials.get(name)
+        if credentials is None:  # a new configuration has come in between
+            raise Refused(not_allowed("the credentials for it are not configured any more"))
+
+        def send(request: ExactRequest, body: Content) -> Deferred[ExactResponse]:
+            self._awaited = None
+            return self._around.agent.send(request, body).addBoth(answered)
+
+        def answered(result: ExactResponse | Failure) -> ExactResponse | Failure:
+            self._awaited = name  # if that was a 401
+            return result
+
+        self._awaited = name
+        return Deferred.fromCoroutine(send_with(credentials, send, request, body))
 
     def _responded(self, response: ExactResponse) -> None:
         around, exchange = self._around, self._exchange
@@ -109,7 +131,10 @@ class ServiceCall:
         head = self._exchange.head
         assert head is not None
         where = f"{head.scheme}://{head.authority.decode('ascii')}"
-        self._exchange.sender.refuse(service_silent(where, head.deadline))
+        problem = service_silent(where, head.deadline)
+        if self._awaited is not None:
+            problem = credentials_unavailable(self._awaited, "none came before the call's deadline")
+        self._exchange.sender.refuse(problem)
         self._exchange.leave_service()
 
     def stop(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-import treq
 from attrs import field, frozen
 from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
@@ -16,7 +19,7 @@ from hoft.web.egress.credentials import CredentialsFailed
 from hoft.web.http.responses import ServiceError
 
 TIMEOUT: Final = 30.0
-"""Seconds until the head of the answer is there."""
+"""Seconds until all of the answer is there."""
 
 LARGEST: Final = 1 << 20
 """Bytes of an answer's body."""
@@ -35,7 +38,9 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
 
-async def post_form(client: HTTPClient, url: str, form: str, auth: tuple[str, str] | None = None) -> Answer:
+async def post_form(
+    reactor: Any, client: HTTPClient, url: str, form: str, auth: tuple[str, str] | None = None
+) -> Answer:
     """
     Send a form; redirects are not followed.
 
@@ -43,28 +48,64 @@ async def post_form(client: HTTPClient, url: str, form: str, auth: tuple[str, st
     @raise CredentialsFailed: there was no answer, or one that is too large.
     """
     origin = urlsplit(url).netloc.rpartition("@")[2]
-    body = bytearray()
-
-    def collect(piece: bytes) -> None:
-        body.extend(piece)
-        if len(body) > LARGEST:
-            raise CredentialsFailed(f"{origin} answered more than {LARGEST} bytes")
-
+    posted = Deferred.fromCoroutine(_post(client, url, form, auth)).addTimeout(TIMEOUT, reactor)
     try:
-        response = await client.post(
-            url,
-            data=form.encode("utf-8"),
-            headers=Headers(
-                {"Content-Type": ["application/x-www-form-urlencoded"], "Accept": ["application/json, */*"]}
-            ),
-            auth=auth,
-            allow_redirects=False,
-            timeout=TIMEOUT,
-            unbuffered=True,
-        )
-        await treq.collect(response, collect)
+        return await posted
     except ServiceError as error:
         raise CredentialsFailed(error.problem.detail) from None
+    except TimeoutError:
+        raise CredentialsFailed(f"{origin} did not answer within {TIMEOUT:g} s") from None
     except (ConnectError, ConnectionLost, OSError) as error:
         raise CredentialsFailed(f"{origin}: {error}") from None
-    return Answer(response.code, bytes(body), response)
+    except ResponseFailed:
+        raise CredentialsFailed(f"{origin} answered what cannot be read") from None
+    except _TooLong:
+        raise CredentialsFailed(f"{origin} answered more than {LARGEST} bytes") from None
+
+
+async def _post(client: HTTPClient, url: str, form: str, auth: tuple[str, str] | None) -> Answer:
+    response = await client.post(
+        url,
+        data=form.encode("utf-8"),
+        headers=Headers(
+            {"Content-Type": ["application/x-www-form-urlencoded"], "Accept": ["application/json, */*"]}
+        ),
+        auth=auth,
+        allow_redirects=False,
+        unbuffered=True,
+    )
+    body = _Body()
+    response.deliverBody(body)
+    return Answer(response.code, await body.whole, response)
+
+
+class _TooLong(Exception):
+    """A body has more than L{LARGEST} bytes."""
+
+
+class _Body(Protocol):
+    """
+    Takes in the body of an answer.
+
+    @ivar whole: fires with it; cancelling it breaks the answer off.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.whole: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+        self._taken = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._taken += data
+        if len(self._taken) > LARGEST and not self.whole.called:
+            self.whole.errback(_TooLong())
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.whole.called:
+            return
+        if reason.check(ResponseDone):
+            self.whole.callback(bytes(self._taken))
+        else:
+            self.whole.errback(reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from http.cookiejar import CookieJar
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import Request
 
@@ -36,9 +37,12 @@ class Login:
     new one is had at any time.
     """
 
-    def __init__(self, name: str, settings: Settings, agent: IAgent, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, settings: Settings, reactor: Any, agent: IAgent, clock: Callable[[], float]
+    ) -> None:
         """@param clock: monotonic seconds."""
         self._settings = settings
+        self._reactor = reactor
         self._agent = agent
         self._jar: CookieJar | None = None
         self.fetching = Fetching(name, clock, lambda: Deferred.fromCoroutine(self._log_in()))
@@ -58,7 +62,10 @@ class Login:
     def _leads_to_form(self, response: Sequence[Field]) -> bool:
         form = urlsplit(self._settings.url)
         for location in values(response, b"location"):
-            where = urlsplit(urljoin(self._settings.url, location.decode("latin-1")))
+            try:
+                where = urlsplit(urljoin(self._settings.url, location.decode("latin-1")))
+            except ValueError:  # it leads nowhere
+                continue
             if (where.netloc, where.path) == (form.netloc, form.path):
                 return True
         return False
@@ -71,7 +78,7 @@ class Login:
         jar = IndexableCookieJar()
         # A client of its own, since each puts all cookies into the one jar that it has.
         client = HTTPClient(self._agent, jar)
-        answer = await post_form(client, self._settings.url, self._settings.form)
+        answer = await post_form(self._reactor, client, self._settings.url, self._settings.form)
         if answer.status >= 400 or not len(jar):
             raise CredentialsFailed(f"the login form answered {answer.status} and gave no cookie")
         self._jar = jar

@@ -7,12 +7,14 @@ Needs oauthlib, which the extra C{oauth} brings.
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 from attrs import asdict, evolve, field, frozen
-from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
+from oauthlib.oauth2 import BackendApplicationClient
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -25,6 +27,9 @@ from hoft.web.http.heads import Field
 
 MARGIN: Final = 60.0
 """Seconds before its end at which a token is renewed; a tenth of its life, if that is shorter."""
+
+LONGEST: Final = 10 * 366 * 86400.0
+"""Seconds that a token lives at most, whatever is said of it."""
 
 
 @frozen
@@ -39,26 +44,41 @@ class Token:
     refresh: str | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, answer: dict[str, Any], now: float) -> Token:
+    def of(cls, status: int, said: Mapping[str, Any], now: float) -> Token:
         """
-        From what a token endpoint answered.
+        From what a token endpoint answered, of whatever types.
 
+        @param status: of the answer.
         @raise CredentialsFailed: it is not a bearer token (RFC 6750).
         """
-        access, kind = answer.get("access_token"), str(answer.get("token_type", "bearer"))
-        if kind.lower() != "bearer" or not isinstance(access, str) or not _fits(access):
-            raise CredentialsFailed(
-                f"the token endpoint gave a token of type {kind[:40]!r}, not a bearer token"
-            )
-        life = answer.get("expires_in")
-        refresh = answer.get("refresh_token")
-        if not isinstance(life, int | float) or life <= 0:
-            return cls(access, refresh=refresh)
-        return cls(access, now + life - min(MARGIN, life / 10), refresh)
+        access, kind = said.get("access_token"), said.get("token_type", "bearer")
+        error, refresh = said.get("error"), said.get("refresh_token")
+        if error is not None or status >= 300 or access is None:
+            code = isinstance(error, str) and _CODE.fullmatch(error)
+            what = f": {error}" if code else " and nothing that is a token"
+            raise CredentialsFailed(f"the token endpoint answered {status}{what}")
+        if not isinstance(kind, str) or kind.lower() != "bearer":
+            raise CredentialsFailed("the token endpoint gave a token of another type, not a bearer token")
+        if not isinstance(access, str) or not _TOKEN.fullmatch(access):
+            raise CredentialsFailed("the token endpoint gave a bearer token that is none")
+        if refresh is not None and not (isinstance(refresh, str) and _REFRESH.fullmatch(refresh)):
+            raise CredentialsFailed("the token endpoint gave a refresh token that is none")
+        life = _life(said.get("expires_in"))
+        return cls(access, None if life is None else now + life - min(MARGIN, life / 10), refresh)
 
 
-def _fits(token: str) -> bool:
-    return bool(token) and all("!" <= character <= "~" for character in token)
+_TOKEN = re.compile(r"[!-~]{1,65536}")
+_REFRESH = re.compile(r"[ -~]{1,65536}")  # RFC 6749 appendix A.17
+_CODE = re.compile(r"[ -!#-\[\]-~]{1,60}")  # appendix A.7
+
+
+def _life(said: object) -> float | None:
+    """Seconds that a token lives; C{None} if that is not said, or makes no sense."""
+    if isinstance(said, str) and re.fullmatch(r"[0-9]{1,18}", said):
+        said = int(said)  # as some have it
+    if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:
+        return None
+    return float(min(said, LONGEST))
 
 
 class Store(Protocol):
@@ -95,6 +115,7 @@ class OAuth:
         self,
         name: str,
         settings: Settings,
+        reactor: Any,
         client: HTTPClient,
         store: Store,
         clock: Callable[[], float],
@@ -103,6 +124,7 @@ class OAuth:
         """@param clock: monotonic seconds."""
         self._name = name
         self._settings = settings
+        self._reactor = reactor
         self._client = client
         self._store = store
         self._wall = wall
@@ -171,18 +193,19 @@ class OAuth:
                 extra["client_id"] = settings.client_id
             body = client.prepare_refresh_body(refresh_token=refresh_token, scope=settings.scope, **extra)
         auth = None if settings.post else (settings.client_id, settings.client_secret)
-        answer = await post_form(self._client, settings.token_url, body, auth)
-        try:
-            token = client.parse_request_body_response(answer.text())
-        except OAuth2Error as error:
-            raise CredentialsFailed(
-                f"the token endpoint answered {answer.status}: {error.error or 'nothing that is a token'}"
-            ) from None
-        except ValueError:
-            raise CredentialsFailed(
-                f"the token endpoint answered {answer.status} and nothing that is a token"
-            ) from None
-        return Token.of(token, self._wall())
+        answer = await post_form(self._reactor, self._client, settings.token_url, body, auth)
+        return Token.of(answer.status, _said(answer.text()), self._wall())
+
+
+def _said(text: str) -> dict[str, Any]:
+    """What a token endpoint answered: a JSON object (RFC 6749 section 5.1), or a form; else empty."""
+    try:
+        said = json.loads(text)
+    except RecursionError:
+        return {}
+    except ValueError:
+        return dict(parse_qsl(text))
+    return said if isinstance(said, dict) else {}
 
 
 def _bearer(token: Token) -> Sequence[Field]:
