@@ -128,7 +128,13 @@ def _asked(place: Place, node: Mapping[str, Any], wait: float) -> Iterator[Findi
     answers = ask(place.state, "probe", wait + 10, within=wait)
     # It may have been on its way before.
     heard = {name: peer["heard"] for name, peer in node["peers"].items()}
-    yield from _answers(answers, wait, "was heard {} after it was asked", heard)
+    asked = {}
+    for name, seconds in answers.items():
+        if node["peers"].get(name, {}).get("write_error") is None:
+            asked[name] = seconds
+        else:  # what was heard of it was no answer
+            yield warn(f"{name} could not be asked for a sign of life", "it will be once that is mended")
+    yield from _answers(asked, wait, "was heard {} after it was asked", heard)
 
 
 def _greeted(config: Config, wait: float) -> Iterator[Finding]:

@@ -27,7 +27,15 @@ from hoft.errors import CarrierDown, ConfigurationError
 from hoft.operating.finding import Finding, fail, ok, warn
 from hoft.operating.wording import counted, duration, printable, size
 from hoft.protocols.statefolder import NETWORK_FILE_SYSTEMS, file_system
-from hoft.transports.directories import Root, create_regular, packet_mode, publish, subfolder, unlink
+from hoft.transports.directories import (
+    Root,
+    check_writable,
+    create_regular,
+    packet_mode,
+    publish,
+    subfolder,
+    unlink,
+)
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation, check
 
@@ -66,24 +74,42 @@ class Folders:
             yield fail(f"{error.key} {error.given}", f"have it be {error.wanted}")
             return
         shared = location.inbox == location.outbox
-        recipient = next(iter(self.peers), self.node)
-        yield from self._probe(outbox, recipient, "the node cannot send: give its user the right to do so")
+        barred = [(peer, finding) for peer in self.peers for finding in self._barred(outbox, peer)]
+        yield from (finding for _, finding in barred)
+        reached = [peer for peer in self.peers if peer not in dict(barred)]
+        if reached or not self.peers:
+            cannot = "the node cannot send: give its user the right to do so"
+            yield from self._probe(outbox, next(iter(reached), self.node), cannot)
         if not shared:
             yield from self._probe(inbox, self.node, "")
         yield from _room(outbox)
         yield self._wake_up(inbox)
-        try:
-            yield from self._inbound(inbox)
-            for peer, name in self.peers.items():
-                yield from self._outbound(outbox, peer, name)
-        except (OSError, CarrierDown) as error:
-            yield warn(f"cannot be looked through: {error}", "give the node's user the right to list it")
+        yield from _looked_through(inbox, location.naming.folder(self.node), self._inbound(inbox))
+        for peer in reached:
+            subfolder = location.naming.folder(peer)
+            yield from _looked_through(outbox, subfolder, self._outbound(outbox, peer, self.peers[peer]))
 
     def _name(self, recipient: UUID) -> str:
         """That of a file which is still being written."""
         naming = self.location.naming
         boot = int.from_bytes(self.entropy(8), "big")
         return naming.temporary(naming.text(FileName(self.node, recipient, boot, 1)))
+
+    def _barred(self, outbox: Root, peer: UUID) -> Iterator[Finding]:
+        """One, if there is no way into the subfolder of that peer: anything may be in its place."""
+        name = self.location.naming.folder(peer)
+        try:
+            with outbox.opened() as root, subfolder(root, name) as folder:
+                check_writable(folder)
+        except FileNotFoundError:
+            pass  # before the first file for it there is none
+        except OSError as error:
+            yield fail(
+                f"outbox {outbox.path}/{name}: no file for {self.peers[peer]} can be made ({error.strerror})",
+                "move away what is there, the node makes a folder in its place"
+                if error.errno in (errno.ENOTDIR, errno.ELOOP)
+                else "give the node's user the right to do so",
+            )
 
     def _probe(self, root: Root, recipient: UUID, cannot: str) -> Iterator[Finding]:
         """Make a file where those for C{recipient} lie, rename it, see it, delete it."""
@@ -247,6 +273,17 @@ class Folders:
                 f"{files} for {name} still in the outbox, the oldest for {duration(oldest)}",
                 f"nobody takes them away: does whatever carries them run, and does {name}?",
             )
+
+
+def _looked_through(root: Root, name: str, found: Iterator[Finding]) -> Iterator[Finding]:
+    try:
+        yield from found
+    except (OSError, CarrierDown) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        yield warn(
+            f"{root.purpose} {root.path}/{name} cannot be looked through ({why})",
+            "see that it is a folder, which the node's user has the right to list",
+        )
 
 
 def _seen(root: Root, folder: int, name: str) -> float | None:

@@ -106,6 +106,19 @@ def open_subfolder(root: int, name: str, listable: bool = False) -> int:
     return os.open(name, flags | os.O_NOFOLLOW, dir_fd=root)
 
 
+def check_writable(folder: int) -> None:
+    """
+    May files be made in this directory?
+
+    @raise OSError: no, and why.
+    """
+    effective = os.access in os.supports_effective_ids
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=effective):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
+
+
 def close(descriptor: int) -> None:
     """
     Close what was only read, or is not wanted any more: whatever the carrier

@@ -4,7 +4,6 @@ Where the folder carrier reads and writes: its transport URLs, and whether what 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from typing import NoReturn
@@ -14,7 +13,7 @@ from attrs import frozen
 
 from hoft.errors import CarrierDown, ConfigurationError
 from hoft.transports.armour import capacity
-from hoft.transports.directories import Root
+from hoft.transports.directories import Root, check_writable
 from hoft.transports.filenames import LONG, SUFFIX, FileName, LongNaming, Naming, ShortNaming
 from hoft.transports.schemes import WHERE
 
@@ -218,11 +217,7 @@ def check(inbox: Root, outbox: Root) -> None:
         _refuse(inbox, "listed", error)
     try:
         with outbox.opened() as folder:
-            effective = os.access in os.supports_effective_ids
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=effective):
-                read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-                number = errno.EROFS if read_only else errno.EACCES
-                raise OSError(number, os.strerror(number))
+            check_writable(folder)
     except (CarrierDown, OSError) as error:
         _refuse(outbox, "written to", error)
 

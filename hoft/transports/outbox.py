@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoft.errors import CarrierError, CarrierFull
-from hoft.transports.directories import Root, packet_mode, subfolder, unlink
+from hoft.errors import CarrierDown, CarrierError, CarrierFull
+from hoft.transports.directories import Root, check_writable, packet_mode, subfolder, unlink
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation
 from hoft.transports.tally import Tally
@@ -169,6 +169,22 @@ class Outbox:
         """The recipients for whom the last file could not be written."""
         with self._lock:
             return tuple(self._failing)
+
+    def check(self, recipient: UUID) -> None:
+        """
+        Could a file be made for C{recipient}, as far as that can be told without making one?
+
+        @raise CarrierError: no.
+        """
+        try:
+            with self.root.opened() as root:
+                try:
+                    with subfolder(root, self.folder_for(recipient)) as folder:
+                        check_writable(folder)
+                except FileNotFoundError:
+                    check_writable(root)
+        except (OSError, CarrierDown) as error:
+            raise self.fails(recipient, error) from error
 
     def works(self, recipient: UUID) -> None:
         """Something was published."""

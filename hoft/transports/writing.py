@@ -56,7 +56,8 @@ def write_file(outbox: Outbox, recipient: UUID, data: bytes) -> None:
 def probe(outbox: Outbox) -> None:
     """
     Try whether a file could be written now, for any recipient, and report if so.
-    Where files are written in place that would show, so the next packet is the trial.
+    Where files are written in place that would show: whether one could be made is looked at,
+    and the next packet is the trial.
 
     @raise CarrierError: none could.
     """
@@ -65,6 +66,8 @@ def probe(outbox: Outbox) -> None:
         try:
             if outbox.location.rename:
                 _try(FolderWriter(outbox, recipient))
+            else:
+                outbox.check(recipient)
         except CarrierError as error:
             failure = failure or error
             if not of_one_subfolder(error.__cause__):

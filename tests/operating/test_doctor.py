@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from threading import Event
+from typing import Any
 from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,7 @@ from hoft.operating import doctor, folder_checks, local_checks
 from hoft.operating.finding import Finding, Level, ok
 from hoft.operating.folder_checks import Folders
 from hoft.operating.greeting import Greeting
+from hoft.operating.places import Place
 from hoft.protocols.sealing import BoxSuite
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation
@@ -143,6 +145,34 @@ class FolderChecksTests(SynchronousTestCase):
         path.parent.mkdir(exist_ok=True)
         path.touch()
         os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
+
+    def test_a_peer_whose_subfolder_is_none_is_named_and_the_others_are_looked_at(self) -> None:
+        for name in (PEER, OTHER):
+            (self.folder / "out" / str(name)).write_text("")
+        (self.folder / "out" / str(OTHER)).unlink()
+        self.file("out", OTHER, FileName(NODE, OTHER, 1, 1), age=700)
+        url = f"folder:?inbox={self.folder}/in&outbox={self.folder}/out"
+        folders = Folders(FolderLocation.parse(url), NODE, {PEER: "far", OTHER: "third"}, Random(1).randbytes)
+        lines = told(folders.examine())
+        self.assertEqual(
+            lines[:2],
+            [
+                f"fail: outbox {self.folder}/out/{PEER}: no file for far can be made (Not a directory):"
+                " move away what is there, the node makes a folder in its place",
+                f"ok: outbox {self.folder}/out: files can be made, renamed and deleted",
+            ],
+        )
+        self.assertIn("warn: 1 file for third still in the outbox", lines[-1])
+        self.assertNotIn("Errno", str(lines))
+
+    def test_an_inbox_that_cannot_be_looked_through(self) -> None:
+        (self.folder / "in" / str(NODE)).write_text("")
+        lines = [line for line in self.examine() if not line.startswith("ok: ")]
+        self.assertEqual(
+            lines[-1],
+            f"warn: inbox {self.folder}/in/{NODE} cannot be looked through (Not a directory):"
+            " see that it is a folder, which the node's user has the right to list",
+        )
 
     def test_two_folders_that_are_as_they_should_be(self) -> None:
         lines = self.examine()
@@ -322,6 +352,22 @@ class DoctorCommandTests(SynchronousTestCase):
             self.assertEqual(main(["doctor", str(folder)]), 2)
         self.assertRegex(
             out.getvalue(), r"\Afail: configuration: .*routes.stock.peer: no peer is called 'fra'"
+        )
+
+    def test_what_is_heard_of_a_peer_that_cannot_be_written_to_is_no_answer(self) -> None:
+        self.patch(doctor, "ask", lambda *question, **_: {"far": 0.2, "third": 0.1})
+        peers: dict[str, dict[str, Any]] = {
+            "far": {"heard": 3.0, "write_error": None},
+            "third": {"heard": 3.0, "write_error": "no"},
+        }
+        node = {"peers": peers, "carrier_down": None}
+        lines = told(doctor._asked(Place(Path(), None), node, 20.0))
+        self.assertEqual(
+            lines,
+            [
+                "warn: third could not be asked for a sign of life: it will be once that is mended",
+                "ok: far was heard 200 ms after it was asked",
+            ],
         )
 
     def test_what_hangs_is_said_and_not_waited_for(self) -> None:

@@ -249,6 +249,20 @@ class OneSubfolderTests(VirtualFolderTestCase):
             self.assertRaises(CarrierError, transports[mended].create)
             self.until(lambda: at_alice.health[-1] == "down", 1, "it is down")
 
+    def test_where_files_are_written_in_place(self) -> None:
+        """No file is made to try it, and what is wrong is not forgotten in between."""
+        self.options = "?poll=1&rename=no"
+        alice, at_alice = self.node(ALICE)
+        transport = alice.transport(BOB)
+        self.spoil(BOB)
+        self.clock.advance(1)
+        self.assertRaises(CarrierError, transport.create)
+        self.clock.advance(300)
+        self.assertEqual(at_alice.health, ["up", "down"])
+        (self.files.root.entries or {}).pop(str(BOB))
+        self.until(lambda: at_alice.health[-1] == "up", 11, "it is up again")
+        self.assertEqual(self.files.folder(BOB), {})
+
     def test_a_folder_that_was_full_beside(self) -> None:
         """That there is room again is found out at a recipient who can be written to."""
         alice, at_alice = self.node(ALICE)
