@@ -85,8 +85,8 @@ class RunTests(NodesCase):
 
     def test_who_is_stopped_before_it_has_begun_ends_well(self) -> None:
         program = (
-            "import signal, sys, types\n"
-            "def run():\n    print('begins', flush=True)\n    signal.pause()\n"
+            "import sys, time, types\n"
+            "def run():\n    print('begins', flush=True)\n    while True: time.sleep(0.02)\n"
             "sys.modules['twisted.scripts.twistd'] = types.SimpleNamespace(run=run)\n"
             "from hoft.cli import main\n"
             "main(['run', sys.argv[1]])\n"
