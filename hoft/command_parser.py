@@ -446,7 +446,7 @@ def _tools(add: _Add) -> None:
     one = add(
         "mirror", "operating.mirror.mirror",
         "carry files between folders, subfolders too, as carelessly as asked",
-        "hoft mirror near/outbox far/inbox --every 1",
+        "hoft mirror near-outbox far-inbox --every 1",
         "hoft mirror a b --both --delay 0.2 --truncate 0.1 --lose 0.05 --seed 7",
         folder=False,
     )  # fmt: skip

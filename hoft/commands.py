@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hoft import command_line, config, editing
+from hoft import command_line, config, editing, exposure
 from hoft.addresses import check_allowed, check_tcp_target, check_url, local_endpoint
 from hoft.config import CONFIGURATION_FILE
 from hoft.defaults import DEFAULT_LISTEN
@@ -77,9 +78,12 @@ def init(options: Namespace) -> int:
     for file in (CONFIGURATION_FILE, IDENTITY_FILE, "journal.sqlite"):
         if (folder / file).exists():
             raise ConfigurationError(str(folder), "", f"there is a node already ({file})", "another folder")
+    identity = Identity.generate(os.urandom)
+    if url:
+        exposure.check_apart(url, config.COMMAND_LINE, {"DIR": folder})
+        _check_transport(url, identity)
     _private_folder(folder)
     _make_journal(folder)
-    identity = Identity.generate(os.urandom)
     identity.save(folder / IDENTITY_FILE)
     editing.create(
         folder / CONFIGURATION_FILE,
@@ -200,7 +204,9 @@ def caller(options: Namespace) -> int:
 
 def read_node(folder: Path) -> config.Config:
     """@raise ConfigurationError: the folder's configuration is not there, or has a mistake."""
-    return config.read(folder / CONFIGURATION_FILE)
+    current = config.read(folder / CONFIGURATION_FILE)
+    exposure.check(current)
+    return current
 
 
 def own_card(current: config.Config) -> Card:
@@ -264,6 +270,16 @@ def _private_folder(folder: Path) -> None:
         raise ConfigurationError(
             str(folder), "", f"cannot be made or used ({error.strerror})", "a folder of your own"
         ) from None
+
+
+def _check_transport(url: str, identity: Identity) -> None:
+    """@raise ConfigurationError: no node could be run with it."""
+    # Imported here, as below.
+    from twisted.internet.task import Clock
+
+    from hoft.transports.schemes import maker_for
+
+    maker_for(url).carrier(Clock(), url, identity.uuid, 0, time.monotonic)
 
 
 def _make_journal(folder: Path) -> None:

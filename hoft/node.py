@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from hoft import __version__
+from hoft import __version__, exposure
 from hoft.changes import Changes
 from hoft.channels import Channels
 from hoft.config import Config, Traffic
@@ -205,6 +205,7 @@ class Node(Service):
 
     async def _start(self) -> None:
         config = self._config
+        await self._workers["open"].call(exposure.check, config)
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open(self._identity.uuid)
         self._meters.load(await self._journal.transact(limiting.load))
@@ -409,6 +410,7 @@ class Node(Service):
                 raise ConfigurationError(
                     str(config.path), key, "cannot change while the node runs", "a restart of the node"
                 )
+        await self._workers["open"].call(exposure.check, config)
         policy, routing, tcp_policy = policy_of(config), Routing.of(config), TcpPolicy(config.allowed)
         identity = Identity.load(config.state / IDENTITY_FILE)
         if identity.uuid != self._identity.uuid:

@@ -26,7 +26,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft import command_line, config
+from hoft import command_line, config, exposure
 from hoft.config import Config
 from hoft.errors import ConfigurationError, IdentityError, LocalError
 from hoft.identity import IDENTITY_FILE, Identity
@@ -189,9 +189,12 @@ def _identity(configuration: Config) -> Identity:
     """
     The node's key.  A node that is told by options only has none at its first
     start, and gets one.
+
+    @raise LocalError: it has none, or it could not be kept to itself.
     """
     path = configuration.state / IDENTITY_FILE
     if configuration.path is None and not path.exists():
+        exposure.check(configuration)
         try:
             configuration.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

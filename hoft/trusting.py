@@ -12,7 +12,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from hoft import command_line, config, editing
+from hoft import command_line, config, editing, exposure
 from hoft.changing import replace
 from hoft.commands import done, own_card, read_node
 from hoft.config import CONFIGURATION_FILE
@@ -39,7 +39,7 @@ def trust(options: Namespace) -> int:
         card,
         new_key=options.new_key,
         suite=options.suite,
-        psk_file=_psk_file(options),
+        psk_file=_psk_file(options, current),
     )
     fingerprints = [(name, card), (f"{own.name} (this node)", own)]
     said = f"{name} is trusted{'' if news else ' already'}; both sides should read the same of both:"
@@ -54,7 +54,7 @@ def trust(options: Namespace) -> int:
     return done(current, *lines)
 
 
-def _psk_file(options: Namespace) -> str | None:
+def _psk_file(options: Namespace, current: config.Config) -> str | None:
     """
     As the file is to name it.
 
@@ -64,6 +64,7 @@ def _psk_file(options: Namespace) -> str | None:
         return None
     path = Path(os.path.abspath(psk_path(options.psk_file)))
     load_psk(path)
+    exposure.check_apart(current.transport, config.COMMAND_LINE, {"--psk-file": path})
     folder = Path(os.path.abspath(options.folder))
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 

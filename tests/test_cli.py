@@ -71,7 +71,7 @@ class CallerTests(Command):
 
     def setUp(self) -> None:
         super().setUp()
-        self.well("init", self.near, "--folder", self.folder)
+        self.well("init", self.near, "--folder", self.folder / "exchange")
 
     def tokens(self) -> tuple[str, ...]:
         [caller] = config.read(self.near / "hoft.toml").callers
@@ -552,7 +552,7 @@ class OutputTests(Command):
         return done.returncode, done.stdout + done.stderr
 
     def test_it_is_one_line_and_code_2(self) -> None:
-        self.well("init", self.near, "--folder", self.folder)
+        self.well("init", self.near, "--folder", self.folder / "exchange")
         before = (self.near / "hoft.toml").read_bytes()
         for redirection, pattern in (
             (">/dev/full", "hoft: standard output cannot be written .No space left on device.\n"),
@@ -566,7 +566,7 @@ class OutputTests(Command):
         self.assertEqual((code, (self.near / "hoft.toml").read_bytes()), (2, before), said)
 
     def test_who_wants_no_errors_finds_none_in_the_output(self) -> None:
-        self.well("init", self.near, "--folder", self.folder)
+        self.well("init", self.near, "--folder", self.folder / "exchange")
         code, said = self.run_to("2>&-", "caller", self.near, "add", "eve")
         self.assertEqual(code, 0)
         self.assertRegex(said, r"\A[A-Za-z0-9_-]{43}\n\Z")

@@ -104,6 +104,17 @@ class LonelyNodeTests(TestCase):
         yield self.assertFailure(deferToThread(ask, self.folder / "state", "status"), NodeNotRunning)
 
     @inlineCallbacks
+    def test_it_does_not_start_where_its_key_would_be_carried_away(
+        self,
+    ) -> Generator[Deferred[Any], Any, None]:
+        state = self.folder / "state"
+        lonely = Node(Config("near", state, f"folder:{self.folder}"), reactor)
+        error = yield self.assertFailure(lonely.startService(), ConfigurationError)
+        self.assertEqual(error.key, "--state")
+        self.assertEqual(os.listdir(state), [IDENTITY_FILE])
+        yield lonely.stopService()
+
+    @inlineCallbacks
     def test_a_port_that_is_taken_is_all_that_is_said(self) -> Generator[Deferred[Any], Any, None]:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             lonely = self.make(f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")

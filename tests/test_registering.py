@@ -18,7 +18,7 @@ URL = "https://shop.example/hooks"
 class CallbackTests(Command):
     def setUp(self) -> None:
         super().setUp()
-        self.well("init", self.near, "--folder", self.folder)
+        self.well("init", self.near, "--folder", self.folder / "exchange")
         self.file = self.near / "hoft.toml"
         self.secret = self.near / "callback-shop.secret"
 

@@ -87,6 +87,9 @@ class ProcessTests(SynchronousTestCase):
             "--listen",
             "tcp:80",
         )
+        exchange = self.folder / "exchange"
+        self.refused("--state: .* lies in the folder", "--folder", exchange, "--state", exchange / "near")
+        self.assertFalse(exchange.exists())
         path = self.folder / "hoft.toml"
         path.write_text('name = "near"\ntransport = "folder:/x"\ncolour = 1\n')
         self.refused(rf"\Ahoft: {re.escape(str(path))}: colour: no such key", "--config", path)
@@ -118,7 +121,7 @@ class ProcessTests(SynchronousTestCase):
         cards = []
         for _ in range(2):
             process = subprocess.Popen(
-                twistd("hoft", "--folder", self.folder, "--name", "near", "--listen", "unix:x"),
+                twistd("hoft", "--folder", self.folder / "exchange", "--name", "near", "--listen", "unix:x"),
                 env=environment(XDG_STATE_HOME=str(self.folder / "state")),
                 cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip

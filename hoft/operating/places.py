@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from hoft import config
+from hoft import config, exposure
 from hoft.config import CONFIGURATION_FILE, Config
 from hoft.errors import ConfigurationError
 from hoft.identity import IDENTITY_FILE
@@ -42,6 +42,7 @@ class Place:
             return cls(Path(os.path.realpath(folder)), None)
         try:
             current = config.read(file)
+            exposure.check(current)
         except ConfigurationError as error:
             state = Path(os.path.realpath(file.parent))
             if running_process(state) is None:

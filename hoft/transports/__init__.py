@@ -15,3 +15,6 @@ every carrier has to pass in L{hoft.testing.conformance}.
   and L{watching<hoft.transports.watching>}.
 - L{hoft.transports.memory}: a folder in memory, for tests and simulations.
 """
+
+WHERE = "transport"
+"""What L{ConfigurationError<hoft.errors.ConfigurationError>}s about transport URLs name as their place."""

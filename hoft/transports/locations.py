@@ -12,10 +12,10 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 from hoft.errors import CarrierDown, ConfigurationError
+from hoft.transports import WHERE
 from hoft.transports.armour import capacity
 from hoft.transports.directories import Root, check_writable
 from hoft.transports.filenames import LONG, SUFFIX, FileName, LongNaming, Naming, ShortNaming
-from hoft.transports.schemes import WHERE
 
 _WANTED = "folder:/path or folder:?inbox=/path&outbox=/path, with absolute paths"
 _SHORTEST_POLL = 0.01

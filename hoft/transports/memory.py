@@ -30,9 +30,9 @@ from hoft.interfaces import (
     IFileReceiver,
     Verdict,
 )
+from hoft.transports import WHERE
 from hoft.transports.filenames import FileName
 from hoft.transports.memory_writing import MemoryTransport
-from hoft.transports.schemes import WHERE
 from hoft.transports.settling import ZERO_TAIL, Settling, without_zero_tail
 
 log = Logger()

@@ -20,9 +20,7 @@ from zope.interface import implementer
 import twisted.plugins
 from hoft.errors import ConfigurationError
 from hoft.interfaces import ICarrier, ICarrierMaker
-
-WHERE = "transport"
-"""What L{ConfigurationError}s about transport URLs name as their place."""
+from hoft.transports import WHERE
 
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 
