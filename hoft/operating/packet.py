@@ -25,7 +25,7 @@ from hoft.operating.places import Place
 from hoft.operating.wording import counted, printable, size
 from hoft.protocols.control import Control, Ranges
 from hoft.protocols.log_writing import VOID
-from hoft.protocols.packets import Header
+from hoft.protocols.packets import MAX_LENGTH, Header
 from hoft.protocols.sealing import FRAME_OVERHEAD, AuthenticatedSuite, BoxSuite, ChecksumSuite, Suite
 from hoft.streams.parts import STREAMS
 from hoft.suites import suites_of
@@ -92,12 +92,15 @@ def packet(options: Namespace) -> int:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     """
-    @raise OSError: it cannot be read, or is no regular file.
+    @raise OSError: it cannot be read, is no regular file, or too large for a packet.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "is not a regular file")
+        if status.st_size > MAX_LENGTH:
+            raise OSError(0, f"is no packet: {size(status.st_size)}, they have {size(MAX_LENGTH)} at most")
         while piece := file.read(MAX_PIECE):
             yield piece
 

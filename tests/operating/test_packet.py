@@ -181,6 +181,13 @@ class PacketCommandTests(SynchronousTestCase):
         self.assertEqual((code, err), (2, f"hoft: {self.folder}/fifo: is not a regular file\n"))
         code, _, err = self.run_in("packet", self.folder)
         self.assertEqual(code, 2)
+        with open(self.folder / "sparse", "wb") as sparse:
+            sparse.truncate(200_000_000_000)
+        code, _, err = self.run_in("packet", self.folder / "sparse")
+        self.assertEqual(code, 2)
+        self.assertEqual(
+            err, f"hoft: {self.folder}/sparse: is no packet: 186 GiB, they have 512 MiB at most\n"
+        )
         path = self.file(b"x", "\x1b[2J\n")
         code, out, _ = self.run_in("packet", path)
         self.assertIn("\\x1b[2J\\n: no packet", out)
