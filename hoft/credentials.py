@@ -4,6 +4,7 @@ From what the configuration says of credentials to those that show services who 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,30 +14,31 @@ from treq.cookies import IndexableCookieJar
 
 from hoft.config import Credential
 from hoft.errors import ConfigurationError, IdentityError
-from hoft.identity import read_private
+from hoft.identity import read_secret
 from hoft.web.client.agent import ExactAgent
 from hoft.web.egress import login
 from hoft.web.egress.credentials import Credentials, Headers
 from hoft.web.http.fields import check_fields
+from hoft.web.http.intermediary import OWN
 from hoft.web.http.problems import Refused
 
 if TYPE_CHECKING:
     from hoft.web.egress.oauth import Store
 
 
-def secrets_of(credentials: Sequence[Credential]) -> Mapping[Path, str]:
+def secrets_of(credentials: Sequence[Credential]) -> Mapping[Path, bytes]:
     """
     What is in the files that they name.  Blocks on the disk.
 
     @raise IdentityError: one is missing, or others may read it.
     """
     paths = [path for one in credentials for path in (one.secret_file, one.refresh_token_file) if path]
-    return {path: read_private(path, "the secret belongs there") for path in paths}
+    return {path: read_secret(path, "the secret belongs there") for path in paths}
 
 
 def credentials_of(
     configured: Sequence[Credential],
-    secrets: Mapping[Path, str],
+    secrets: Mapping[Path, bytes],
     reactor: Any,
     clock: Callable[[], float],
     store: Store,
@@ -56,7 +58,7 @@ def credentials_of(
 
 def _one(
     one: Credential,
-    secrets: Mapping[Path, str],
+    secrets: Mapping[Path, bytes],
     reactor: Any,
     agent: ExactAgent,
     clock: Callable[[], float],
@@ -67,7 +69,10 @@ def _one(
     if one.kind == "headers":
         return Headers(_fields(one.secret_file, secret))
     if one.kind == "login":
-        return login.Login(one.name, login.Settings(one.url, secret), reactor, agent, clock)
+        form = _said(
+            one.secret_file, secret, _FORM, "a form in one line, percent-encoded: user=...&password=..."
+        )
+        return login.Login(one.name, login.Settings(one.url, form), reactor, agent, clock)
     try:
         from hoft.web.egress import oauth
     except ImportError:
@@ -77,25 +82,53 @@ def _one(
             f"{one.kind!r}",
             "oauthlib installed ('pip install hoft[oauth]')",
         ) from None
-    refresh = None if one.refresh_token_file is None else secrets[one.refresh_token_file]
-    settings = oauth.Settings(one.url, one.client_id, secret, one.scope, refresh, one.post)
+    client_secret = _said(one.secret_file, secret, _SECRET, "a client's secret in one line of UTF-8")
+    refresh = None
+    if (path := one.refresh_token_file) is not None:
+        refresh = _said(path, secrets[path], _REFRESH_TOKEN, "a refresh token in one line of ASCII")
+    settings = oauth.Settings(one.url, one.client_id, client_secret, one.scope, refresh, one.post)
     # Its requests carry no cookies of other endpoints.
     client = HTTPClient(agent, IndexableCookieJar())
     return oauth.OAuth(one.name, settings, reactor, client, store, clock)
 
 
-def _fields(path: Path, text: str) -> list[tuple[bytes, bytes]]:
+_FORM = re.compile(r"[!-~]+")
+_REFRESH_TOKEN = re.compile(r"[ -~]+")  # RFC 6749 appendix A.17
+_SECRET = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def _said(path: Path, secret: bytes, form: re.Pattern[str], wanted: str) -> str:
     """
-    @raise IdentityError: these are no header fields, one a line.
+    A secret without the end of its line.
+
+    @raise IdentityError: it has not this form.
     """
-    fields = []
-    for line in text.splitlines():
-        name, colon, value = line.encode("utf-8").partition(b":")
-        fields.append((name, value.strip()))
-        if not colon:
-            raise IdentityError(f"{path}: a line is no header field; wanted: Name: value")
+    try:
+        text = secret.strip().decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    if not form.fullmatch(text):
+        given = "does not have what belongs there" if secret.strip() else "has nothing in it"
+        raise IdentityError(f"{path}: {given}; wanted: {wanted}")
+    return text
+
+
+def _fields(path: Path, text: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    The bytes of values stay as they are (obs-text, RFC 9110 section 5.5).
+
+    @raise IdentityError: these are no header fields, one a line, or not for anybody else to send.
+    """
+    lines = [line.removesuffix(b"\r") for line in text.strip().split(b"\n")]
+    fields = [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
     try:
         check_fields(fields)
     except Refused:
-        raise IdentityError(f"{path}: a line is no header field; wanted: Name: value") from None
+        fields = []
+    if not fields or not all(b":" in line for line in lines):
+        given = "a line is no header field" if text.strip() else "has nothing in it"
+        raise IdentityError(f"{path}: {given}; wanted: Name: value")
+    for name, _ in fields:
+        if name.lower() in OWN:
+            raise IdentityError(f"{path}: {name.decode('ascii')} is for the node alone to say")
     return fields

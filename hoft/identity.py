@@ -242,10 +242,19 @@ def load_psk(path: Path) -> bytes:
 
 def read_private(path: Path, advice: str) -> str:
     """
-    A secret in a file of its own.  Blocks on the disk.
+    A secret in ASCII in a file of its own; see L{read_secret}.
+
+    @raise IdentityError:
+    """
+    return read_secret(path, advice).decode("ascii", "replace").strip()
+
+
+def read_secret(path: Path, advice: str) -> bytes:
+    """
+    What is in a file that is for its owner alone.  Blocks on the disk.
 
     @param advice: how one comes by what should be there.
-    @raise IdentityError: it is missing, cannot be read, or others may read it.
+    @raise IdentityError: it is missing, cannot be read, is too long, or others may read it.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -262,7 +271,9 @@ def read_private(path: Path, advice: str) -> str:
                 f"{path}: others may read this key (mode {stat.S_IMODE(status.st_mode):04o}); "
                 f"'chmod 600 {path}', and make a new one if others did"
             )
-        return os.read(handle, _LONGEST_FILE).decode("ascii", "replace").strip()
+        if status.st_size > _LONGEST_FILE:
+            raise IdentityError(f"{path}: has {status.st_size} bytes; wanted: at most {_LONGEST_FILE}")
+        return os.read(handle, _LONGEST_FILE)
     finally:
         os.close(handle)
 

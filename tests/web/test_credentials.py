@@ -434,6 +434,7 @@ class ConfiguredTests(SynchronousTestCase):
         path = self.file("X-Key: a: b\nX-Other: 2\n")
         made = self.made(Credential("c", "headers", secret_file=path))
         self.assertEqual(self.successResultOf(made.fields("")), [(b"X-Key", b"a: b"), (b"X-Other", b"2")])
+        self.file("hush\n")
         one = Credential("c", "client_credentials", "http://a/", "me", secret_file=path)
         self.assertIsInstance(self.made(one), oauth.OAuth)
         self.assertIsInstance(
@@ -448,6 +449,59 @@ class ConfiguredTests(SynchronousTestCase):
         ):
             with self.assertRaisesRegex(IdentityError, why):
                 secrets_of([Credential("c", "headers", secret_file=path)])
-        for text in ("no colon", "Bad Name: 1", "X: \x00"):
+        with self.assertRaisesRegex(IdentityError, "70003 bytes; wanted: at most 65536"):
+            secrets_of([Credential("c", "headers", secret_file=self.file("X: " + "a" * 70_000))])
+        for text in (
+            "no colon",
+            "Bad Name: 1",
+            "X: \x00",
+            "X: a\nno colon",
+            "X: a\n\nY: b",
+            "X: a\rY: b",
+            ": a",
+        ):
             with self.assertRaisesRegex(IdentityError, "no header field"):
                 self.made(Credential("c", "headers", secret_file=self.file(text)))
+        for text in ("", "\n", " \r\n"):
+            with self.assertRaisesRegex(IdentityError, "nothing in it"):
+                self.made(Credential("c", "headers", secret_file=self.file(text)))
+
+    def test_fields_that_are_the_nodes_own_to_send(self) -> None:
+        """One that says where a body ends would let a caller put a second request into the first."""
+        for name in (
+            "Transfer-Encoding", "content-length", "CONNECTION", "Host", "Expect", "Upgrade", "Via", "TE",
+            "Trailer", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection",
+        ):  # fmt: skip
+            with self.assertRaisesRegex(IdentityError, f"{name} is for the node alone to say"):
+                self.made(
+                    Credential("c", "headers", secret_file=self.file(f"X-Key: canary\n{name}: canary\n"))
+                )
+
+    def test_the_bytes_of_a_field_stay_as_they_are(self) -> None:
+        for value in (b"p\xc3\xa4ss\xc2\x85word", b"p\xe4ss\xa0", b"a\tb", b""):
+            path = self.file("")
+            path.write_bytes(b"X-Key: " + value + b"\r\nX-Other:1\n")
+            made = self.made(Credential("c", "headers", secret_file=path))
+            given = self.successResultOf(made.fields(""))
+            self.assertEqual(given, [(b"X-Key", value), (b"X-Other", b"1")])
+
+    def test_other_secrets_that_make_no_sense(self) -> None:
+        oauth2 = Credential("c", "refresh_token", "http://a/", "me")
+        good = self.folder / "good"
+        good.write_text("good")
+        good.chmod(0o600)
+        for text, why in (
+            ("", "nothing in it"), ("\n", "nothing in it"), ("canary\ncanary", "what belongs there"),
+            ("canary\0", "what belongs there"), ("canary\x1b[m", "what belongs there"),
+        ):  # fmt: skip
+            for one in (
+                evolve(oauth2, secret_file=self.file(text), refresh_token_file=good),
+                evolve(oauth2, secret_file=good, refresh_token_file=self.file(text)),
+                evolve(oauth2, kind="login", secret_file=self.file(text)),
+            ):
+                refusal = self.assertRaises(IdentityError, self.made, one)
+                self.assertIn(why, str(refusal))
+                self.assertNotIn("canary", str(refusal))
+        with self.assertRaisesRegex(IdentityError, "percent-encoded"):
+            self.made(evolve(oauth2, kind="login", secret_file=self.file("password=p\xe4ss")))
+        self.made(evolve(oauth2, secret_file=self.file("p\xe4ss\n"), refresh_token_file=good))

@@ -31,6 +31,9 @@ HOP_BY_HOP = frozenset(
 )
 """What concerns one connection, or the proxy itself, and is never forwarded (RFC 9110 7.6.1, 11.7)."""
 
+OWN = HOP_BY_HOP | FRAMING | frozenset((b"expect", b"host", b"trailer", b"via"))
+"""What each node says itself of a message that it sends: where that ends, who it is for, who handled it."""
+
 _CONNECTION = b"connection"
 
 _NOT_IN_TRAILERS = (
