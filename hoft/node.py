@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from hoft import __version__, exposure
+from hoft import __version__, durable, exposure
 from hoft.changes import Changes
 from hoft.channels import Channels
 from hoft.config import Config, Traffic
@@ -206,6 +206,7 @@ class Node(Service):
     async def _start(self) -> None:
         config = self._config
         await self._workers["open"].call(exposure.check, config)
+        await self._workers["open"].call(durable.clear, config.state)
         self._identity = Identity.load(config.state / IDENTITY_FILE)
         await self._journal.open(self._identity.uuid)
         self._meters.load(await self._journal.transact(limiting.load))

@@ -12,7 +12,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from hoft import command_line, config, editing, exposure
+from hoft import command_line, config, durable, editing, exposure
 from hoft.changing import replace
 from hoft.commands import done, own_card, read_node
 from hoft.config import CONFIGURATION_FILE
@@ -87,6 +87,7 @@ def key(options: Namespace) -> int:
     current = read_node(options.folder)
     path = current.state / IDENTITY_FILE
     with alone(current.state):
+        durable.clear(current.state)
         identity = Identity.load(path)
         if options.action == "rotate":
             return _rotate(options, current, identity)
