@@ -109,8 +109,13 @@ def local_endpoint(where: str, key: str, text: str) -> str:
 
     @return: the endpoint.
     """
+    wanted = "PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
     host, colon, port = text.rpartition(":")
-    if not _is_port(port) or host.partition(":")[0] in ("tcp", "tcp6", "unix"):
+    if host.partition(":")[0] in _ARGUMENTS:
+        return check_endpoint(where, key, text)
+    if not _is_port(port):
+        if not colon or re.fullmatch(r"[+-]?[0-9]\w*", port):
+            raise ConfigurationError(where, key, f"{text!r} has no port from 1 to 65535", wanted)
         return check_endpoint(where, key, text)
     if host == "localhost" or not colon:
         host = "127.0.0.1"
@@ -119,7 +124,7 @@ def local_endpoint(where: str, key: str, text: str) -> str:
             where,
             key,
             f"{text!r} is no loopback address, and callers are not asked who they are",
-            "PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH",
+            wanted,
         )
     if ":" not in host:
         return f"tcp:{port}:interface={host}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from hoft import __version__, completing
+from hoft.arguments import Once, number, path, whole
 from hoft.defaults import STAGES, SUITES
 
 if TYPE_CHECKING:
@@ -56,34 +56,8 @@ class _Commands(argparse.RawDescriptionHelpFormatter):
         self._action_max_length = len("    completion")
 
 
-def _number(most: float, what: str) -> Callable[[str], float]:
-    """What reads an option that is a number from 0 to C{most}."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1
-        if not 0 <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r}; wanted: {what} from 0 to {most:g}")
-        return value
-
-    return read
-
-
-def _whole(most: int) -> Callable[[str], int]:
-    """What reads an option that is a whole number from 0 to C{most}."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r}; wanted: a whole number from 0 to {most}")
-        return int(text)
-
-    return read
-
-
-_probability = _number(1, "a probability")
-_seconds = _number(86400, "seconds")
+_probability = number(1, "a probability")
+_seconds = number(86400, "seconds")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
         )
         one.set_defaults(command=command)
         if folder:
-            one.add_argument("folder", metavar="DIR", type=Path, help="the node's folder")
+            one.add_argument("folder", metavar="DIR", type=path, help="the node's folder")
         return one
 
     for group in (_node, _peers, _ways, _callers, _operating, _tools):
@@ -134,11 +108,17 @@ def _node(add: _Add) -> None:
         "hoft init near --folder /srv/exchange",
         "hoft init far --name far --inbox /srv/in --outbox /srv/out --listen 8090",
     )  # fmt: skip
-    one.add_argument("--name", metavar="NAME", help="what its card calls it (default: DIR's last part)")
-    one.add_argument("--folder", dest="shared", metavar="PATH", help="one folder that both nodes see")
-    one.add_argument("--inbox", metavar="PATH", help="where files for this node arrive; with --outbox")
-    one.add_argument("--outbox", metavar="PATH", help="where this node leaves files for others")
-    one.add_argument("--transport", metavar="URL", help="any other carrier")
+    one.add_argument(
+        "--name", action=Once, metavar="NAME", help="what its card calls it (default: DIR's last part)"
+    )
+    one.add_argument(
+        "--folder", dest="shared", action=Once, metavar="PATH", help="one folder that both nodes see"
+    )
+    one.add_argument(
+        "--inbox", action=Once, metavar="PATH", help="where files for this node arrive; with --outbox"
+    )
+    one.add_argument("--outbox", action=Once, metavar="PATH", help="where this node leaves files for others")
+    one.add_argument("--transport", action=Once, metavar="URL", help="any other carrier")
     one.add_argument(
         "--listen",
         metavar="ENDPOINT",
@@ -272,6 +252,7 @@ def _callers(add: _Add) -> None:
     one = add(
         "caller", "commands.caller", "name who may call, and make or renew its token",
         "hoft caller near add billing > billing.token", "hoft caller near add shop --per-second 5",
+        "hoft caller near add watch --operator > watch.token",
         "hoft caller near renew billing", "hoft caller near remove billing",
         "curl -H \"Authorization: Bearer $(cat billing.token)\" \\\n       http://127.0.0.1:8080/svc/stock/",
     )  # fmt: skip
@@ -288,6 +269,9 @@ def _callers(add: _Add) -> None:
         ("bytes-per-day", str, 'bytes of bodies a day, as "10 GiB"'),
     ):
         one.add_argument(f"--{option}", metavar="N", type=kind, help=f"(add) at most so many {what}")
+    one.add_argument(
+        "--operator", action="store_true", help="(add) it may also see the node's status and metrics"
+    )
 
     one = add(
         "callback", "registering.callback",
@@ -398,7 +382,7 @@ def _operating(add: _Add) -> None:
     one.add_argument(
         "--limit",
         metavar="N",
-        type=_whole(1000),
+        type=whole(1000),
         help="so many of either kind (20; with --json, and at most: 1000)",
     )
 
@@ -409,7 +393,7 @@ def _operating(add: _Add) -> None:
     )  # fmt: skip
     one.add_argument("--json", action="store_true", help="for programs: an object a line for each finding")
     one.add_argument(
-        "--wait", metavar="S", type=_number(3600, "seconds"), default=20.0,
+        "--wait", metavar="S", type=number(3600, "seconds"), default=20.0,
         help="so many seconds for the peers' answers (20)",
     )  # fmt: skip
 
@@ -420,9 +404,9 @@ def _operating(add: _Add) -> None:
         "hoft packet lost+found/#4711 --config near --json",
         folder=False,
     )  # fmt: skip
-    one.add_argument("file", metavar="FILE", type=Path, nargs="+", help="a file, whatever its name")
+    one.add_argument("file", metavar="FILE", type=path, nargs="+", help="a file, whatever its name")
     one.add_argument(
-        "--config", metavar="DIR", type=Path,
+        "--config", metavar="DIR", type=path,
         help="the node that sent it or was to get it: its keys open what is inside",
     )  # fmt: skip
     one.add_argument("--json", action="store_true", help="for programs: an object a line for each file")
@@ -450,8 +434,8 @@ def _tools(add: _Add) -> None:
         "hoft mirror a b --both --delay 0.2 --truncate 0.1 --lose 0.05 --seed 7",
         folder=False,
     )  # fmt: skip
-    one.add_argument("source", metavar="SRC", type=Path, help="where to take files from")
-    one.add_argument("target", metavar="DST", type=Path, help="where to bring them")
+    one.add_argument("source", metavar="SRC", type=path, help="where to take files from")
+    one.add_argument("target", metavar="DST", type=path, help="where to bring them")
     one.add_argument("--both", action="store_true", help="also from DST to SRC; nothing is carried back")
     one.add_argument("--copy", action="store_true", help="leave the files in SRC (default: move them)")
     one.add_argument(

@@ -181,9 +181,14 @@ def caller(options: Namespace) -> int:
         said = f"{name} may not call any more"
         return done(current, said if left else f"{said}; no caller is left, so anybody may on this machine")
     limits = {key: getattr(options, key) for key in LIMITS if getattr(options, key) is not None}
+    if options.operator:
+        limits["operator"] = True
     if limits and options.action != "add":
         raise ConfigurationError(
-            config.COMMAND_LINE, "", "limits are given", f"a change of [callers.{name}] in {path} instead"
+            config.COMMAND_LINE,
+            "",
+            "options for 'add' are given",
+            f"a change of [callers.{name}] in {path} instead",
         )
     token = make_token(os.urandom)
     hashed, renew = hash_token(token.encode()), options.action == "renew"

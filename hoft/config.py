@@ -371,7 +371,7 @@ def parse(text: str, path: Path) -> Config:
         quarantine=top.size("quarantine", default.quarantine),
         log_calls=top.choice("log_calls", LOGGED),
         metrics=top.truth("metrics"),
-        heartbeat=top.seconds("heartbeat", default.heartbeat),
+        heartbeat=top.seconds("heartbeat", default.heartbeat, least=0.1, zero=True),
         compress=top.truth("compress", default.compress),
     )
     top.finish()
@@ -438,7 +438,7 @@ def _caller(table: Table) -> Caller:
 def _allowance(table: Table) -> Allowance:
     return Allowance(
         table.count("in_flight"),
-        table.limit("per_second"),
+        table.rate("per_second"),
         table.count("per_day"),
         table.size("bytes_per_day", 0) or None,
     )

@@ -143,7 +143,8 @@ class Consistency:
             self._wrong(
                 "metrics",
                 "true, and no caller may see them",
-                "operator = true for one of [callers.NAME], or metrics = false",
+                "one that may ('hoft caller DIR add NAME --operator', or operator = true for one of"
+                " [callers.NAME]), or metrics = false",
             )
         self._once("listen", config.listen, _endpoint, "is the same place as {}", "each place once")
         places = {_endpoint(one): number for number, one in enumerate(config.listen, 1)}

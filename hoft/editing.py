@@ -285,7 +285,7 @@ def caller(
     Let somebody call: from then on nobody may who is not named.
 
     @param token: its hash.
-    @param limits: keys of its table, as L{config.Allowance} has them.
+    @param limits: keys of its table, as L{config.Caller} and L{config.Allowance} have them.
     @param renew: it is a further token of a known caller; the one of before is
         accepted beside it, and any older one no more.
     @param then: called once it is in force; if it raises, nothing is changed.

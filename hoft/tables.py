@@ -16,6 +16,11 @@ from hoft.identity import NAME, NAME_WANTED
 
 T = TypeVar("T")
 
+LEAST_RATE = 0.00001
+"""A second: about one a day."""
+
+_MOST = 10**15
+
 _SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
 
 
@@ -150,30 +155,34 @@ class Table:
             raise self._wrong(key, value, "true or false, without quotes")
         return value
 
-    def seconds(self, key: str, default: float, least: float = 0.0) -> float:
+    def seconds(self, key: str, default: float, least: float = 0.0, zero: bool = False) -> float:
+        """@param zero: 0 will do, too, whatever the least."""
         value = self._take(key)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, value, "seconds, as a number")
-        if not least <= value <= 31536000:
-            raise self._wrong(key, value, f"seconds, from {least:g} to 31536000")
+        if not least <= value <= 31536000 and not (zero and value == 0):
+            raise self._wrong(key, value, f"seconds, from {least:g} to 31536000{', or 0' if zero else ''}")
         return float(value)
 
-    def limit(self, key: str) -> float | None:
-        """A number above 0; no limit if nothing is said."""
+    def rate(self, key: str) -> float | None:
+        """So many a second; no limit if nothing is said."""
         value = self._take(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e15:
-            raise self._wrong(key, value, "a number above 0, or nothing for no limit")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_RATE <= value <= _MOST:
+            wanted = f"a number from {LEAST_RATE:.5f} (about one a day) to {_MOST}, or nothing for no limit"
+            raise self._wrong(key, value, wanted)
         return value
 
     def count(self, key: str) -> int | None:
         """A whole number above 0; no limit if nothing is said."""
-        value = self.limit(key)
-        if isinstance(value, float):
-            raise self._wrong(key, value, "a whole number above 0, or nothing for no limit")
+        value = self._take(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST:
+            raise self._wrong(key, value, f"a whole number from 1 to {_MOST}, or nothing for no limit")
         return value
 
     def size(self, key: str, default: int, least: int = 0, most: int = (1 << 63) - 1) -> int:

@@ -139,6 +139,13 @@ class TcpTests(SynchronousTestCase):
             self.assertEqual(local_endpoint("w", "k", text), endpoint)
             serverFromString(reactor, endpoint)
 
+    def test_a_port_out_of_range_is_named_as_such(self) -> None:
+        for text in ("99999", "70000", "-1", "80a", "", "127.0.0.1:65536", "[::1]:-1"):
+            error = self.assertRaises(ConfigurationError, local_endpoint, "w", "k", text)
+            self.assertEqual(error.given, f"{text!r} has no port from 1 to 65535")
+        error = self.assertRaises(ConfigurationError, local_endpoint, "w", "k", "systemd:domain=INET:index=0")
+        self.assertIn("of a kind", error.given)
+
     def test_others_never_reach_it(self) -> None:
         for text in (
             "0.0.0.0:2222",

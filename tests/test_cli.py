@@ -95,7 +95,14 @@ class CallerTests(Command):
         listed = json.loads(self.well("list", self.near, "--json"))["callers"]
         self.assertEqual(
             listed,
-            [{"name": "billing", "tokens": 1, "limits": {"per_second": 2.5, "bytes_per_day": 10 << 30}}],
+            [
+                {
+                    "name": "billing",
+                    "tokens": 1,
+                    "operator": False,
+                    "limits": {"per_second": 2.5, "bytes_per_day": 10 << 30},
+                }
+            ],
         )
 
     def test_a_renewed_token_is_accepted_beside_the_last_one(self) -> None:
@@ -112,13 +119,26 @@ class CallerTests(Command):
         self.refused("not a loopback address", "caller", self.near, "remove", "billing")
         self.assertEqual(len(self.tokens()), 1)
 
+    def test_where_there_are_metrics_the_first_may_be_one_who_sees_them(self) -> None:
+        file = self.near / "hoft.toml"
+        file.write_text("metrics = true\n" + file.read_text())
+        self.refused("'hoft caller DIR add NAME --operator'", "caller", self.near, "add", "billing")
+        self.add("add", "watch", "--operator")
+        self.add("add", "billing")
+        self.assertEqual([one.operator for one in config.read(file).callers], [True, False])
+        self.assertRegex(self.well("list", self.near), r"watch +\(operator\)\n +billing\n")
+
     def test_mistakes(self) -> None:
         self.add("add", "billing")
         self.refused("is there already.*renew", "caller", self.near, "add", "billing")
         self.refused("none is called 'shop'.*billing", "caller", self.near, "renew", "shop")
         self.refused("none is called 'shop'", "caller", self.near, "remove", "shop")
-        self.refused("limits are given", "caller", self.near, "renew", "billing", "--per-day", "3")
-        self.refused("per_second.*above 0", "caller", self.near, "add", "shop", "--per-second", "0")
+        self.refused("for 'add' are given", "caller", self.near, "renew", "billing", "--per-day", "3")
+        for rate in ("0", "1e-320", "1e17", "nan"):
+            self.refused(
+                "per_second: .*; wanted: a number from 0.00001 .* to 1000000000000000",
+                "caller", self.near, "add", "shop", "--per-second", rate,
+            )  # fmt: skip
         self.refused("bytes_per_day.*bytes", "caller", self.near, "add", "shop", "--bytes-per-day", "much")
         self.assertEqual(len(self.tokens()), 1)
 
@@ -196,6 +216,9 @@ class InitTests(Command):
         self.refused("--name: 'a b'", "init", self.near, "--name", "a b")
         self.refused("--name: ''", "init", self.near, "--name", "")
         self.refused("DIR is the node's name.*: 'a b'", "init", self.folder / "a b")
+        self.refused("DIR: ''; wanted: a path", "init", "")
+        self.refused("--folder: given twice", "init", self.near, "--folder", "/x", "--folder", "/y")
+        self.refused("--listen: '99999' has no port", "init", self.near, "--listen", "99999")
         self.refused("--inbox: given alone", "init", self.near, "--inbox", "/x")
         self.refused(
             "--transport: given beside --folder",

@@ -140,6 +140,7 @@ class FileTests(SynchronousTestCase):
             ('name = "n"\ndeadline = true', "deadline", "True", "seconds"),
             ('name = "n"\ndeadline = 0', "deadline", "0", "from 0.1"),
             ('name = "n"\nheartbeat = nan', "heartbeat", "nan", "seconds"),
+            ('name = "n"\nheartbeat = 0.001', "heartbeat", "0.001", "from 0.1 to 31536000, or 0"),
             ('name = "n"\nspool = "many"', "spool", "'many'", "512 MiB"),
             ('name = "n"\nspool = -1', "spool", "-1", "bytes"),
             ('name = "n"\nspool = true', "spool", "True", "bytes"),
@@ -295,7 +296,9 @@ class TrafficTests(SynchronousTestCase):
             ('largest_file = "1 GB"', "500000000"),
             ("largest_file = 1000", "131072"),
             ('padding = "1 MiB"', "65536"),
-            ("files_in_transit = 0", "above 0"),
+            ("files_in_transit = 0", "from 1 to 1000000000000000"),
+            ("files_in_transit = 2.5", "a whole number"),
+            ("files_in_transit = 10000000000000000", "from 1 to 1000000000000000"),
         ):
             error = self.assertRaises(ConfigurationError, self.traffic, peer=line)
             self.assertIn(wanted, str(error))

@@ -45,7 +45,13 @@ def list_all(options: Namespace) -> int:
         ],
     )
     if current.callers:
-        _section("callers", [(one.name, _limits(one.allowance)) for one in current.callers])
+        _section(
+            "callers",
+            [
+                (one.name, "(operator)" if one.operator else "", _limits(one.allowance))
+                for one in current.callers
+            ],
+        )
     if current.callbacks:
         _section(
             "callbacks",
@@ -137,7 +143,12 @@ def _as_json(current: config.Config, own: Card) -> dict[str, Any]:
             for one in current.routes
         ],
         "callers": [
-            {"name": one.name, "tokens": len(one.tokens), "limits": _given(one.allowance)}
+            {
+                "name": one.name,
+                "tokens": len(one.tokens),
+                "operator": one.operator,
+                "limits": _given(one.allowance),
+            }
             for one in current.callers
         ],
         "callbacks": [
