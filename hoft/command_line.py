@@ -14,7 +14,8 @@ from attrs import evolve
 
 from hoft import reading
 from hoft.addresses import check_allowed, check_transport, check_url, local_endpoint
-from hoft.config import COMMAND_LINE, Allow, Config, Peer, Route, check_distinct
+from hoft.config import COMMAND_LINE, Allow, Config, Peer, Route
+from hoft.consistency import check_distinct
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import NAME, NAME_WANTED, Card
 from hoft.tables import check_reference

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from codecs import BOM_UTF8
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 
@@ -27,7 +26,7 @@ from hoft.addresses import (
     check_url,
     endpoint_in,
 )
-from hoft.consistency import Consistency
+from hoft.consistency import Consistency, check_distinct
 from hoft.defaults import DEFAULT_LISTEN, SUITES
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import Card, psk_path
@@ -270,6 +269,8 @@ def read(path: Path) -> Config:
         raise ConfigurationError(
             str(path), "", f"cannot be read ({error.strerror})", "a configuration, as 'hoft init' makes it"
         ) from None
+    if data.startswith(BOM_UTF8):
+        raise ConfigurationError(str(path), "", "begins with a byte order mark (BOM)", "UTF-8 without one")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -294,7 +295,6 @@ def parse(text: str, path: Path) -> Config:
     peers = top.named("peers", lambda table: _peer(table, folder, traffic))
     check_distinct(str(path), "peers", peers)
     names = [peer.name for peer in peers]
-    state = top.text("state", ".")
     callers = top.named("callers", _caller)
     credentials = top.named("credentials", lambda table: _credential(table, folder))
     kept = [credential.name for credential in credentials]
@@ -302,7 +302,7 @@ def parse(text: str, path: Path) -> Config:
     config = Config(
         path=path.absolute(),
         name=top.name("name"),
-        state=Path(os.path.realpath(path.parent / Path(state).expanduser())),
+        state=Path(os.path.realpath(top.path("state", path.parent, "."))),
         transport=check_transport(top.where, "transport", top.text("transport", "")),
         listen=tuple(
             endpoint_in(folder, check_endpoint(top.where, "listen", value, authenticated=bool(callers)))
@@ -328,7 +328,7 @@ def parse(text: str, path: Path) -> Config:
                 table.optional_reference("peer", names),
                 table.truth("private"),
                 table.optional_reference("credentials", kept, "credentials"),
-                table.choice("retry", RETRIES) if table.text("retry", "") else None,
+                table.choice("retry", RETRIES) if table.has("retry") else None,
                 table.truth("websocket"),
             ),
         ),
@@ -339,7 +339,7 @@ def parse(text: str, path: Path) -> Config:
             lambda table: Callback(
                 table.own_name,
                 check_url(*table.located("url")),
-                folder / Path(table.text("secret_file")).expanduser(),
+                table.path("secret_file", folder),
                 table.references("callers", [caller.name for caller in callers], "callers"),
                 table.truth("private"),
             ),
@@ -407,13 +407,13 @@ def _traffic(table: Table, default: Traffic) -> Traffic:
 
 def _peer(table: Table, folder: Path, traffic: Traffic) -> Peer:
     card = _card(table, "card")
-    older = _card(table, "older_card") if table.text("older_card", "") else None
+    older = _card(table, "older_card") if table.has("older_card") else None
     if older is not None and (older.uuid != card.uuid or older.public_key == card.public_key):
         given = "of another node" if older.uuid != card.uuid else "of the same key as 'card'"
         raise ConfigurationError(*table.located("older_card")[:2], given, "the peer's card of before")
     suite = table.choice("suite", SUITES)
     psk_file = None
-    if table.text("psk_file", ""):
+    if table.has("psk_file"):
         where, key, text = table.located("psk_file")
         if suite == "checksum":
             raise ConfigurationError(where, key, "given beside suite 'checksum'", "a suite that uses secrets")
@@ -454,15 +454,12 @@ def _caching(table: Table) -> Caching:
 
 
 def _credential(table: Table, folder: Path) -> Credential:
-    def file(key: str) -> Path:
-        return folder / Path(table.text(key)).expanduser()
-
     name, kind = table.own_name, table.choice("kind", CREDENTIAL_KINDS)
     if kind == "headers":
-        return Credential(name, kind, secret_file=file("headers_file"))
+        return Credential(name, kind, secret_file=table.path("headers_file", folder))
     if kind == "login":
         url = check_url(*table.located("login_url"))
-        return Credential(name, kind, url, secret_file=file("form_file"))
+        return Credential(name, kind, url, secret_file=table.path("form_file", folder))
     return Credential(
         name,
         kind,
@@ -470,8 +467,8 @@ def _credential(table: Table, folder: Path) -> Credential:
         table.text("client_id"),
         table.text("scope", "") or None,
         table.truth("post"),
-        file("client_secret_file"),
-        file("refresh_token_file") if kind == "refresh_token" else None,
+        table.path("client_secret_file", folder),
+        table.path("refresh_token_file", folder) if kind == "refresh_token" else None,
     )
 
 
@@ -481,20 +478,3 @@ def _card(table: Table, key: str) -> Card:
         return Card.parse(text)
     except IdentityError as error:
         raise ConfigurationError(where, dotted, str(error), "what 'hoft card' prints at the peer") from None
-
-
-def check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
-    """@raise ConfigurationError: two of them have one name, or are one node."""
-    names: set[str] = set()
-    owners: dict[Any, str] = {}
-    for peer in peers:
-        if peer.name in names:
-            raise ConfigurationError(
-                where, key, f"two peers called {peer.name}", "a name of its own for each"
-            )
-        if peer.card.uuid in owners:
-            raise ConfigurationError(
-                where, key, f"{owners[peer.card.uuid]} and {peer.name} are the same node", "each node once"
-            )
-        names.add(peer.name)
-        owners[peer.card.uuid] = peer.name

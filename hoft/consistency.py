@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from hoft.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from hoft.config import Allow, Config
+    from hoft.config import Allow, Config, Peer
 
 T = TypeVar("T")
 
@@ -208,6 +208,23 @@ class Consistency:
                     )
             self._private(f"callbacks.{callback.name}.private", callback.private, callback.url, "registered")
             known.append((callback.name, place, callback.callers))
+
+
+def check_distinct(where: str, key: str, peers: Sequence[Peer]) -> None:
+    """@raise ConfigurationError: two of them have one name, or are one node."""
+    names: set[str] = set()
+    owners: dict[Any, str] = {}
+    for peer in peers:
+        if peer.name in names:
+            raise ConfigurationError(
+                where, key, f"two peers called {peer.name}", "a name of its own for each"
+            )
+        if peer.card.uuid in owners:
+            raise ConfigurationError(
+                where, key, f"{owners[peer.card.uuid]} and {peer.name} are the same node", "each node once"
+            )
+        names.add(peer.name)
+        owners[peer.card.uuid] = peer.name
 
 
 def _is_address(host: str) -> bool:

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+_LONGEST = 600
+"""Characters of each part of a message that says what was given."""
+
 
 class HoftError(Exception):
     """The root: catch it to catch all that hoft raises on purpose."""
@@ -37,8 +40,13 @@ class ConfigurationError(LocalError):
         self.key = key
         self.given = given
         self.wanted = wanted
-        place = f"{where}: {key}" if key else where
-        super().__init__(f"{place}: {given}; wanted: {wanted}")
+        place = f"{where}: {_shortened(key)}" if key else where
+        super().__init__(f"{place}: {_shortened(given)}; wanted: {_shortened(wanted)}")
+
+
+def _shortened(text: str) -> str:
+    """Both ends of it: what was given stands at the one, what is wrong with it at the other."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 class IdentityError(LocalError):

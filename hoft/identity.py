@@ -218,11 +218,16 @@ def psk_path(text: str) -> Path:
     """
     Where a shared secret is.
 
-    @raise IdentityError: C{text} is the secret itself, which paths in messages would show.
+    @raise IdentityError: C{text} is the secret itself, which paths in messages would show; or no path.
     """
     if _PSK.fullmatch(text):
         raise IdentityError("a secret in place of its file's name; wanted: a file with it, of mode 0600")
-    return Path(text).expanduser()
+    try:
+        if text:
+            return Path(text).expanduser()
+    except RuntimeError:  # no home of that user is known
+        pass
+    raise IdentityError(f"{text!r} is no path; wanted: that of a file with the secret, of mode 0600")
 
 
 def load_psk(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import Factory, frozen
@@ -21,7 +22,7 @@ LEAST_RATE = 0.00001
 
 _MOST = 10**15
 
-_SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
 
 
 def check_reference(where: str, key: str, name: str, names: Sequence[str], kind: str = "peer") -> str:
@@ -100,6 +101,19 @@ class Table:
         if not value.isprintable():
             raise self._wrong(key, value, "a text without control characters")
         return value
+
+    def has(self, key: str) -> bool:
+        return self._take(key) is not None
+
+    def path(self, key: str, folder: Path, default: str | None = None) -> Path:
+        """@param folder: where it starts, if it is relative."""
+        text = self.text(key, default)
+        if not text:
+            raise self._wrong(key, text, "a path")
+        try:
+            return folder / Path(text).expanduser()
+        except RuntimeError:
+            raise self._wrong(key, text, "a path; of that user no home is known") from None
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """A list of texts; a single one may stand without brackets."""

@@ -202,6 +202,23 @@ class FileTests(SynchronousTestCase):
             ),
             ('name = "n"\n[[allow]]\nurl = "http://h"\n[[allow]]', "allow[2].url", "is missing", "a text"),
             ('name = "n"\nstate = "a\\u0000b"', "state", r"'a\x00b'", "control characters"),
+            ('name = "n"\nstate = ""', "state", "''", "a path"),
+            ('name = "n"\nstate = "~nobody-of-this-name/x"', "state", "'~nobody", "no home"),
+            ('name = "n"\nspool = "\u0663"', "spool", "'\u0663'", "bytes"),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\nolder_card = ""',
+                "peers.far.older_card", "no card", "hoft card",
+            ),
+            (
+                f'name = "n"\n[peers.far]\ncard = "{FAR}"\npsk_file = ""',
+                "peers.far.psk_file", "'' is no path", "a path",
+            ),
+            ('name = "n"\n[credentials.c]\nheaders_file = ""', "credentials.c.headers_file", "''", "a path"),
+            (
+                'name = "n"\n[callbacks.c]\nurl = "https://h"\nsecret_file = ""',
+                "callbacks.c.secret_file", "''", "a path",
+            ),
+            ('name = "n"\n[[allow]]\nurl = "http://h"\nretry = ""', "allow[1].retry", "''", "idempotent"),
             ("name = n", "", "line 1", "TOML"),
         ):  # fmt: skip
             with self.assertRaises(ConfigurationError, msg=text) as caught:
@@ -223,6 +240,15 @@ class FileTests(SynchronousTestCase):
         path.write_bytes(b'name = "\xff"')
         with self.assertRaisesRegex(ConfigurationError, "byte 8 is not UTF-8"):
             config.read(path)
+        path.write_bytes(b'\xef\xbb\xbfname = "near"')
+        with self.assertRaisesRegex(ConfigurationError, "byte order mark.*wanted: UTF-8 without one"):
+            config.read(path)
+
+    def test_a_line_is_short_whatever_was_given(self) -> None:
+        long = "x" * 5000
+        for text in (f'{long} = 1\nname = "n"', f'name = "n"\nlisten = "{long}"', f'name = "{long}"'):
+            error = self.assertRaises(ConfigurationError, config.parse, text, FILE)
+            self.assertLess(len(str(error)), 2000)
 
     def test_what_has_no_end_or_is_too_much_is_one_line_and_nobody_waits_for_it(self) -> None:
         path = Path(self.mktemp())
