@@ -27,6 +27,7 @@ from hoft.web.crossing.exchange import (
 )
 from hoft.web.egress import responding
 from hoft.web.egress.surroundings import Limits
+from hoft.web.http.responses import phrase
 from tests.web.services import REACTOR, Call, EgressCase, RawService, Received, Service, Test, until, wait
 
 
@@ -209,6 +210,8 @@ class RefusalCase(EgressCase):
             (call.status, problem["status"], problem["type"].rpartition("/")[2]), (status, status, kind)
         )
         self.assertEqual(problem["exchange"], call.id.hex())
+        assert call.head is not None
+        self.assertEqual(call.head.reason, phrase(status))
         [proxy_status] = call.values(b"proxy-status")
         self.assertTrue(proxy_status.startswith(b'"far"; error='), proxy_status)
         yield until(lambda: not self.link.unconsumed())

@@ -94,6 +94,11 @@ class ProblemTests(SynchronousTestCase):
             rows[match[1]] = (int(match[2]), match[3])
         self.assertEqual(rows, {one.kind: (one.status, one.proxy_error) for one in every_problem().values()})
 
+    def test_seconds_are_told_as_somebody_would(self) -> None:
+        for waited, told in ((15.4045, "15"), (86400.0, "86400"), (9.96, "10"), (2.5, "2.5"), (0.02, "0.02")):
+            self.assertIn(f" within {told} s", problems.peer_silent("beta", waited).detail)
+            self.assertIn(f" within {told} s", problems.service_silent("http://h", waited).detail)
+
     def test_the_response_is_problem_json(self) -> None:
         """RFC 9457 section 3."""
         problem = problems.peer_silent("beta", 60.0).during(bytes(range(16)))

@@ -156,6 +156,16 @@ class RefusedTests(SynchronousTestCase):
         )
         self.check(505, b"PRI * HTTP/2.0" + end, b"GET / HTTP/0.9" + end)
 
+    def test_what_is_no_request_is_refused_before_its_end(self) -> None:
+        """Who speaks TLS or SSH to us waits for our answer."""
+        for said in (b"\x16", b"\x16\x03\x01", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x00", b"\r\n\r\n\x80", b"\rG"):
+            with self.assertRaises(Refused) as caught:
+                piecewise(said)
+            self.assertEqual(caught.exception.problem.status, 400)
+            self.assertEqual("TLS" in caught.exception.problem.detail, said[0] == 0x16)
+        for said in (b"", b"\r", b"\r\n\r", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nno field yet"):
+            piecewise(said)
+
     def test_line_ends(self) -> None:
         self.check(
             400,
@@ -255,6 +265,19 @@ class RefusedTests(SynchronousTestCase):
         self.check(431, HEAD + b"X: y\r\n" * MAX_FIELDS + b"\r\n")
         self.check(431, CHUNKED + b"0\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n")
         self.check(431, CHUNKED + b"0\r\n" + b"X: y\r\n" * (MAX_FIELDS + 1) + b"\r\n")
+
+
+def piecewise(data: bytes) -> None:
+    """
+    What comes byte by byte.
+
+    @raise Refused:
+    """
+    parser = RequestParser()
+    for at in range(len(data)):
+        parser.receive(data[at : at + 1])
+        if parser.request() is not None:
+            raise AssertionError("that was a request")
 
 
 def by_h11(data: bytes) -> list[tuple[bytes, bytes, bytes] | None]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from hoft.web.http.responses import Event, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError
+from hoft.web.http.responses import Event, ReceivedEnd, ReceivedHead, ResponseParser, ServiceError, phrase
 
 
 def parse(
@@ -30,6 +30,14 @@ CHUNKED = (
     b"3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX-Sum: 9\r\nY: z\r\n\r\n"
 )
 EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+
+class PhraseTests(SynchronousTestCase):
+    def test_what_statuses_are_called(self) -> None:
+        self.assertEqual([phrase(status) for status in (200, 431, 502)], [
+            b"OK", b"Request Header Fields Too Large", b"Bad Gateway",
+        ])  # fmt: skip
+        self.assertEqual(phrase(599), b"")
 
 
 class WholeResponseTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ from hoft.web.http.fields import FieldList
 from hoft.web.http.heads import Fields, ResponseHead
 from hoft.web.http.intermediary import end_to_end, trailers, with_via
 from hoft.web.http.problems import Problem, bad_response, internal_error
-from hoft.web.http.responses import Answer, ServiceError
+from hoft.web.http.responses import Answer, ServiceError, phrase
 
 LINGER = 0.001
 """Seconds that a head waits for the first of its body, or a few bytes of that for more, to share a commit."""
@@ -227,7 +227,7 @@ class ResponseSender(Protocol):
         else:
             self.status, fields, body = problem.response(self._pseudonym)
             self._writer = PartWriter(self._exchange, Side.EGRESS)
-            self._writer.head(ResponseHead(self.status, b"", tuple(fields), len(body)))
+            self._writer.head(ResponseHead(self.status, phrase(self.status), tuple(fields), len(body)))
             self._body.append(body)
             self.waiting = len(body)
             self._trailers = ()

@@ -37,6 +37,11 @@ def _short(text: str) -> str:
     return text[:MAX_DETAIL].encode("utf-8", "replace").decode("utf-8")
 
 
+def _seconds(waited: float) -> str:
+    """As they are told: without what only came of when somebody looked."""
+    return f"{waited:.0f}" if waited >= 9.95 else f"{waited:.2g}"
+
+
 @frozen
 class Problem:
     """
@@ -305,7 +310,7 @@ def peer_silent(peer: str, waited: float, status_url: str | None = None, why: st
     @param why: what is known of that, to be added to the detail.
     """
     goes_on = "is cancelled, but may have been made" if status_url is None else "goes on: status_url shows it"
-    detail = f"no answer through {peer} within {waited:g} s; the call {goes_on}{why}"
+    detail = f"no answer through {peer} within {_seconds(waited)} s; the call {goes_on}{why}"
     return Problem(
         504, "peer-silent", "No answer in time", detail, "http_response_timeout", status_url=status_url
     )
@@ -431,7 +436,7 @@ def connection_refused(where: str) -> Problem:
 
 def connection_timeout(where: str, waited: float) -> Problem:
     """The service's address did not answer at all."""
-    detail = f"{where} did not accept a connection within {waited:g} s"
+    detail = f"{where} did not accept a connection within {_seconds(waited)} s"
     return Problem(
         504, "connection-timeout", "The service could not be reached", detail, "connection_timeout"
     )
@@ -471,7 +476,7 @@ def connection_terminated(detail: str) -> Problem:
 
 def service_silent(where: str, waited: float) -> Problem:
     """The service took the request and said nothing in time."""
-    detail = f"{where} did not respond within {waited:g} s"
+    detail = f"{where} did not respond within {_seconds(waited)} s"
     return Problem(
         504, "service-silent", "The service did not answer in time", detail, "http_response_timeout"
     )

@@ -15,7 +15,16 @@ from collections.abc import Iterable, Sequence
 from attrs import define, evolve
 
 from hoft.errors import LocalError
-from hoft.web.http.fields import TOKEN, Authority, Body, elements, expects_continue, host, request_framing
+from hoft.web.http.fields import (
+    TOKEN,
+    Authority,
+    Body,
+    elements,
+    expects_continue,
+    host,
+    is_token,
+    request_framing,
+)
 from hoft.web.http.heads import Field
 from hoft.web.http.problems import Refused, headers_too_large, malformed_request
 
@@ -32,6 +41,9 @@ _LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELDS = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+_HANDSHAKE = 0x16
+"""The first byte of TLS (RFC 8446 section 5.1)."""
 
 _NOTABLE = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 _NEVER_TRAILERS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"trailer"))
@@ -81,6 +93,7 @@ class RequestParser:
         self._max_head = max_head
         self._buffer = b""
         self._searched = 0
+        self._line_ended = False  # and is one; in what was searched
         self._remaining = 0  # of the body, or of the chunk
         self._chunked = False
         self._after_chunk = False
@@ -124,15 +137,24 @@ class RequestParser:
             return None
         self._buffer = buffer[end + 4 :]
         self._searched = 0
+        self._line_ended = False
         return self._head(buffer[: end + 2])
 
     def _check_partial(self, buffer: bytes) -> None:
         """Refuse early what will never become a head; looks only at what is new."""
+        if not self._searched and buffer and buffer != b"\r" and not is_token(buffer[:1]):
+            what = "TLS begins like that, and this port speaks none" if buffer[0] == _HANDSHAKE else "no HTTP"
+            raise Refused(malformed_request(f"the request line is malformed: {what}"))
         at = buffer.find(b"\n", self._searched)
         while at >= 0:
             if buffer[at - 1 : at] != b"\r":
                 raise Refused(malformed_request("a line does not end with CR LF"))
             at = buffer.find(b"\n", at + 1)
+        if not self._line_ended:
+            end = buffer.find(b"\r\n", self._searched)
+            self._line_ended = end >= 0
+            if self._line_ended and not _LINE.fullmatch(buffer, 0, end):
+                raise Refused(malformed_request("the request line is malformed"))
         if len(buffer) > self._max_head:
             if buffer.find(b"\r\n", 0, self._max_head + 2) >= 0:
                 raise Refused(headers_too_large(f"the header fields are larger than {self._max_head} bytes"))

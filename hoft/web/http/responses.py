@@ -9,6 +9,7 @@ disagree about where a response ends.  Names keep their case, fields their order
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Protocol
 
 from attrs import evolve, frozen
@@ -32,6 +33,14 @@ _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANK = re.compile(rb"\r?\n\r?\n")
 _LINE = re.compile(rb"\r?\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+def phrase(status: int) -> bytes:
+    """What C{status} is called (RFC 9110 section 15); empty for what has no name."""
+    return _PHRASES.get(status, b"")
+
+
+_PHRASES = {one.value: one.phrase.encode("ascii") for one in HTTPStatus}
 
 
 class ServiceError(HoftError):

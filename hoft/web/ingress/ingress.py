@@ -19,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.http import RESPONSES, datetimeToString
+from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
 from hoft.errors import RecordError
@@ -43,6 +43,7 @@ from hoft.web.http.problems import (
     too_busy,
     too_large,
 )
+from hoft.web.http.responses import phrase
 from hoft.web.http.targets import Own, Service, Tunnel, parse_target
 from hoft.web.http.targets import Route as RouteTarget
 from hoft.web.http.websocket import is_handshake
@@ -322,9 +323,8 @@ class Ingress:
 
     def respond(self, call: Call, status: int, fields: list[Field], body: bytes) -> None:
         """Answer for the gateway itself."""
-        reason = RESPONSES.get(status, b"")
         length = len(body)
-        call.respond(status, reason, [*fields, (b"Date", self.date())], length)
+        call.respond(status, phrase(status), [*fields, (b"Date", self.date())], length)
         call.write(body)
         call.finish()
 
