@@ -6,6 +6,7 @@ It is told from what L{hoft.node.Node.status} gives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -140,11 +141,15 @@ def _lateness(name: str, peer: Mapping[str, Any], refused: bool) -> Trouble:
 
 
 def _refused(node: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Iterator[Trouble]:
-    """Files in its name that this node does not take, and that will not stop by themselves."""
+    """
+    Files in its name that this node does not take, and that will not stop by themselves.
+
+    If it was heard since, they were damaged on their way: no key is wrong.
+    """
     for reason, last in node.get("refused_last", {}).items():
         if (
             reason in _REFUSED
-            and last["ago"] < LATELY
+            and last["ago"] < min(LATELY, math.inf if peer["heard"] is None else peer["heard"])
             and str(last["example"]).startswith(str(peer.get("peer")))
         ):
             what, then = _REFUSED[reason]

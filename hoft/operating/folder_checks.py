@@ -113,13 +113,13 @@ class Folders:
 
     def _probe(self, root: Root, recipient: UUID, cannot: str) -> Iterator[Finding]:
         """Make a file where those for C{recipient} lie, rename it, see it, delete it."""
-        first, second = self._name(recipient), self._name(recipient)
+        location, first, second = self.location, self._name(recipient), self._name(recipient)
         where = f"{root.purpose} {root.path}"
         try:
             with ExitStack() as stack:
                 folder = stack.enter_context(root.opened(listable=True))
                 try:
-                    name = self.location.naming.folder(recipient)
+                    name = location.naming.folder(recipient)
                     folder = stack.enter_context(subfolder(folder, name, listable=True))
                 except FileNotFoundError:
                     pass  # before the first file for it there is none
@@ -131,18 +131,18 @@ class Folders:
                     skew = os.fstat(file).st_mtime - time.time()
                 finally:
                     os.close(file)
-                renamed = self._renames(folder, first, second)
-                seen = _seen(root, folder, second if renamed is None else first)
+                refused = self._rename(folder, first, second) if location.rename else None
+                seen = _seen(root, folder, second if location.rename and refused is None else first)
                 deleted = unlink(folder, first) and unlink(folder, second)
         except (OSError, CarrierDown) as error:
             yield self._cannot(root, where, error, cannot)
             return
-        if renamed is not None:
-            yield self._no_rename(where, renamed)
+        if refused is not None:
+            yield self._no_rename(where, refused)
         if not deleted:
             yield warn(f"{where}: files can be made, and not deleted", "clear away what piles up by hand")
-        elif renamed is None:
-            yield ok(f"{where}: files can be made, renamed and deleted")
+        elif refused is None:
+            yield ok(f"{where}: files can be made{', renamed' if location.rename else ''} and deleted")
         if seen is None:
             yield warn(
                 f"{where}: a new file does not show up in listings for {duration(SEEN_WITHIN)}",
@@ -157,9 +157,7 @@ class Folders:
                 "nothing rests on it, but ages of files are off by as much",
             )
 
-    def _renames(self, folder: int, first: str, second: str) -> OSError | None:
-        if not self.location.rename:
-            return None
+    def _rename(self, folder: int, first: str, second: str) -> OSError | None:
         try:
             publish(folder, first, second)
         except OSError as error:

@@ -79,6 +79,12 @@ class DiagnosisTests(SynchronousTestCase):
             last |= {"ago": 7.0, "example": "of another peer"}
             self.one(node)
 
+    def test_a_file_that_was_damaged_on_its_way_is_no_wrong_key(self) -> None:
+        node = changed(peer=FAR, heard=3.0)
+        last = {"example": f"{FAR}--5b4eae61--c8ed-b.hoft: key", "ago": 7.0}
+        node |= {"refused": {"key": 1}, "refused_last": {"key": last}}
+        self.assertEqual(troubles(node), [])
+
     def test_a_carrier_that_is_down_says_why_and_the_peers_do_not_repeat_it(self) -> None:
         why = "inbox /x: No such file or directory"
         node = changed(state="down", write_error=why) | {"carrier_down": why}
