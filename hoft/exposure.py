@@ -60,7 +60,7 @@ def check_apart(transport: str, where: str, own: Mapping[str, Path]) -> None:
                 where,
                 key,
                 f"{own[key]} {relation} the {purpose} {folder}, which others see and write to",
-                "what is the node's own in a folder of its own, and neither within the other",
+                "a place beside the exchanged folders, neither in one of them nor around it",
             )
 
 
