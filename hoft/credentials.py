@@ -9,9 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
-
 from hoft.config import Credential
 from hoft.errors import ConfigurationError, IdentityError
 from hoft.identity import read_secret
@@ -87,9 +84,7 @@ def _one(
     if (path := one.refresh_token_file) is not None:
         refresh = _said(path, secrets[path], _REFRESH_TOKEN, "a refresh token in one line of ASCII")
     settings = oauth.Settings(one.url, one.client_id, client_secret, one.scope, refresh, one.post)
-    # Its requests carry no cookies of other endpoints.
-    client = HTTPClient(agent, IndexableCookieJar())
-    return oauth.OAuth(one.name, settings, reactor, client, store, clock)
+    return oauth.OAuth(one.name, settings, reactor, agent, store, clock)
 
 
 _FORM = re.compile(r"[!-~]+")

@@ -5,6 +5,7 @@ sockets; C{tests.integration.test_oauth} has an OAuth server that we did not wri
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from attrs import evolve
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -74,13 +73,9 @@ class CredentialCase(EgressCase):
         rule = evolve(Rule.parse(f"http://127.0.0.1:{self.port}/"), credentials="c")
         self.egress.reconfigure(Policy([rule]), {"c": credentials})
 
-    @property
-    def client(self) -> HTTPClient:
-        return HTTPClient(self.agent, IndexableCookieJar())
-
     def oauth(self, **settings: Any) -> oauth.OAuth:
         given = oauth.Settings(self.endpoint_url, "me", "hush", **settings)
-        return oauth.OAuth("api", given, REACTOR, self.client, self.store, lambda: self.now, lambda: self.now)
+        return oauth.OAuth("api", given, REACTOR, self.agent, self.store, lambda: self.now, lambda: self.now)
 
     def gives_tokens(self, expires: int = 3600, **more: object) -> None:
         """The endpoint gives token-1, token-2, ..., and the service takes the last only."""
@@ -291,6 +286,19 @@ class OAuthTests(CredentialCase):
             self.now += PAUSE
         self.assertEqual(self.service.requests, [])
 
+    @inlineCallbacks
+    def test_answers_that_are_compressed_or_have_odd_cookies(self) -> Test:
+        """The endpoint was asked for neither."""
+        self.use(self.oauth())
+        body = gzip.compress(b'{"access_token": "canary"}')
+        odd = b"Set-Cookie: a\xff=\xfe; domain=\x80; expires=x\r\n"
+        for field in (b"Content-Encoding: gzip\r\n", b"Content-Encoding: br\r\n", odd):
+            self.endpoint.says(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n%b\r\n" % (len(body), field), body)
+            call = yield self.near.call(self.head()).done
+            self.unavailable(call)
+            self.now += PAUSE
+        self.assertEqual(self.endpoint.requests[0].values(b"accept-encoding"), [])
+
     def test_how_long_a_token_lives(self) -> None:
         for said, life in (
             (3600, 3540), ("3600", 3540), (10, 9), (0.5, 0.45), (float("inf"), oauth.LONGEST - 60),
@@ -322,7 +330,7 @@ class OAuthTests(CredentialCase):
     @inlineCallbacks
     def test_an_endpoint_that_is_not_there(self) -> Test:
         settings = oauth.Settings("http://127.0.0.1:1/token", "me", "hush")
-        self.use(oauth.OAuth("api", settings, REACTOR, self.client, self.store, lambda: self.now))
+        self.use(oauth.OAuth("api", settings, REACTOR, self.agent, self.store, lambda: self.now))
         call = yield self.near.call(self.head()).done
         self.assertIn("127.0.0.1:1", json.loads(call.body)["detail"])
 

@@ -7,13 +7,15 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from hoft.web.egress.credentials import CredentialsFailed
 from hoft.web.http.responses import ServiceError
@@ -39,15 +41,22 @@ class Answer:
 
 
 async def post_form(
-    reactor: Any, client: HTTPClient, url: str, form: str, auth: tuple[str, str] | None = None
+    reactor: Any,
+    agent: IAgent,
+    url: str,
+    form: str,
+    auth: tuple[str, str] | None = None,
+    jar: IndexableCookieJar | None = None,
 ) -> Answer:
     """
     Send a form; redirects are not followed.
 
     @param form: encoded.
+    @param jar: gets the cookies that the answer has; without it nothing keeps them.
     @raise CredentialsFailed: there was no answer, or one that is too large.
     """
     origin = urlsplit(url).netloc.rpartition("@")[2]
+    client = HTTPClient(_Plain(agent), jar)
     posted = Deferred.fromCoroutine(_post(client, url, form, auth)).addTimeout(TIMEOUT, reactor)
     try:
         return await posted
@@ -57,8 +66,8 @@ async def post_form(
         raise CredentialsFailed(f"{origin} did not answer within {TIMEOUT:g} s") from None
     except (ConnectError, ConnectionLost, OSError) as error:
         raise CredentialsFailed(f"{origin}: {error}") from None
-    except ResponseFailed:
-        raise CredentialsFailed(f"{origin} answered what cannot be read") from None
+    except UnicodeDecodeError:  # of its cookies
+        raise CredentialsFailed(f"{origin} answered with fields that are not ASCII") from None
     except _TooLong:
         raise CredentialsFailed(f"{origin} answered more than {LARGEST} bytes") from None
 
@@ -77,6 +86,34 @@ async def _post(client: HTTPClient, url: str, form: str, auth: tuple[str, str] |
     body = _Body()
     response.deliverBody(body)
     return Answer(response.code, await body.whole, response)
+
+
+@implementer(IAgent)
+class _Plain:
+    """
+    Wants answers as they are: treq would ask for gzip, not bound what comes of it, and not
+    survive what is none.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See L{IAgent}."""
+        wanted = Headers() if headers is None else headers.copy()
+        wanted.removeHeader(b"accept-encoding")
+        return self._agent.request(method, uri, wanted, bodyProducer).addCallback(_undecoded)
+
+
+def _undecoded(response: IResponse) -> IResponse:
+    response.headers.removeHeader(b"content-encoding")
+    return response
 
 
 class _TooLong(Exception):

@@ -9,7 +9,6 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import Request
 
 from attrs import field, frozen
-from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IAgent
@@ -76,9 +75,8 @@ class Login:
 
     async def _log_in(self) -> CookieJar:
         jar = IndexableCookieJar()
-        # A client of its own, since each puts all cookies into the one jar that it has.
-        client = HTTPClient(self._agent, jar)
-        answer = await post_form(self._reactor, client, self._settings.url, self._settings.form)
+        settings = self._settings
+        answer = await post_form(self._reactor, self._agent, settings.url, settings.form, jar=jar)
         if answer.status >= 400 or not len(jar):
             raise CredentialsFailed(f"the login form answered {answer.status} and gave no cookie")
         self._jar = jar

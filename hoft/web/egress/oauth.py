@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 
 from attrs import asdict, evolve, field, frozen
 from oauthlib.oauth2 import BackendApplicationClient
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.web.iweb import IAgent
 
 from hoft.errors import HoftError
 from hoft.web.egress.credentials import CredentialsFailed, Fetching
@@ -116,7 +116,7 @@ class OAuth:
         name: str,
         settings: Settings,
         reactor: Any,
-        client: HTTPClient,
+        agent: IAgent,
         store: Store,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
@@ -125,7 +125,7 @@ class OAuth:
         self._name = name
         self._settings = settings
         self._reactor = reactor
-        self._client = client
+        self._agent = agent
         self._store = store
         self._wall = wall
         self._token: Token | None = None
@@ -193,7 +193,7 @@ class OAuth:
                 extra["client_id"] = settings.client_id
             body = client.prepare_refresh_body(refresh_token=refresh_token, scope=settings.scope, **extra)
         auth = None if settings.post else (settings.client_id, settings.client_secret)
-        answer = await post_form(self._reactor, self._client, settings.token_url, body, auth)
+        answer = await post_form(self._reactor, self._agent, settings.token_url, body, auth)
         return Token.of(answer.status, _said(answer.text()), self._wall())
 
 
