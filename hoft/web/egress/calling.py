@@ -4,7 +4,7 @@ A request at its service, until the body of the response has ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -31,6 +31,10 @@ from hoft.web.http.responses import ServiceError
 
 if TYPE_CHECKING:
     from hoft.web.egress.performing import Exchange
+
+
+PATIENCE: Final = 0.9
+"""Of a call's deadline: if it has no credentials by then its caller is told so, while it still listens."""
 
 
 def damaged() -> Problem:
@@ -71,30 +75,41 @@ class ServiceCall:
         around, exchange = self._around, self._exchange
         again = not exchange.once
         request, body = service_request(head, grant, fields, exchange.request, around.link, again)
+        self.asked = around.clock()
+        self.due = self.asked + head.deadline
         if grant.credentials is None:
             self.requesting = maybeDeferred(around.agent.send, request, body)
         else:
-            self.requesting = self._with_credentials(grant.credentials, request, body)
-        self.asked = around.clock()
-        self.due = self.asked + head.deadline
+            self.requesting = self._with_credentials(grant.credentials, request, body, head.deadline)
         around.watch(self)
         self.requesting.addCallback(self._responded).addErrback(self._unanswered)
 
-    def _with_credentials(self, name: str, request: ExactRequest, body: Content) -> Deferred[ExactResponse]:
+    def _with_credentials(
+        self, name: str, request: ExactRequest, body: Content, deadline: float
+    ) -> Deferred[ExactResponse]:
         self._credentials = credentials = self._around.credentials.get(name)
         if credentials is None:  # a new configuration has come in between
             raise Refused(not_allowed("the credentials for it are not configured any more"))
 
         def send(request: ExactRequest, body: Content) -> Deferred[ExactResponse]:
-            self._awaited = None
+            self._await(None, deadline)
             return self._around.agent.send(request, body).addBoth(answered)
 
         def answered(result: ExactResponse | Failure) -> ExactResponse | Failure:
-            self._awaited = name  # if that was a 401
+            self._await(name, deadline * PATIENCE)  # if that was a 401
             return result
 
-        self._awaited = name
+        self._await(name, deadline * PATIENCE)
         return Deferred.fromCoroutine(send_with(credentials, send, request, body))
+
+    def _await(self, credentials: str | None, seconds: float) -> None:
+        """
+        Wait for these credentials, or for the service.
+
+        @param seconds: since it was asked for.
+        """
+        self._awaited = credentials
+        self.due = self.asked + seconds
 
     def _responded(self, response: ExactResponse) -> None:
         around, exchange = self._around, self._exchange
@@ -133,7 +148,7 @@ class ServiceCall:
         where = f"{head.scheme}://{head.authority.decode('ascii')}"
         problem = service_silent(where, head.deadline)
         if self._awaited is not None:
-            problem = credentials_unavailable(self._awaited, "none came before the call's deadline")
+            problem = credentials_unavailable(self._awaited, "none came before the call had to end")
         self._exchange.sender.refuse(problem)
         self._exchange.leave_service()
 
