@@ -117,10 +117,10 @@ class Folders:
         where = f"{root.purpose} {root.path}"
         try:
             with ExitStack() as stack:
-                folder = stack.enter_context(root.opened(listable=True))
+                folder = stack.enter_context(root.opened())
                 try:
                     name = location.naming.folder(recipient)
-                    folder = stack.enter_context(subfolder(folder, name, listable=True))
+                    folder = stack.enter_context(subfolder(folder, name))
                 except FileNotFoundError:
                     pass  # before the first file for it there is none
                 stack.callback(unlink, folder, first)
@@ -132,7 +132,11 @@ class Folders:
                 finally:
                     os.close(file)
                 refused = self._rename(folder, first, second) if location.rename else None
-                seen = _seen(root, folder, second if location.rename and refused is None else first)
+                seen, listed = None, True
+                try:
+                    seen = _seen(folder, second if location.rename and refused is None else first)
+                except PermissionError:
+                    listed = False
                 deleted = unlink(folder, first) and unlink(folder, second)
         except (OSError, CarrierDown) as error:
             yield self._cannot(root, where, error, cannot)
@@ -142,13 +146,14 @@ class Folders:
         if not deleted:
             yield warn(f"{where}: files can be made, and not deleted", "clear away what piles up by hand")
         elif refused is None:
-            yield ok(f"{where}: files can be made{', renamed' if location.rename else ''} and deleted")
-        if seen is None:
+            which = f"made{', renamed' if location.rename else ''} and deleted"
+            yield ok(f"{where}: files can be {which}{'' if listed else ', and not be listed'}")
+        if seen is None and listed:
             yield warn(
                 f"{where}: a new file does not show up in listings for {duration(SEEN_WITHIN)}",
                 "mount it with shorter caching of directories, if there is a choice",
             )
-        elif seen > 1:
+        elif seen is not None and seen > 1:
             yield warn(f"{where}: a new file shows up after {duration(seen)}", "calls take twice as long")
         if abs(skew) > _SKEW:
             ahead = "ahead of" if skew > 0 else "behind"
@@ -208,7 +213,8 @@ class Folders:
             if select.select([notifier.fileno()], [], [], 1.0)[0]:
                 notifier.doRead()
         except (INotifyError, OSError, CarrierDown) as error:
-            return warn(f"whether the system tells of new files cannot be tried ({error})", polled)
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            return warn(f"whether the system tells of new files cannot be tried ({why})", polled)
         finally:
             notifier.connectionLost(Failure(ConnectionDone()))
         if told:
@@ -259,9 +265,9 @@ class Folders:
         """What lies there of ours for one peer."""
         naming = self.location.naming
         waiting = []
-        with outbox.opened(listable=True) as root:
-            for flat, entry in _entries(root, naming.folder(peer)):
-                parsed = None if flat else naming.parse(entry.name)
+        with outbox.opened() as root:
+            for entry in _within(root, naming.folder(peer)):
+                parsed = naming.parse(entry.name)
                 if parsed is not None and parsed.sender in (self.node, None):
                     waiting.append(_age(entry))
         oldest = max(waiting, default=0.0)
@@ -284,15 +290,20 @@ def _looked_through(root: Root, name: str, found: Iterator[Finding]) -> Iterator
         )
 
 
-def _seen(root: Root, folder: int, name: str) -> float | None:
-    """After how many seconds a file shows up in a listing of its folder; C{None} if it does not in time."""
+def _seen(folder: int, name: str) -> float | None:
+    """
+    After how many seconds a file shows up in a listing of its folder; C{None} if it does not in time.
+
+    @raise PermissionError: the folder must not be listed.
+    """
     began = time.monotonic()
-    while True:
-        if name in os.listdir(folder):
-            return time.monotonic() - began
-        if time.monotonic() - began > SEEN_WITHIN:
-            return None
-        time.sleep(0.05)
+    with subfolder(folder, ".", listable=True) as listable:
+        while True:
+            if name in os.listdir(listable):
+                return time.monotonic() - began
+            if time.monotonic() - began > SEEN_WITHIN:
+                return None
+            time.sleep(0.05)
 
 
 def _room(outbox: Root) -> Iterator[Finding]:
@@ -313,15 +324,21 @@ def _room(outbox: Root) -> Iterator[Finding]:
 
 def _entries(root: int, name: str) -> Iterator[tuple[bool, os.DirEntry[str]]]:
     """Whether it lies flat in the root, and the entry; of each folder L{_MOST} at most."""
-    try:
-        with subfolder(root, name, listable=True) as folder, os.scandir(folder) as entries:
-            for _, entry in zip(range(_MOST), entries, strict=False):
-                yield False, entry
-    except FileNotFoundError:
-        pass
+    for entry in _within(root, name):
+        yield False, entry
     with os.scandir(root) as entries:
         for _, entry in zip(range(_MOST), entries, strict=False):
             yield True, entry
+
+
+def _within(root: int, name: str) -> Iterator[os.DirEntry[str]]:
+    """The entries of a subfolder, L{_MOST} at most."""
+    try:
+        with subfolder(root, name, listable=True) as folder, os.scandir(folder) as entries:
+            for _, entry in zip(range(_MOST), entries, strict=False):
+                yield entry
+    except FileNotFoundError:
+        return
 
 
 def _age(entry: os.DirEntry[str]) -> float:

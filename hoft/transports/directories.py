@@ -138,14 +138,16 @@ def make_subfolder(root: int, name: str) -> None:
     @raise OSError: it could not be made.
     """
     like = os.fstat(root)
+    mode = S_IMODE(like.st_mode) | 0o700
     try:
-        os.mkdir(name, 0o700, dir_fd=root)
+        # With all that the umask leaves of it: its reader may look there before we come to the rest.
+        os.mkdir(name, mode, dir_fd=root)
     except FileExistsError:
         return
     with subfolder(root, name, listable=True) as made:
         if os.fstat(made).st_gid != like.st_gid:
             _try(os.chown, made, -1, like.st_gid)
-        os.chmod(made, S_IMODE(like.st_mode) | 0o700)
+        os.chmod(made, mode)
 
 
 def packet_mode(folder: int) -> int:

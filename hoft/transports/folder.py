@@ -13,6 +13,7 @@ without waiting for that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -382,10 +383,14 @@ class FolderCarrier:
         if self._stopped:
             return
         self._scan_done()
-        self._tally.note("read_errors", failure.getErrorMessage())
-        if failure.check(CarrierDown, OSError) is None:
+        error, why = failure.value, failure.getErrorMessage()
+        if isinstance(error, OSError):
+            within = error.filename if isinstance(error.filename, str) else ""
+            why = f"inbox {os.path.join(self._location.inbox, within)}: {error.strerror or error}"
+        elif failure.check(CarrierDown) is None:
             log.failure("scanning {inbox}", failure, inbox=self._location.inbox)
-        self._trouble("inbox", failure.getErrorMessage())
+        self._tally.note("read_errors", why)
+        self._trouble("inbox", why)
         self._interval = self._location.poll
         self._look(self._interval)
 

@@ -212,6 +212,22 @@ class FolderChecksTests(SynchronousTestCase):
             lines[1], r"\Awarn: inbox /proc/sys: this user may not write there \(.*\): what was read"
         )
 
+    def test_a_drop_box_which_must_not_be_listed_is_one_where_files_can_be_made(self) -> None:
+        """As root may do anything, the system's answer is made up."""
+        opened = os.open
+
+        def refuse(path: str, flags: int, *arguments: object, **named: Any) -> int:
+            if (path == "." or "out" in path) and not flags & (os.O_PATH | os.O_CREAT):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return opened(path, flags, *arguments, **named)  # type: ignore[arg-type]
+
+        self.patch(os, "open", refuse)
+        lines = self.examine()
+        self.assertIn(
+            f"ok: outbox {self.folder}/out: files can be made, renamed and deleted, and not be listed", lines
+        )
+        self.assertEqual([line for line in lines if not line.startswith("ok: ")], [])
+
     def test_a_folder_whose_listings_are_stale_and_whose_clock_is_off(self) -> None:
         self.patch(folder_checks, "SEEN_WITHIN", 0.0)
         listing = os.listdir

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from hoft.transports import directories
-from hoft.transports.directories import NotAFile, create_regular, open_regular, publish
+from hoft.transports.directories import NotAFile, create_regular, make_subfolder, open_regular, publish
 
 
 class DirectoriesTestCase(SynchronousTestCase):
@@ -23,6 +23,26 @@ class DirectoriesTestCase(SynchronousTestCase):
         self.outside.write_bytes(b"not for others")
         self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         self.addCleanup(os.close, self.folder)
+
+
+class SubfolderTests(DirectoriesTestCase):
+    """Made for a recipient."""
+
+    def test_its_reader_may_list_it_from_the_first(self) -> None:
+        """Who comes upon it before its mode is set must not take the carrier for down."""
+        os.chmod(self.path, 0o1777)
+        self.addCleanup(os.umask, os.umask(0o022))
+        modes: list[int] = []
+        real = os.chmod
+
+        def recorded(made: int, mode: int) -> None:
+            modes.append(os.fstat(made).st_mode & 0o7777)
+            real(made, mode)
+
+        with patch.object(os, "chmod", recorded):
+            make_subfolder(self.folder, "made")
+        modes.append(os.stat(self.path / "made").st_mode & 0o7777)
+        self.assertEqual([oct(mode) for mode in modes], ["0o1755", "0o1777"])
 
 
 class OpenTests(DirectoriesTestCase):

@@ -278,7 +278,15 @@ class OneSubfolderTests(VirtualFolderTestCase):
 
 
 class ListingTests(VirtualFolderTestCase):
-    """Folders whose listings are old, as on NFS, SMB and rclone's mounts."""
+    """Folders whose listings are old, as on NFS, SMB and rclone's mounts, or cannot be had."""
+
+    def test_forbidden(self) -> None:
+        """What is told is for a person: which folder, and why."""
+        _, receiver = self.node(BOB)
+        self.clock.advance(1)
+        self.files.fault = lambda call: errno.EACCES if call == "scandir" else None
+        self.clock.advance(120)
+        self.assertEqual(receiver.reasons, ["inbox /exchange: Permission denied"])
 
     def test_stale(self) -> None:
         """Files arrive once each, and those that are only listed still are not run after."""
