@@ -13,7 +13,6 @@ without waiting for that.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -385,8 +384,8 @@ class FolderCarrier:
         self._scan_done()
         error, why = failure.value, failure.getErrorMessage()
         if isinstance(error, OSError):
-            within = error.filename if isinstance(error.filename, str) else ""
-            why = f"inbox {os.path.join(self._location.inbox, within)}: {error.strerror or error}"
+            within = f"/{error.filename}" if isinstance(error.filename, str) else ""
+            why = f"inbox {self._location.inbox}{within}: {error.strerror or error}"
         elif failure.check(CarrierDown) is None:
             log.failure("scanning {inbox}", failure, inbox=self._location.inbox)
         self._tally.note("read_errors", why)
