@@ -128,6 +128,13 @@ class ResultTests(KeepingCase):
         self.assertNotIn(b"Prefer", dict(self.far.one.head.headers), "the service is not asked for it again")
 
     @inlineCallbacks
+    def test_a_password_of_its_url_is_not_kept(self) -> Test:
+        for before, after in ((b"/to/http/", b"h/a@b?c@d"), (b"http://", b"h/"), (b"/to/https/", b"[::1]:1")):
+            for user in (b"", b"http:canary", b"u%40"):
+                response = yield self.post(b"order", ASYNC, target=before + user + b"@" + after)
+                self.assertEqual(self.json(response)["url"].encode(), before + after)
+
+    @inlineCallbacks
     def test_a_large_result_is_replayed_byte_for_byte_with_its_trailers(self) -> Test:
         body = os.urandom(3_000_000)
         self.far.then = lambda request: request.answer(body=body, length=None, trailers=((b"X-Sum", b"7"),))

@@ -46,6 +46,9 @@ def kept_of(waiting: Waiting, key: bytes | None = None) -> Kept:
     """What is to be kept of a call, whatever becomes of its caller."""
     head, mount, request = waiting.head, waiting.mount, waiting.call.request
     base = None if mount is None else mount.base
+    url = request.target
+    if head.credentials is not None:
+        url = url.replace(head.credentials + b"@", b"", 1)  # nothing before them has an @
     return Kept(
         id=waiting.id,
         peer=waiting.link.peer.bytes,
@@ -53,7 +56,7 @@ def kept_of(waiting: Waiting, key: bytes | None = None) -> Kept:
         route=None if mount is None else mount.name,
         base=None if base is None else f"{base.scheme}://{base.authority}{base.target.decode('ascii')}",
         method=head.method,
-        url=request.target.decode("ascii"),
+        url=url.decode("ascii"),
         target=head.target,
         key=key,
         request_size=waiting.sizes[0],
