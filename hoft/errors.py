@@ -11,10 +11,13 @@ Everything hoft raises, as one tree that tells whose fault it is.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 _LONGEST = 600
 """Characters of each part of a message that says what was given."""
+
+_USER = re.compile(r"(://)[^\s'\"]*@")
 
 
 class HoftError(Exception):
@@ -31,14 +34,14 @@ class ConfigurationError(LocalError):
 
     @param where: the file, or C{"command line"}.
     @param key: dotted name of the key or option, C{""} for the whole file.
-    @param given: what was found there, never a secret.
+    @param given: what was found there, never a secret: who stands before the host of a URL is left out.
     @param wanted: what would be right.
     """
 
     def __init__(self, where: str, key: str, given: str, wanted: str) -> None:
         self.where = where
         self.key = key
-        self.given = given
+        self.given = given = _USER.sub(r"\1...@", given)
         self.wanted = wanted
         place = f"{where}: {_shortened(key)}" if key else where
         super().__init__(f"{place}: {_shortened(given)}; wanted: {_shortened(wanted)}")

@@ -244,6 +244,19 @@ class FileTests(SynchronousTestCase):
         with self.assertRaisesRegex(ConfigurationError, "byte order mark.*wanted: UTF-8 without one"):
             config.read(path)
 
+    def test_a_password_in_a_url_is_not_repeated_wherever_it_stands(self) -> None:
+        url = '"http://user:canary/x@host/path"'
+        for text in (
+            f"default_peer = {url}",
+            f"transport = {url}\ncolour = 1",
+            f"listen = {url}",
+            f"metrics = {url}",
+            f'[[tcp]]\nlisten = "unix:x"\npeer = "a"\nto = {url}',
+            f"[routes.a]\npeer = {url}\nurl = {url}",
+        ):
+            error = self.assertRaises(ConfigurationError, config.parse, f'name = "n"\n{text}', FILE)
+            self.assertNotIn("canary", f"{error} {error.given}")
+
     def test_a_line_is_short_whatever_was_given(self) -> None:
         long = "x" * 5000
         for text in (f'{long} = 1\nname = "n"', f'name = "n"\nlisten = "{long}"', f'name = "{long}"'):
