@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from hoft.errors import CarrierDown, ConfigurationError
-from hoft.operating.finding import Finding, fail, ok, warn
+from hoft.operating.finding import Finding, Level, fail, ok, warn
 from hoft.operating.wording import counted, duration, printable, size
 from hoft.protocols.statefolder import NETWORK_FILE_SYSTEMS, file_system
 from hoft.transports.directories import (
@@ -284,7 +284,9 @@ def _looked_through(root: Root, name: str, found: Iterator[Finding]) -> Iterator
         yield from found
     except (OSError, CarrierDown) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        yield warn(
+        level = Level.FAIL if root.purpose == "inbox" else Level.WARN
+        yield Finding(
+            level,
             f"{root.purpose} {root.path}/{name} cannot be looked through ({why})",
             "see that it is a folder, which the node's user has the right to list",
         )

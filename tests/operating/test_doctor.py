@@ -170,7 +170,7 @@ class FolderChecksTests(SynchronousTestCase):
         lines = [line for line in self.examine() if not line.startswith("ok: ")]
         self.assertEqual(
             lines[-1],
-            f"warn: inbox {self.folder}/in/{NODE} cannot be looked through (Not a directory):"
+            f"fail: inbox {self.folder}/in/{NODE} cannot be looked through (Not a directory):"
             " see that it is a folder, which the node's user has the right to list",
         )
 
