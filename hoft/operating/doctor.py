@@ -94,11 +94,12 @@ def _exchange(config: Config) -> Iterator[Finding]:
 
 def _running(place: Place, folders_fail: bool) -> Generator[Finding, None, Mapping[str, Any] | None]:
     """As its result: the status of the node, if it runs."""
-    seen = (
-        "what its folders lack stands above; once that is mended it goes on by itself"
-        if folders_fail
-        else "the folders were well when they were looked at here: it goes on by itself if they are"
-    )
+    if folders_fail:
+        seen = "what its folders lack stands above; once that is mended it goes on by itself"
+    elif place.config is not None and place.config.transport.startswith("folder:"):
+        seen = "the folders were well when they were looked at here: it goes on by itself if they are"
+    else:
+        seen = "what it says was not looked at here; once that is mended it goes on by itself"
     try:
         node: Mapping[str, Any] = ask(place.state, "status")
     except NodeNotRunning:

@@ -30,6 +30,7 @@ from hoft.protocols.sealing import BoxSuite
 from hoft.transports.filenames import FileName
 from hoft.transports.locations import FolderLocation
 from tests.mounting import mount
+from tests.operating.test_screen import changed
 from tests.protocols.nodes import Pair, lost
 
 NODE, PEER, OTHER = (UUID(bytes=bytes([number]) * 16) for number in (1, 2, 3))
@@ -371,6 +372,17 @@ class DoctorCommandTests(SynchronousTestCase):
         self.assertRegex(
             out.getvalue(), r"\Afail: configuration: .*routes.stock.peer: no peer is called 'fra'"
         )
+
+    def test_what_was_not_looked_at_is_not_said_to_be_well(self) -> None:
+        why = "maildir:/x: Not a directory"
+        self.patch(doctor, "ask", lambda *question, **_: changed(state="down", write_error=why))
+        for transport, words in (
+            ("maildir:/x", "what it says was not looked at here; once that is mended"),
+            ("folder:/x", "the folders were well when they were looked at here"),
+        ):
+            config = parse(f'name = "near"\ntransport = "{transport}"', Path("hoft.toml").absolute())
+            line = told(doctor._running(Place(Path(), config), False))[0]
+            self.assertIn(f"fail: far is down: no files can be written for it: {why}: {words}", line)
 
     def test_what_is_heard_of_a_peer_that_cannot_be_written_to_is_no_answer(self) -> None:
         self.patch(doctor, "ask", lambda *question, **_: {"far": 0.2, "third": 0.1})
