@@ -123,7 +123,7 @@ class DeadlineTests(EndCase):
         self.near.heal()
         yield self.until(lambda: self.far.cancels)
         self.assertEqual(self.far.requests, {})
-        whole = self.post(bytes(1_500_000), b"Hoft-Deadline: 5")
+        whole = self.post(bytes(1_500_000), b"Hoft-Deadline: 60")
         yield self.until(lambda: self.far.requests)
         self.near.open = False
         self.far.one.abort(connection_refused("service.example:81"))
