@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGING := pyproject.toml setup.cfg
 SOURCES := hoft twisted tests $(wildcard benchmarks demo docs/conf.py)
-# Tests that consist of whole processes, our own and others', run once, by pytest: what a second runner
+# Tests that consist of whole processes, our own and others', run by pytest alone: what a second runner
 # could show is in the processes that it does not run.
 ONCE := tests/torture/% tests/test_documentation.py
 PROCESSES := $(wildcard tests/integration/test_*.py) \
@@ -21,8 +21,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@echo 'make demo    two nodes, a careless mirror between them, a service behind the far one'
-	@echo 'make check   ruff, mypy, import-linter and the tests without torture (fast)'
-	@echo 'make test    all of that, with torture and the documentation; tests in process by pytest, too'
+	@echo 'make check   ruff, mypy, import-linter and the tests without torture, by trial (fast)'
+	@echo 'make test    all of that by pytest, with torture and the documentation'
 	@echo 'make bench   latency, calls a second and throughput, beside a plain proxy and cp'
 	@echo 'make bench-curves  what comes of what is written over careless carriers, simulated and drawn'
 	@echo 'make soak    the torture, for hours, with all that docs/testing.rst lists; HOFT_SOAK=10 for a tenth'
@@ -55,7 +55,7 @@ check: lint trial processes
 
 # At once, since tests wait for sockets and processes as much as they work.
 test: $(VENV)/installed-dev
-	$(MAKE) --jobs=4 --output-sync=target torture processes pytest trial doctest lint docs
+	$(MAKE) --jobs=4 --output-sync=target torture processes pytest doctest lint docs
 
 trial: $(VENV)/installed-dev
 	$(BIN)/trial --temp-directory=build/trial $(TESTS)
