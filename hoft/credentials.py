@@ -82,13 +82,12 @@ def _one(
     client_secret = _said(one.secret_file, secret, _SECRET, "a client's secret in one line of UTF-8")
     refresh = None
     if (path := one.refresh_token_file) is not None:
-        refresh = _said(path, secrets[path], _REFRESH_TOKEN, "a refresh token in one line of ASCII")
+        refresh = _said(path, secrets[path], oauth.REFRESH_TOKEN, "a refresh token in one line of ASCII")
     settings = oauth.Settings(one.url, one.client_id, client_secret, one.scope, refresh, one.post)
     return oauth.OAuth(one.name, settings, reactor, agent, store, clock)
 
 
 _FORM = re.compile(r"[!-~]+")
-_REFRESH_TOKEN = re.compile(r"[ -~]+")  # RFC 6749 appendix A.17
 _SECRET = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 

@@ -21,8 +21,8 @@ from twisted.logger import Logger
 from hoft import __version__, durable, exposure
 from hoft.changes import Changes
 from hoft.channels import Channels
-from hoft.config import Config, Traffic
-from hoft.configured import limits_of, metrics_of, policy_of, settings_of, where_of
+from hoft.config import Config
+from hoft.configured import limits_of, metrics_of, policy_of, where_of
 from hoft.errors import ConfigurationError, IdentityError, LocalError, UnknownPeer
 from hoft.identity import IDENTITY_FILE, Identity
 from hoft.interfaces import ICarrier, IMessageLink, IMessageReceiver, ITransaction
@@ -223,7 +223,6 @@ class Node(Service):
             clock=time.monotonic,
             entropy=os.urandom,
             wall_clock=time.time,
-            settings=settings_of(config, Traffic()),
             compressor=Compressor(),
             outboxes_at_start=await self._journal.transact(link_log.last_outbox_ids),
         )

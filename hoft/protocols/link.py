@@ -83,13 +83,13 @@ class Link:
         name: str,
         keys: Keyring,
         receiver: IRecordReceiver,
-        settings: Settings | None = None,
+        settings: Settings,
     ) -> None:
         """
         @param name: what the configuration calls the peer.
         @param keys: how packets of this link are sealed; may be changed while it runs.
         @param receiver: the layer above.
-        @param settings: the node's, if not given.
+        @param settings: until L{reconfigure} is told of others.
         """
         self.peer = peer
         self.name = name
@@ -109,7 +109,7 @@ class Link:
         self._parts = parts
         self._journal = parts.journal
         self._receiver = receiver
-        self._settings = parts.settings if settings is None else settings
+        self._settings = settings
         self._publisher: Publisher | None = None
         self._records = LinkLog(parts, peer, name)
         self._acceptance = Acceptance(self, self._records, receiver, parts.clock, self.pump, self.counters)

@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IReactorTime
 from hoft.interfaces import IWorker
 from hoft.protocols.compression import Compressor
 from hoft.protocols.journal import Journal
-from hoft.protocols.settings import Settings
 
 
 @frozen
@@ -29,7 +28,6 @@ class NodeParts:
     clock: Callable[[], float]
     """Monotonic seconds."""
     entropy: Callable[[int], bytes]
-    settings: Settings
     wall_clock: Callable[[], float]
     """Seconds; tells two runs of one resumed snapshot apart, decides nothing."""
     outboxes_at_start: Mapping[int, int]

@@ -156,7 +156,6 @@ class Node:
             clock=pair.clock.seconds,
             entropy=pair.random.randbytes,
             wall_clock=pair.clock.seconds,
-            settings=pair.settings,
             outboxes_at_start=pair.result(self.journal.transact(log.last_outbox_ids)),
             compressor=Compressor(),
         )
@@ -170,7 +169,7 @@ class Node:
         """The link alone, as when a peer is added to a running node."""
         pair, peer = self.pair, self.peer
         suite = BoxSuite(bytes(self.key), bytes(peer.key.public_key))
-        self.link = Link(self.parts, peer.uuid, peer.name, Keyring([suite]), self.receiver())
+        self.link = Link(self.parts, peer.uuid, peer.name, Keyring([suite]), self.receiver(), pair.settings)
         pair.result(self.link.open())
         self.opened()
         self.router.add(self.link)

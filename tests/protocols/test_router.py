@@ -60,7 +60,7 @@ class ManyLinksTests(RouterTestCase):
         for number in range(2 * TOGETHER + 5):
             peer = UUID(int=number + 1)
             suite = BoxSuite(bytes(near.key), bytes(PrivateKey(pair.random.randbytes(32)).public_key))
-            link = Link(near.parts, peer, f"peer-{number}", Keyring([suite]), near.program)
+            link = Link(near.parts, peer, f"peer-{number}", Keyring([suite]), near.program, pair.settings)
             pair.result(link.open())
             near.router.add(link)
             link.makeConnection(near.carrier.transport(peer))

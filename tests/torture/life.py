@@ -163,7 +163,6 @@ class Life:
             clock=world.clock.seconds,
             entropy=world.entropy,
             wall_clock=world.clock.seconds,
-            settings=Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0)),
             outboxes_at_start=await self.journal.transact(log.last_outbox_ids),
         )
         peer = node.peer
@@ -173,7 +172,8 @@ class Life:
             node.told = False
             await router.begin_anew("the operator has said so")
         suite = BoxSuite(bytes(node.key), bytes(peer.key.public_key))
-        link = Link(parts, peer.uuid, peer.name, Keyring([suite]), self)
+        settings = Settings(packet_size=1 << 18, timing=TimingSettings(first=2.0))
+        link = Link(parts, peer.uuid, peer.name, Keyring([suite]), self, settings)
         await link.open()
         if self.over:
             return

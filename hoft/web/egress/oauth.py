@@ -28,6 +28,9 @@ from hoft.web.http.heads import Field
 MARGIN: Final = 60.0
 """Seconds before its end at which a token is renewed; a tenth of its life, if that is shorter."""
 
+REFRESH_TOKEN: Final = re.compile(r"[ -~]{1,65536}")
+"""RFC 6749 appendix A.17."""
+
 LONGEST: Final = 10 * 366 * 86400.0
 """Seconds that a token lives at most, whatever is said of it."""
 
@@ -61,14 +64,13 @@ class Token:
             raise CredentialsFailed("the token endpoint gave a token of another type, not a bearer token")
         if not isinstance(access, str) or not _TOKEN.fullmatch(access):
             raise CredentialsFailed("the token endpoint gave a bearer token that is none")
-        if refresh is not None and not (isinstance(refresh, str) and _REFRESH.fullmatch(refresh)):
+        if refresh is not None and not (isinstance(refresh, str) and REFRESH_TOKEN.fullmatch(refresh)):
             raise CredentialsFailed("the token endpoint gave a refresh token that is none")
         life = _life(said.get("expires_in"))
         return cls(access, None if life is None else now + life - min(MARGIN, life / 10), refresh)
 
 
 _TOKEN = re.compile(r"[!-~]{1,65536}")
-_REFRESH = re.compile(r"[ -~]{1,65536}")  # RFC 6749 appendix A.17
 _CODE = re.compile(r"[ -!#-\[\]-~]{1,60}")  # appendix A.7
 
 
