@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from typing import Any
+from uuid import UUID
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IAddress
@@ -34,7 +35,8 @@ class CarrierConformance(MirrorConformance):
 
     @cvar large: size of the largest file that is tried.
     @cvar many: number of the small files that are sent at once.
-    @cvar soon: seconds within which C{wake} brings what was put off.
+    @cvar soon: seconds within which C{wake} brings what was put off, unless the machine is busy; less than
+        those after which it comes unasked.
     @cvar in_place: a file is seen while it is written.
     @cvar sweeps: what earlier processes of a node wrote can be told from what others did.
     """
@@ -70,6 +72,15 @@ class CarrierConformance(MirrorConformance):
         _, receiver = yield self.node(ALICE)
         self.assertEqual(receiver.health, ["up"])
 
+    @inlineCallbacks
+    def left(self, recipient: UUID, count: int) -> Generator[Any, Any, None]:
+        """Wait until only so many files lie there, or where nobody sees that as long as it should take."""
+        lying = self.lying
+        if lying is None:
+            yield self.rest(self.quiet)
+        else:
+            yield self.until(lambda: len(lying(recipient)) == count, f"{count} files are left")
+
     # -- carrying
 
     @inlineCallbacks
@@ -98,6 +109,8 @@ class CarrierConformance(MirrorConformance):
         alice, _ = yield self.node(ALICE)
         _, receiver = yield self.node(BOB)
         receiver.complete = lambda so_far: len(so_far) >= len(content)
+        # Where its writer is held up in the midst of it, it may be said to have settled.
+        receiver.answer = lambda name, offset, piece, settled: receiver.consume(name, offset, piece, False)
         name = yield self.send(alice.transport(BOB), content)
         yield self.until(lambda: name in receiver.consumed, "the file arrives")
         self.assertEqual(receiver.consumed[name], content)
@@ -174,9 +187,7 @@ class CarrierConformance(MirrorConformance):
         bob, receiver = yield self.node(BOB)
         name = yield self.send(alice.transport(BOB), b"once")
         yield self.until(lambda: name in receiver.consumed, "the file arrives")
-        yield self.rest(self.quiet)
-        if self.lying is not None:
-            self.assertEqual(self.lying(BOB), [])
+        yield self.left(BOB, 0)
         yield bob.stop()
         bob, again = yield self.node(BOB, boot=2)
         yield self.rest(self.quiet)
@@ -190,6 +201,7 @@ class CarrierConformance(MirrorConformance):
         bob, receiver = yield self.node(BOB)
         receiver.answer = lambda name, offset, piece, settled: Verdict.REFUSED
         refused = yield self.send(alice.transport(BOB), pattern(MAX_PIECE + 100))
+        before = len(receiver.pieces)
         yield self.until(lambda: receiver.pieces, "the file arrives")
         receiver.answer = receiver.consume
         name = yield self.send(alice.transport(BOB), b"good")
@@ -198,7 +210,8 @@ class CarrierConformance(MirrorConformance):
         yield self.rest(self.quiet)
         offsets = [offset for file, offset, *_ in receiver.pieces if file == refused]
         if self.in_place:  # what was refused while it grew may be another file when it is to go away
-            self.assertLessEqual(offsets.count(0), 2)
+            since = [offset for file, offset, *_ in receiver.pieces[before:] if file == refused]
+            self.assertLessEqual(since.count(0), 1)
         else:
             self.assertEqual(offsets, [0])
 
@@ -215,13 +228,31 @@ class CarrierConformance(MirrorConformance):
 
         receiver.answer = later
         name = yield self.send(alice.transport(BOB), content)
-        yield self.until(lambda: len(receiver.pieces) >= 2, "two pieces arrive")
-        yield self.rest(0.05)
+
+        @inlineCallbacks
+        def woken() -> Generator[Any, Any, float]:
+            """Seconds until the file comes again."""
+            yield self.until(lambda: receiver.pieces and receiver.pieces[-1][1], "the file is put off")
+            yield self.rest(0.05)
+            begun, before = time.monotonic(), starts()
+            bob.wake()
+            yield self.until(lambda: starts() > before, "the file comes again")
+            return time.monotonic() - begun
+
+        def starts() -> int:
+            return [offset for _, offset, *_ in receiver.pieces].count(0)
+
+        # On a busy machine each may take long; unasked it always does.
+        for _ in range(5):
+            seconds = yield woken()
+            if seconds < self.soon:
+                break
+        else:
+            self.fail(f"not within {self.soon} s: the file comes again after wake()")
         receiver.answer = receiver.consume
-        began = time.monotonic()
+        yield self.until(lambda: receiver.pieces[-1][1], "the rest of it comes")
         bob.wake()
-        yield self.until(lambda: name in receiver.consumed, "the file comes again")
-        self.assertLess(time.monotonic() - began, self.soon)
+        yield self.until(lambda: name in receiver.consumed, "the file comes once more")
         self.assertEqual(receiver.consumed[name], content)
 
     @inlineCallbacks
@@ -313,8 +344,7 @@ class CarrierConformance(MirrorConformance):
         yield self.rest(self.quiet)
         if not self.in_place:
             self.assertEqual((set(receiver.contents), receiver.forgotten), ({name}, []))
-        if self.lying is not None:
-            self.assertEqual(self.lying(BOB), [])
+        yield self.left(BOB, 0)
 
     @inlineCallbacks
     def test_removed(self) -> Generator[Any, Any, None]:
@@ -325,7 +355,7 @@ class CarrierConformance(MirrorConformance):
         second = yield self.send(transport, b"still wanted")
         yield self.rest(0.05)
         transport.remove([first, "no-such-name", "../" + second])
-        yield self.rest(self.quiet)
+        yield self.left(BOB, 1)
         _, receiver = yield self.node(BOB)
         yield self.until(lambda: second in receiver.consumed, "the other file arrives")
         self.assertEqual(set(receiver.contents), {second})
@@ -343,7 +373,7 @@ class CarrierConformance(MirrorConformance):
         wanted.add((yield self.send(transport, b"of this process")))
         yield self.rest(0.05)
         transport.sweep()
-        yield self.rest(self.quiet)
+        yield self.left(BOB, 2 if self.sweeps else 3)
         _, receiver = yield self.node(BOB)
         yield self.until(lambda: wanted <= set(receiver.consumed), "the others arrive")
         yield self.rest(self.quiet)

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import socket
-import sys
-import time
 
 from tests.processes import command, twistd
 
@@ -53,18 +51,11 @@ class StartTests(GatewayCase):
             self.assertIn("others may read this key", said)
             self.assertIn("chmod 600", said)
 
-    def test_a_second_process_on_the_same_state_within_a_second(self) -> None:
+    def test_a_second_process_on_the_same_state(self) -> None:
         self.near.start()
         assert self.near.process is not None
-        # The best of three: the machine may be busy with other tests.
-        seconds = []
-        for _ in range(3):
-            begun = time.monotonic()
-            said = self.near.refuses()
-            seconds.append(time.monotonic() - begun)
-            self.assertIn(f"in use by process {self.near.process.pid}", said)
-        print(f"a second process is refused within {min(seconds):.2f} s", file=sys.stderr)
-        self.assertLess(min(seconds), 1.0)
+        # It does not wait for the first; that it hardly waits at all is in tests/protocols/test_journal.py.
+        self.assertIn(f"in use by process {self.near.process.pid}", self.near.refuses())
         self.assertEqual(self.near.status()["name"], "near")
 
     def test_a_card_that_was_damaged_on_its_way(self) -> None:

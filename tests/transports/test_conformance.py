@@ -29,7 +29,8 @@ class FolderConformanceTests(CarrierConformance, TestCase):
 
     options = ""
     watch = True
-    timeout = 60
+    timeout = 120
+    patience = 60.0
     quiet = 0.08
 
     def setUp(self) -> None:
@@ -65,7 +66,6 @@ class ArmouredFolderConformanceTests(FolderConformanceTests):
     options = "&armour=base85&prefix=tx_&suffix=.txt"
     naming = LongNaming("tx_", ".txt")
     large = MAX_PIECE + 12345
-    soon = 5.0  # base85 takes its time
 
     @inlineCallbacks
     def test_lines_too_short(self) -> Generator[Any, Any, None]:
@@ -98,7 +98,8 @@ class MemoryConformanceTests(CarrierConformance, TestCase):
     """The folder in memory, on a real reactor."""
 
     quiet = 0.08
-    timeout = 60
+    timeout = 120
+    patience = 60.0
 
     def setUp(self) -> None:
         super().setUp()

@@ -11,12 +11,14 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 
+from tests.processes import PATIENCE
+
 Test = Generator[Deferred[Any], Any, None]
 
 
 def exchange(port: int, *pieces: bytes, half_close: bool = False, until: bytes | None = None) -> bytes:
     """Send all, then read until the server closes, or C{until} has come.  Blocks."""
-    with socket.create_connection(("127.0.0.1", port), timeout=8) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         for piece in pieces:
             connection.sendall(piece)
         if half_close:
@@ -52,6 +54,6 @@ class Listening:
 
     def connect(self) -> socket.socket:
         """A caller of which the test does each step itself."""
-        caller = socket.create_connection(("127.0.0.1", self.number), timeout=8)
+        caller = socket.create_connection(("127.0.0.1", self.number), timeout=PATIENCE)
         self.addCleanup(caller.close)
         return caller

@@ -63,9 +63,10 @@ class EndCase(IngressCase):
 class DeadlineTests(EndCase):
     @inlineCallbacks
     def test_a_silent_peer(self) -> Test:
+        self.ingress.reconfigure(evolve(self.routing, deadline=3600.0))
         started = time.monotonic()
         response = yield self.get(b"/svc/demo/", b"Hoft-Deadline: 0.3")
-        self.assertLess(time.monotonic() - started, 1.5)
+        self.assertLess(time.monotonic() - started, 30.0)  # of the hour without the field
         self.assertEqual(response.status, 504)
         self.assertIn("0.3 s", self.detail(response))
         self.assertIn(b"http_response_timeout", response.fields(b"proxy-status")[0])
