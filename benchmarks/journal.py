@@ -47,7 +47,16 @@ class Bench:
         workers = [Worker(self.reactor, name) for name in ("journal", "sync", "read")]
         try:
             options.setdefault("read_worker", workers[2])
-            journal = Journal(base / "state", workers[0], workers[1], [TABLES], entropy=os.urandom, **options)
+            journal = Journal(
+                base / "state",
+                workers[0],
+                workers[1],
+                [TABLES],
+                clock=time.monotonic,
+                next_turn=self.reactor.callFromThread,
+                entropy=os.urandom,
+                **options,
+            )
             start = time.perf_counter()
             yield journal.open()
             self.opened = time.perf_counter() - start

@@ -35,6 +35,16 @@ class IWorker(Interface):
         given before it; fire with its result on the reactor thread.
         """
 
+    def join(fire: bool = True) -> None:
+        """
+        Wait until all that was given is done, if that takes no more than a moment: two
+        thousandths of a second, and for a while not at all after it was more.  The reactor
+        stands still meanwhile.
+
+        @param fire: fire for what is done, before this returns; otherwise as ever, in a
+            turn of its own.
+        """
+
     def stop() -> Deferred[None]:
         """Finish what was given, then end the thread.  Later calls fail."""
 

@@ -140,6 +140,8 @@ class Node(Service):
                 epochs.SCHEMA,
                 *schemas,
             ],
+            clock=time.monotonic,
+            next_turn=reactor.callFromThread,
             entropy=os.urandom,
             read_worker=self._workers["load"],
         )

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 import weakref
+from queue import Empty
+from random import Random
 from typing import Any, cast
 
 from twisted.internet import reactor as installed_reactor
@@ -16,10 +18,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from hoft import worker as worker_module
 from hoft.errors import WorkerStopped
 from hoft.interfaces import IWorker
 from hoft.testing.worker import InlineWorker
-from hoft.worker import Worker
+from hoft.worker import PATIENCE, Worker
 
 reactor = cast(Any, installed_reactor)  # what is installed has no static type
 
@@ -31,6 +34,28 @@ def note(result: object, what: list[int], number: int) -> None:
 
 def fail_plainly() -> None:
     raise ValueError("on purpose")
+
+
+def slowly(number: int) -> int:
+    time.sleep(1.5 * PATIENCE)
+    return number
+
+
+class Waits:
+    """What a worker is joined by, when nothing is ever done: how long it was waited for each time."""
+
+    def __init__(self, waits: list[float]) -> None:
+        self._waits = waits
+
+    def empty(self) -> bool:
+        return True
+
+    def get(self, timeout: float) -> None:
+        self._waits.append(timeout)
+        raise Empty
+
+    def put(self, _: None) -> None:
+        """Too late."""
 
 
 class CountingReactor:
@@ -52,6 +77,62 @@ class WorkerTests(TestCase):
 
     def test_interface(self) -> None:
         verifyObject(IWorker, self.worker())
+
+    def test_who_joins_it_is_answered_before_anything_else(self) -> None:
+        worker = self.worker()
+        fired: list[int] = []
+        worker.call(int, 1).addCallback(fired.append)
+        worker.call(int, 2).addCallback(fired.append)
+        for _ in range(1000):  # a busy machine may take longer than anybody waits
+            worker.join()
+            if len(fired) == 2:
+                break
+            time.sleep(0.01)
+        self.assertEqual(fired, [1, 2])
+
+    @inlineCallbacks
+    def test_who_joins_it_may_be_answered_later(self) -> Any:
+        worker = self.worker()
+        done: list[int] = []
+        answer = worker.call(done.append, 1)
+        fired: list[object] = []
+        answer.addCallback(fired.append)
+        worker.join(fire=False)
+        self.assertEqual(fired, [])
+        yield answer
+        self.assertEqual(done, [1])
+
+    @inlineCallbacks
+    def test_a_slow_one_is_not_waited_for(self) -> Any:
+        """Nor is the reactor held up again soon after it was for nothing."""
+        worker = self.worker()
+        going_on = threading.Event()
+        waits: list[float] = []
+        self.patch(worker, "_idle", Waits(waits))
+        answers: list[Deferred[Any]] = [worker.call(going_on.wait), worker.call(int, 1)]
+        for _ in range(5):
+            worker.join()
+        self.assertEqual(waits, [PATIENCE])
+        going_on.set()
+        self.assertEqual((yield gatherResults(answers)), [True, 1])
+
+    def test_joining_one_that_was_given_nothing(self) -> None:
+        worker = self.worker()
+        self.patch(worker, "_idle", Waits([]))
+        worker.join()
+        worker.join(fire=False)
+
+    @inlineCallbacks
+    def test_no_answer_is_lost_however_it_is_joined(self) -> Any:
+        worker = self.worker()
+        chance = Random(1)
+        self.patch(worker_module, "SLOW", 0.0)
+        answers: list[Deferred[int]] = []
+        for number in range(3000):
+            answers.append(worker.call(slowly if chance.random() < 0.01 else abs, number))
+            if chance.random() < 0.5:
+                worker.join(fire=chance.random() < 0.5)
+        self.assertEqual((yield gatherResults(answers)), list(range(3000)))
 
     @inlineCallbacks
     def test_works_off_the_reactor_thread_and_answers_on_it(self) -> Any:

@@ -13,6 +13,7 @@ one, payloads are read on a third: none of the three holds up another.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,16 @@ from hoft.protocols.statefolder import RESERVE
 
 __all__ = ["GROUP", "Journal", "Location", "Schema", "Transaction"]
 
+BATCH = 24
+EARLY = 4
+"""
+So many operations are committed although the turn of the reactor in which they are asked for is
+not over, and so many times in one: what follows from them begins while the turn goes on.
+"""
+
+ALONE = 0.001
+"""Seconds without a commit after which one does not wait for the end of the turn."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -46,6 +57,8 @@ class Journal:
     @param worker: where SQLite is used, by this journal alone.
     @param sync_worker: where the disk is waited for, by this journal alone.
     @param schemas: the tables of those who use it; their order is that of creation.
+    @param clock: monotonic seconds.
+    @param next_turn: calls a function in the reactor's next turn, whatever becomes of the wall clock.
     @param entropy: random bytes, C{os.urandom} outside of simulations.
     @param read_worker: where L{load} reads; C{sync_worker} if not given.
     @param reserve: bytes of disk to keep back for acknowledgements; 0 for none.
@@ -69,6 +82,8 @@ class Journal:
         sync_worker: IWorker,
         schemas: Sequence[Schema],
         *,
+        clock: Callable[[], float],
+        next_turn: Callable[[Callable[[], None]], object],
         entropy: Callable[[int], bytes],
         read_worker: IWorker | None = None,
         reserve: int = RESERVE,
@@ -83,7 +98,14 @@ class Journal:
         self._opened = False
         self._refusal: JournalError | None = JournalError("the journal is not open")
         self._broken: Failure | None = None
+        self._clock = clock
+        self._next_turn = next_turn
+        self._turning = False
+        self._early = 0
+        self._flushed_at = -math.inf
         self._flushing = False
+        self._telling = False
+        self._afterwards: list[Callable[[], None]] = []
         self._syncing = False
         self._unsynced: list[tuple[Deferred[Any], Any]] = []
         self._doomed: list[int] = []
@@ -143,7 +165,13 @@ class Journal:
             return fail(self._refusal)
         deferred: Deferred[T] = Deferred()
         self._asked.append((operation, what, deferred, durable))
-        self._flush_soon()
+        if not self._telling and self._clock() - self._flushed_at > ALONE:
+            self._flush()
+            return deferred
+        self._flush_next_turn()
+        if not self._telling and len(self._asked) >= BATCH and self._early < EARLY:
+            self._early += 1
+            self._flush()
         return deferred
 
     def load(self, locations: Sequence[Location]) -> Deferred[list[bytes]]:
@@ -177,29 +205,41 @@ class Journal:
 
     # --- committing ---
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._worker.call(self._flush).addCallback(self._flushed)
+    def _flush_next_turn(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._next_turn(self._turned)
 
-    def _flush(self) -> Done:
+    def _turned(self) -> None:
+        """A turn of the reactor is over: commit what was asked for in it."""
+        self._turning = False
+        self._early = 0
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._asked and not self._flushing:
+            self._flushing = True
+            self._worker.call(self._commit).addCallback(self._committed)
+            self._worker.join()
+            self._flushed_at = self._clock()
+
+    def _commit(self) -> Done:
         """On the journal's thread: one commit of what is there by now."""
         batch: list[Asked] = []
         while self._asked and len(batch) < GROUP:
             batch.append(self._asked.popleft())
         return self._database.commit(batch)
 
-    def _flushed(self, done: Done) -> None:
+    def _committed(self, done: Done) -> None:
         """Tell the ordered operations; have the disk catch up for the durable ones."""
         self.incarnation = done.incarnation
         self._doomed += done.doomed
         self._unsynced += done.durable
         self._flushing = False
         if self._asked:
-            self._flush_soon()
+            self._flush_next_turn()
         self._sync_soon()
-        for deferred, result in done.ordered:
-            deferred.callback(result)
+        self._tell(done.ordered)
         self._close_when_idle()
 
     # --- waiting for the disk ---
@@ -234,11 +274,25 @@ class Journal:
         self._sync_worker.call(self._database.sync, doomed).addCallbacks(synced, failed)
 
     def _tell(self, results: Sequence[tuple[Deferred[Any], Any]]) -> None:
+        # What they ask for in turn waits for all of them to be told: they are told in order.
+        told, self._telling = self._telling, True
         for deferred, result in results:
             deferred.callback(result)
+        self._telling = told
+        if not told:
+            afterwards, self._afterwards = self._afterwards, []
+            for function in afterwards:
+                function()
+
+    def once_told(self, function: Callable[[], None]) -> None:
+        """Call C{function} when all that one commit brought has been told; at once if none is being told."""
+        if self._telling:
+            self._afterwards.append(function)
+        else:
+            function()
 
     def _close_when_idle(self) -> None:
-        if self._closing is None or self._flushing or self._syncing:
+        if self._closing is None or self._flushing or self._asked or self._syncing:
             return
         closing, self._closing = self._closing, None
         finish = self._database.release if self._broken else self._database.close

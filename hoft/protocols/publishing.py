@@ -19,6 +19,7 @@ from hoft.protocols.keyring import Keyring
 from hoft.protocols.node_parts import NodeParts
 from hoft.protocols.outbox import Outbox
 from hoft.protocols.packet_writing import PacketJob, write_packet
+from hoft.protocols.queueing import SHORT
 from hoft.protocols.replication import PacketPlan, Replication
 from hoft.timers import Soon
 
@@ -145,6 +146,8 @@ class Publisher:
         writing = parts.writing.call(
             write_packet, job, self.transport, parts.journal.segments.read, parts.entropy
         )
+        if job.length <= SHORT:
+            parts.writing.join(fire=False)
         writing.addCallbacks(written, failed)
         writing.addBoth(done)
 

@@ -207,13 +207,17 @@ class _Level:
 
 
 class SendQueue:
-    """Records that wait to be sent: those that are C{queued}."""
+    """
+    Records that wait to be sent: those that are C{queued}.
+
+    @ivar bytes: of their payload.
+    """
 
     def __init__(self) -> None:
         self._levels = [_Level() for _ in range(URGENCIES)]
         self._again: list[tuple[int, int, OutgoingRecord]] = []
         self._count = 0
-        self._bytes = 0
+        self.bytes = 0
         self._was_short = False
 
     def __len__(self) -> int:
@@ -224,7 +228,7 @@ class SendQueue:
         if not record.queued:
             record.queued = True
             self._count += 1
-            self._bytes += record.size
+            self.bytes += record.size
             self._levels[record.urgency].add(record)
 
     def add_again(self, record: OutgoingRecord) -> bool:
@@ -233,7 +237,7 @@ class SendQueue:
             return False
         record.queued = True
         self._count += 1
-        self._bytes += record.size
+        self.bytes += record.size
         heappush(self._again, (record.urgency, record.number, record))
         return True
 
@@ -242,12 +246,12 @@ class SendQueue:
         if record.queued:
             record.queued = False
             self._count -= 1
-            self._bytes -= record.size
+            self.bytes -= record.size
 
     def resize(self, record: OutgoingRecord, size: int) -> None:
         """It has become so long; what waits for the first time goes behind all that does."""
         if record.queued:
-            self._bytes += size - record.size
+            self.bytes += size - record.size
         record.size = size
 
     def _next_again(self) -> OutgoingRecord | None:
@@ -262,7 +266,7 @@ class SendQueue:
     @property
     def overtaking(self) -> bool:
         """Something waits that is to go before the much that does."""
-        if self._bytes <= APART or not any(level.turns for level in self._levels):
+        if self.bytes <= APART or not any(level.turns for level in self._levels):
             return False
         return any(level.next_sparse() is not None for level in self._levels)
 
@@ -292,7 +296,7 @@ class SendQueue:
 
     def _taken(self, frames: Frames) -> None:
         self._count -= sum(map(len, frames.frames))
-        self._bytes -= frames.size
+        self.bytes -= frames.size
 
     def _fill(self, frames: Frames, most: int) -> None:
         waiting = [level for level in self._levels if level]

@@ -32,6 +32,16 @@ PROBE_FILES = 4
 """Unanswered probes that may lie in the folder."""
 
 
+CROWD = 4
+"""So many short files that nothing is known of are many: what can be had with the next one is waited for."""
+
+COMPANY = 24
+"""Records that wait for no further ones."""
+
+GATHER = 0.005
+"""Seconds that others wait for, since the last file."""
+
+
 @frozen
 class Acknowledged:
     """What an acknowledgement settled."""
@@ -86,7 +96,20 @@ class Sender:
         beyond = flight.flying_bytes - path.most_bytes()
         if beyond < path.overtaking_bytes() and self._queue.overtaking:
             return path.paced_until(flight)
-        return max(path.paced_until(flight), self._yielding.until) if beyond < 0 else None
+        if beyond >= 0:
+            return None
+        return max(path.paced_until(flight), self._yielding.until, self._gathering_until())
+
+    def _gathering_until(self) -> float:
+        """(clock) As RFC 896 has it, but not without end: what is little waits while little is under way."""
+        flight = self._flight
+        if (
+            len(flight.flying) < CROWD
+            or len(self._queue) >= COMPANY
+            or flight.flying_bytes + self._queue.bytes > APART
+        ):
+            return float("-inf")
+        return next(reversed(flight.flying.values())).sent + GATHER
 
     def paced_until(self) -> float:
         """(clock) Nothing but probes is to be written before."""

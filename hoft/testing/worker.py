@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoft.errors import WorkerStopped
 from hoft.interfaces import IWorker
+from hoft.worker import PATIENCE
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class InlineWorker:
     def __init__(self, clock: IReactorTime, delay: float = 0.0) -> None:
         self._clock = clock
         self._delay = delay
-        self._jobs: deque[tuple[Callable[..., Any], tuple[Any, ...], Deferred[Any]]] = deque()
+        self._jobs: deque[tuple[Callable[..., Any], tuple[Any, ...], Deferred[Any], IDelayedCall]] = deque()
         self._results: deque[tuple[Deferred[Any], Any]] = deque()
         self._stopped = False
         self._crashed = False
@@ -46,6 +47,18 @@ class InlineWorker:
         if self._stopped:
             return fail(WorkerStopped("this worker has been stopped"))
         return self._give(function, *arguments)
+
+    def join(self, fire: bool = True) -> None:
+        """Do all at once, as no time passes within an event; nothing where that would take too long."""
+        if self._delay >= PATIENCE:
+            return
+        for *_, due in self._jobs:
+            due.cancel()
+        while self._jobs:
+            if self._do() and not fire:
+                self._clock.callLater(0, self._deliver)
+        while fire and self._results:
+            self._deliver()
 
     def stop(self) -> Deferred[None]:
         """Refuse further calls; fires after the last result."""
@@ -69,22 +82,25 @@ class InlineWorker:
     def _give(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         deferred: Deferred[T] = Deferred()
         if not self._crashed:
-            self._jobs.append((function, arguments, deferred))
-            self._clock.callLater(self._delay, self._work)
+            due = self._clock.callLater(self._delay, self._work)
+            self._jobs.append((function, arguments, deferred, due))
         return deferred
 
     def _work(self) -> None:
-        if not self._jobs:
-            return  # crashed
-        function, arguments, deferred = self._jobs.popleft()
+        if self._jobs and self._do():
+            self._clock.callLater(0, self._deliver)
+
+    def _do(self) -> bool:
+        """The first job; whether there is still somebody to be told of it."""
+        function, arguments, deferred, _ = self._jobs.popleft()
         try:
             result = function(*arguments)
         except BaseException:  # as in a thread: the caller waits for an answer
             result = Failure()
         if self._crashed:
-            return  # the call itself ended the life that was to hear of it
+            return False  # the call itself ended the life that was to hear of it
         self._results.append((deferred, result))
-        self._clock.callLater(0, self._deliver)
+        return True
 
     def _deliver(self) -> None:
         if self._results:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +70,8 @@ class InlineJournal:
             self.worker,
             self.sync_worker,
             schemas,
+            clock=self.clock.seconds,
+            next_turn=partial(self.clock.callLater, 0),
             entropy=random.Random(str(folder)).randbytes,
             reserve=reserve,
             segment_size=segment_size,
@@ -168,6 +172,8 @@ def work(folder: str, first: int, last: int, together: int, checkpoint: int) -> 
         Worker(reactor, "journal"),
         Worker(reactor, "sync"),
         [NOTES],
+        clock=time.monotonic,
+        next_turn=reactor.callFromThread,
         entropy=random.Random(first).randbytes,
         reserve=0,
         segment_size=1 << 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ from hoft.protocols.timing import TimingSettings
 from hoft.testing.clock import HeapClock
 from hoft.testing.worker import InlineWorker
 from hoft.transports.memory import MemoryFolder, unchanged
+from hoft.worker import PATIENCE
 
 T = TypeVar("T")
 SETTINGS = Settings(timing=TimingSettings(first=2.0, ack_shortest=0.005))
@@ -135,13 +137,16 @@ class Node:
     def start(self) -> None:
         """A process starts, up to the link being open and connected."""
         pair = self.pair
-        self.workers = [InlineWorker(pair.clock, delay) for delay in (0.0002, 0.002, 0.0002, 0.0002)]
+        # So slow that nobody waits for the journal: things may happen while it commits.
+        self.workers = [InlineWorker(pair.clock, delay) for delay in (PATIENCE, 0.002, 0.0002, 0.0002)]
         worker, sync, self.write, self.opening = self.workers
         self.journal = Journal(
             self.folder,
             worker,
             sync,
             self.schemas,
+            clock=pair.clock.seconds,
+            next_turn=partial(pair.clock.callLater, 0),
             entropy=pair.random.randbytes,
             reserve=0,
             segment_size=1 << 20,

@@ -23,7 +23,7 @@ from zope.interface.verify import verifyClass
 from hoft.errors import JournalError, JournalInUse, PayloadLost
 from hoft.interfaces import ITransaction
 from hoft.protocols import database
-from hoft.protocols.journal import GROUP, Journal, Schema, Transaction
+from hoft.protocols.journal import BATCH, EARLY, GROUP, Journal, Schema, Transaction
 from hoft.protocols.segments import INLINE, Segments
 from hoft.worker import Worker
 
@@ -55,12 +55,39 @@ class CommitTests(JournalCase):
         verifyClass(ITransaction, Transaction)
 
     def test_group(self) -> None:
-        """What is given together is one commit, up to a bound."""
+        """What is given in one turn of the reactor is one commit, up to a bound."""
         inline = self.opened()
-        before = inline.worker.calls
+        self.assertEqual(self.committed(inline, 1), 1, "one that is alone does not wait")
+        self.assertEqual(self.committed(inline, EARLY * BATCH), EARLY, "many do not, either")
         asked = [inline.journal.transact(count) for _ in range(GROUP + 1)]
-        self.assertEqual([inline.result(one) for one in asked], list(range(1, GROUP + 2)))
+        before = inline.worker.calls
+        first = EARLY * BATCH + 2
+        self.assertEqual([inline.result(one) for one in asked], list(range(first, first + GROUP + 1)))
         self.assertEqual(inline.worker.calls - before, 2)
+
+    def committed(self, inline: InlineJournal, operations: int) -> int:
+        """In how many commits so many operations are told of, before the turn is over."""
+        before = inline.worker.calls
+        for asked in [inline.journal.transact(count) for _ in range(operations)]:
+            self.successResultOf(asked)
+        return inline.worker.calls - before
+
+    def test_what_follows_from_a_commit_waits_for_the_next_turn(self) -> None:
+        """All of a commit are told before what they ask for is done, so that none goes round for ever."""
+        inline = self.opened()
+        told: list[int] = []
+
+        def again(counted: int) -> None:
+            told.append(counted)
+            if len(told) < 10 * EARLY * BATCH:
+                inline.journal.transact(count).addCallback(again)
+
+        for _ in range(BATCH + 1):
+            inline.journal.transact(count).addCallback(again)
+        self.assertLessEqual(len(told), 1 + EARLY * BATCH)
+        inline.clock.pump([0.0] * 100)
+        self.assertEqual(told, list(range(1, len(told) + 1)))
+        self.assertGreater(len(told), 10 * EARLY * BATCH)
 
     def test_one_failure_harms_no_other(self) -> None:
         """An operation that raises is undone alone, and its caller gets the traceback."""
@@ -75,9 +102,9 @@ class CommitTests(JournalCase):
         second = inline.journal.transact(stumble)
         third = inline.journal.transact(write(3, b"c" * 9000))
         inline.result(first)
+        inline.result(third)
         failure = self.failureResultOf(second, ZeroDivisionError)
         self.assertIn("stumble", failure.getTraceback())
-        inline.result(third)
         inline = self.reopened(inline)
         places = inline.do(notes)
         self.assertEqual(list(places), [1, 3])
@@ -359,6 +386,8 @@ class ThreadTests(TestCase):
             self.workers[0],
             self.workers[1],
             [NOTES],
+            clock=time.monotonic,
+            next_turn=reactor.callFromThread,
             entropy=os.urandom,
             read_worker=self.workers[2],
             segment_size=1 << 16,

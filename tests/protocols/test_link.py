@@ -241,7 +241,7 @@ class CrashTests(LinkTestCase):
         self.pair.clock.step()
         while not self.far.program.received:
             self.pair.clock.step()
-        self.pair.advance(0.001)
+        self.pair.advance(0.003)
         self.far.crash()
         self.near.crash()
         self.far.start()

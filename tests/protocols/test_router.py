@@ -264,7 +264,7 @@ class CutTests(RouterTestCase):
             verdict = self.pair.result(self.far.router.fileReceived("x", offset, piece, False))
             self.assertIs(verdict, Verdict.CONSUMED if last else Verdict.MORE)
             whole = max(0, (offset + len(piece) - self.records) // self.header.stride)
-            self.pair.advance(0.001)
+            self.pair.advance(0.005)
             if not last:
                 self.assertEqual(len(self.far.program.payloads), whole)
         self.assertEqual(self.far.program.payloads, self.payloads)

@@ -7,8 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from hoft.protocols.flight import REMEMBERED_PACKETS, SETTLING
 from hoft.protocols.pacing import Cost, Limits
 from hoft.protocols.path import IN_FLIGHT_BYTES, LEAST_ROOM, OVERTAKING, Path
-from hoft.protocols.queueing import HEAD_ROOM, Frames, OutgoingRecord
-from hoft.protocols.sending import PROBE_FILES, Sender
+from hoft.protocols.queueing import APART, HEAD_ROOM, Frames, OutgoingRecord
+from hoft.protocols.sending import COMPANY, CROWD, GATHER, PROBE_FILES, Sender
 from hoft.protocols.timing import RoundTrips, TimingSettings
 from hoft.protocols.unacknowledged import INITIAL_LIMIT
 from tests.effort import steps
@@ -185,7 +185,37 @@ class OrderTests(SynchronousTestCase):
         bench.sender.records.raise_limit(1 << 20)
         for number in range(1, IN_FLIGHT_PACKETS + 1):
             self.assertEqual(bench.send(100), [number])
+            bench.wait(GATHER)
         self.assertEqual(bench.send(100), [])
+
+    def test_few_wait_while_short_files_crowd(self) -> None:
+        """Where several short ones are under way, the next is not sent at once for what little there is."""
+        bench = Bench()
+        for number in range(1, CROWD + 1):
+            bench.queue(number)
+            self.assertEqual(bench.send(), [number])
+        bench.queue(CROWD + 1)
+        self.assertEqual(bench.send(), [])
+        self.assertEqual(bench.sender.next_sending(), bench.now + GATHER)
+        bench.wait(GATHER)
+        self.assertEqual(bench.send(), [CROWD + 1])
+        bench.queue(CROWD + 2)
+        bench.ack(2)
+        self.assertEqual(bench.send(), [CROWD + 2], "less than a crowd is under way again")
+
+    def test_many_or_long_do_not_wait(self) -> None:
+        """Nobody waits for company who has enough of it, or whose file is long, or follows long ones."""
+        for waiting, size, first in ((COMPANY, 100, 100), (5, APART // 4, 100), (1, 100, APART)):
+            with self.subTest(waiting=waiting, size=size, first=first):
+                bench = Bench()
+                bench.sender.records.raise_limit(1 << 20)
+                bench.queue(1, size=first)
+                bench.send(2 * first)
+                for number in range(2, CROWD + 1):
+                    bench.queue(number)
+                    bench.send()
+                bench.queue(*range(10, 10 + waiting), size=size)
+                self.assertNotEqual(bench.send(), [])
 
 
 class AcknowledgementTests(SynchronousTestCase):
@@ -662,6 +692,7 @@ class CostTests(SynchronousTestCase):
             for limit in range(INITIAL_LIMIT + 1, INITIAL_LIMIT + 21):
                 bench.sender.records.raise_limit(limit)
                 self.assertEqual(bench.send(100), [limit])
+                bench.wait(GATHER)
 
         return steps(work)
 

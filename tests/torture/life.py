@@ -139,6 +139,8 @@ class Life:
             journal,
             sync,
             [log.SCHEMA, PROGRAM],
+            clock=world.clock.seconds,
+            next_turn=partial(world.clock.callLater, 0),
             entropy=world.entropy,
             read_worker=read,
             reserve=0,
