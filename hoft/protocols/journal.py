@@ -39,8 +39,9 @@ So many operations are committed although the turn of the reactor in which they 
 not over, and so many times in one: what follows from them begins while the turn goes on.
 """
 
+FEW = 2
 ALONE = 0.001
-"""Seconds without a commit after which one does not wait for the end of the turn."""
+"""So many seconds after a commit of so few operations the next does not wait for the end of the turn."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class Journal:
         self._next_turn = next_turn
         self._turning = False
         self._early = 0
+        self._flushed = 0
         self._flushed_at = -math.inf
         self._flushing = False
         self._telling = False
@@ -165,7 +167,7 @@ class Journal:
             return fail(self._refusal)
         deferred: Deferred[T] = Deferred()
         self._asked.append((operation, what, deferred, durable))
-        if not self._telling and self._clock() - self._flushed_at > ALONE:
+        if self._lonely():
             self._flush()
             return deferred
         self._flush_next_turn()
@@ -205,6 +207,11 @@ class Journal:
 
     # --- committing ---
 
+    def _lonely(self) -> bool:
+        """Whether it is not to be expected that more is asked for in this turn."""
+        idle = self._flushed <= FEW and self._clock() - self._flushed_at > ALONE
+        return idle and not self._telling
+
     def _flush_next_turn(self) -> None:
         if not self._turning:
             self._turning = True
@@ -219,6 +226,7 @@ class Journal:
     def _flush(self) -> None:
         if self._asked and not self._flushing:
             self._flushing = True
+            self._flushed = len(self._asked)
             self._worker.call(self._commit).addCallback(self._committed)
             self._worker.join()
             self._flushed_at = self._clock()
