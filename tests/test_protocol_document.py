@@ -29,6 +29,7 @@ from hoft.protocols import (
     queueing,
     receiving,
     repeating,
+    sending,
     sizing,
     yielding,
 )
@@ -283,6 +284,8 @@ class Constants(SynchronousTestCase):
             f"up to {queueing.HEAD_BYTES >> 10} KiB of records whose urgency is {queueing.URGENT} or less",
             f"{queueing.QUANTUM >> 10} KiB each; before them go those of which no more than"
             f" {queueing.SPARSE >> 10} KiB waits",
+            f"While {sending.CROWD} packets are under way, fewer than {sending.COMPANY} records wait",
+            f"{queueing.APART >> 10} KiB, the next is made {sending.GATHER * 1000:.0f} ms after the last",
             f"Where more than {queueing.APART >> 10} KiB wait",
             f"others are of {yielding.FILE >> 10} KiB at most, and go at {yielding.RATE >> 20} MiB a second",
             f"records of up to {repeating.SMALL >> 10} KiB go again before anything is known",

@@ -31,7 +31,6 @@ PACKETS_AT_ONCE = 4
 PROBE_FILES = 4
 """Unanswered probes that may lie in the folder."""
 
-
 CROWD = 4
 """So many short files that nothing is known of are many: what can be had with the next one is waited for."""
 
