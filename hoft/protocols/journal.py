@@ -138,7 +138,8 @@ class Journal:
         Run C{operation(transaction)} on the journal's thread, and commit.
 
         Operations run in the order given.  The Deferreds of the ordered ones fire
-        in that order, and so do those of the durable ones, which may be later.
+        in that order, and so do those of the durable ones, which may be later; where many
+        operations come in one turn, within the call that gives a later one.
 
         If the operation raises, nothing of it is kept, and its exception is the
         failure; the others of its commit are not harmed.  What it did may be taken back
