@@ -107,7 +107,7 @@ class Journal:
         self._flushed_at = -math.inf
         self._flushing = False
         self._telling = False
-        self._afterwards: list[Callable[[], None]] = []
+        self._afterwards: dict[Callable[[], None], None] = {}
         self._syncing = False
         self._unsynced: list[tuple[Deferred[Any], Any]] = []
         self._doomed: list[int] = []
@@ -168,13 +168,15 @@ class Journal:
             return fail(self._refusal)
         deferred: Deferred[T] = Deferred()
         self._asked.append((operation, what, deferred, durable))
-        if self._lonely():
+        if self._telling:
+            self._flush_next_turn()
+        elif self._lonely():
             self._flush()
-            return deferred
-        self._flush_next_turn()
-        if not self._telling and len(self._asked) >= BATCH and self._early < EARLY:
-            self._early += 1
-            self._flush()
+        else:
+            self._flush_next_turn()
+            if len(self._asked) >= BATCH and self._early < EARLY:
+                self._early += 1
+                self._flush()
         return deferred
 
     def load(self, locations: Sequence[Location]) -> Deferred[list[bytes]]:
@@ -210,8 +212,7 @@ class Journal:
 
     def _lonely(self) -> bool:
         """Whether it is not to be expected that more is asked for in this turn."""
-        idle = self._flushed <= FEW and self._clock() - self._flushed_at > ALONE
-        return idle and not self._telling
+        return self._flushed <= FEW and self._clock() - self._flushed_at > ALONE
 
     def _flush_next_turn(self) -> None:
         if not self._turning:
@@ -289,14 +290,17 @@ class Journal:
             deferred.callback(result)
         self._telling = told
         if not told:
-            afterwards, self._afterwards = self._afterwards, []
+            afterwards, self._afterwards = self._afterwards, {}
             for function in afterwards:
                 function()
 
     def once_told(self, function: Callable[[], None]) -> None:
-        """Call C{function} when all that one commit brought has been told; at once if none is being told."""
+        """
+        Call C{function} when all that one commit brought has been told, once however often that
+        is asked for; at once if none is being told.
+        """
         if self._telling:
-            self._afterwards.append(function)
+            self._afterwards[function] = None
         else:
             function()
 

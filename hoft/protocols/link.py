@@ -133,7 +133,6 @@ class Link:
         )
         # Once for all that happens in one turn of the reactor.
         self._settling = Soon(parts.reactor, SETTLE, self._settle)
-        self._pumping = False
         self._closed = False
         self._carrier_up = True
 
@@ -230,13 +229,7 @@ class Link:
             self.engine.queue(record)
         if not numbered:
             self.engine.greet(self._now())
-        if not self._pumping:
-            self._pumping = True
-            self._journal.once_told(self._enqueued_all)
-
-    def _enqueued_all(self) -> None:
-        self._pumping = False
-        self.pump()
+        self._journal.once_told(self.pump)
 
     def read(self, ids: Sequence[int]) -> Deferred[list[bytes]]:
         """See L{ILink.read}."""
