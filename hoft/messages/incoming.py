@@ -151,8 +151,10 @@ class IncomingMessages:
         self._malformed = malformed
         self._counts = counts
         self._closed = False
-        self._early: list[Incoming] | None = []
-        """What came before the tables were read."""
+        self._unsettled = 1
+        """How many answers of the tables are awaited; without them nobody knows what log a record is of."""
+        self._held: list[Incoming] = []
+        """What has come meanwhile."""
         self._gathering = Gathering()
         self._unread: deque[int] = deque()
         self._reading = False
@@ -175,8 +177,17 @@ class IncomingMessages:
         self._gathering = Gathering(flow.withdrawn)
         self._released = flow.released
         self._earlier = flow.earlier
-        early, self._early = self._early, None
-        self.received(early or ())
+        self._settled()
+        # The process before may have died over telling the peer.
+        self.grant()
+
+    def _settled(self) -> None:
+        self._unsettled -= 1
+        if not self._unsettled:
+            held, self._held = self._held, []
+            self.received(held)
+            if not self._reading:
+                self._forget_broken()
 
     def close(self) -> None:
         """Nothing is handed up any more."""
@@ -191,8 +202,8 @@ class IncomingMessages:
 
     def received(self, records: Iterable[Incoming]) -> None:
         """Records have come."""
-        if self._early is not None:
-            self._early.extend(records)
+        if self._unsettled:
+            self._held.extend(records)
             return
         for record in records:
             if record.payload is None:
@@ -218,11 +229,18 @@ class IncomingMessages:
                         self._unread.extendleft(reversed(records))
                     most = 1
                     continue
+                if self._unsettled:
+                    self._unread.extendleft(reversed(records))
+                    break
                 for record, payload in zip(records, payloads, strict=True):
                     self._take(record, payload)
                 self._let_go()
         finally:
             self._reading = False
+        if not self._unsettled:
+            self._forget_broken()
+
+    def _forget_broken(self) -> None:
         for message in self._gathering.forget_broken():
             self._discards += message.records.values()
         self._let_go()
@@ -401,14 +419,12 @@ class IncomingMessages:
         self._released = 0
         self._granted = WINDOW
         self._gathering.begin_anew()
-        if not self._unread and not self._reading:
-            for message in self._gathering.forget_broken():
-                self._discards += message.records.values()
-            self._let_go()
+        self._unsettled += 1
 
     def began_anew(self, earlier: int) -> None:
         """Records up to this one are of an earlier log."""
         self._earlier = earlier
+        self._settled()
 
 
 def _in_memory(message: Gathered) -> int:

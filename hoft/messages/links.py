@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoft.errors import LinkClosed, MessageConsumed, RecordError
+from hoft.errors import JournalFull, LinkClosed, MessageConsumed, RecordError
 from hoft.interfaces import (
     CommitResult,
     CommittedMessages,
@@ -68,6 +68,9 @@ class MessageLink:
         self.peer = link.peer
         self.name = link.name
         self.link = link
+        self._again = again
+        self._unbegun = 0
+        """How many logs began anew that the journal had no room to note."""
         self._ledger = Ledger(link.peer.bytes)
         self._discarding = Discards(link, lambda: again(self))
         self._outgoing = OutgoingMessages(
@@ -149,6 +152,9 @@ class MessageLink:
 
     def tick(self) -> None:
         """Do what is due, and try again what has failed."""
+        unbegun, self._unbegun = self._unbegun, 0
+        for _ in range(unbegun):
+            self._begin_anew()
         self._outgoing.expire()
         self._outgoing.withdraw()
         self._discarding.tick()
@@ -170,15 +176,21 @@ class MessageLink:
 
     def rolled_back(self, resent: Sequence[int]) -> None:
         """The log begins anew, with these records of ours alone."""
-        begun = self.link.commit(also=self._ledger.begin_anew)
-        begun.addCallback(lambda result: self._incoming.began_anew(result.value or 0))
-        begun.addErrback(self._uncommitted)
+        self._begin_anew()
         self._discarding.rolled_back()
         self._outgoing.rolled_back(frozenset(resent))
         self._incoming.rolled_back()
 
-    def _uncommitted(self, failure: Failure) -> None:
-        if not failure.check(LinkClosed):
+    def _begin_anew(self) -> None:
+        begun = self.link.commit(also=self._ledger.begin_anew)
+        begun.addCallback(lambda result: self._incoming.began_anew(result.value or 0))
+        begun.addErrback(self._not_begun)
+
+    def _not_begun(self, failure: Failure) -> None:
+        if failure.check(JournalFull):
+            self._unbegun += 1
+            self._again(self)
+        elif not failure.check(LinkClosed):
             self._log.failure("That the log with {peer} began anew was not noted", failure, peer=self.name)
 
     @property

@@ -46,7 +46,7 @@ from hoft.recurring import EVERY
 from hoft.testing.channel import Faults, FaultyChannel
 from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, note
-from tests.protocols.nodes import lost
+from tests.protocols.nodes import lost, refuse
 from tests.protocols.test_damage import damage
 
 LARGE = 3_000_000
@@ -374,6 +374,16 @@ class CreditTests(MessageCase):
             self.restart(self.near)
             self.pair.advance(60)
             self.consume()
+
+    def test_a_receiver_that_dies_before_it_has_told_the_sender_tells_it_when_it_starts(self) -> None:
+        self.fill()
+        waiting = self.blocked()
+        self.patch(self.far.messenger._incoming, "grant", lambda: None)
+        self.consume()
+        self.assertNoResult(waiting)
+        self.restart(self.far)
+        self.pair.advance(10)
+        self.successResultOf(waiting)
 
     def test_all_that_is_let_go_of_can_be_used_again(self) -> None:
         """Whatever was consumed, withdrawn, or never got into the journal."""
@@ -743,6 +753,33 @@ class RollbackTests(MessageCase):
         [message] = self.far.heard.messages
         self.pair.result(message.consume())
         self.assertEqual(self.far.messenger._incoming._released, MIN_COST)
+
+    def test_what_is_found_at_the_start_is_of_the_earlier_log(self) -> None:
+        """Although it is handed up after the program was told that the log begins anew."""
+        self.far.heard.keep = True
+        self.plant(encode_piece(b"b" * 16, bytes(2 * PIECE), 0))
+        self.near.tell(b"whole")
+        self.pair.advance(5)
+        self.restart(self.far)
+        self.lose_state(self.near)
+        self.pair.advance(60)
+        self.assertEqual((self.far.heard.rollbacks, self.far.heard.payloads), (1, [b"whole"]))
+        self.assertEqual((self.far.rows("inbox"), self.far.messenger._incoming._released), (0, 0))
+
+    def test_it_is_noted_once_there_is_room(self) -> None:
+        """Until then nothing is handed up, for nobody would know of which log it is."""
+        self.far.link.carrier_down()
+        self.lose_state(self.near)
+        full = refuse(self, self.far.journal, JournalFull("no room"))
+        self.far.messenger.rolled_back([])
+        full.restore()
+        self.far.link.carrier_up()
+        self.near.tell(b"more")
+        self.pair.advance(20)
+        self.assertEqual(self.far.heard.payloads, [])
+        self.far.messages.tick()
+        self.pair.advance(1)
+        self.assertEqual(self.far.heard.payloads, [b"more"])
 
     def test_what_the_program_sends_in_answer(self) -> None:
         self.near.heard.greeting = b"where were we?"

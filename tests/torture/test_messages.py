@@ -21,7 +21,7 @@ from hoft.transports.memory import unchanged
 from tests.messages.programs import MessageNode, MessagePair, MessageProgram
 from tests.torture.figures import SOAK
 
-SEEDS = 3 * SOAK
+SEEDS = 10 * SOAK
 WINDOW = 1 << 20
 STEPS = 60
 SIZES = (4, 300, 5000, PIECE, PIECE + 1, 3 * PIECE, 400_000)
@@ -151,7 +151,8 @@ class Life:
         case.assertLessEqual(spent - released, 0, "credit is lost")
         sender, receiver = self.near.messenger._outgoing, self.far.messenger._incoming
         case.assertEqual((sender._spent, receiver._released), (spent, released), "memory and journal differ")
-        untold = released + WINDOW - sender._allowed
+        # Released may be more: what was under way when a log began anew is not paid for in the next.
+        untold = WINDOW - (sender._allowed - sender._spent)
         case.assertLess(untold, incoming.CREDIT_STEP, "credit that the sender was not told of")
 
     def sum(self, node: MessageNode, column: str) -> int:
