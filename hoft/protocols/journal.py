@@ -155,7 +155,11 @@ class Journal:
         return self.transact_together(_each, operation, durable)
 
     def transact_together(
-        self, operation: Callable[[Transaction, Sequence[S]], Sequence[T]], what: S, durable: bool = False
+        self,
+        operation: Callable[[Transaction, Sequence[S]], Sequence[T]],
+        what: S,
+        durable: bool = False,
+        more: bool = False,
     ) -> Deferred[T]:
         """
         L{transact} for what is asked for often and cheaper done many at a time.
@@ -163,11 +167,14 @@ class Journal:
         @param operation: called with all of C{what} that was asked of it in a row
             by the time of the commit; returns a result for each.  If it raises, it
             is called again, for each alone.
+        @param more: another operation is asked for right after this one: they share a commit.
         """
         if self._refusal is not None:
             return fail(self._refusal)
         deferred: Deferred[T] = Deferred()
         self._asked.append((operation, what, deferred, durable))
+        if more:
+            return deferred
         if self._telling:
             self._flush_next_turn()
         elif self._lonely():

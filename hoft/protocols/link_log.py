@@ -94,7 +94,9 @@ class LinkLog:
         @param durable: fire only once it would survive a power cut.
         @return: fires with what L{log_writing.write} tells of it.
         """
-        self._catching_up.now()
+        if self._catching_up.pending:
+            self._catching_up.cancel()
+            self._write_waiting(more=True)
         return self._journal.transact_together(self._take_steps, step, durable)
 
     def _write_with_next(self, step: Step) -> Deferred[Any]:
@@ -115,14 +117,20 @@ class LinkLog:
         self._catching_up.now()
         self._trying_again.cancel()
 
-    def _write_waiting(self) -> None:
-        """Have the journal take what was left for later."""
-        steps, self._waiting = self._waiting, []
-        self._write_each(steps)
+    def _write_waiting(self, more: bool = False) -> None:
+        """
+        Have the journal take what was left for later.
 
-    def _write_each(self, steps: Sequence[tuple[Step, Deferred[Any]]]) -> None:
-        for step, waiting in steps:
-            writing = self._journal.transact_together(self._take_steps, step)
+        @param more: another step follows at once.
+        """
+        steps, self._waiting = self._waiting, []
+        self._write_each(steps, more)
+
+    def _write_each(self, steps: Sequence[tuple[Step, Deferred[Any]]], more: bool = False) -> None:
+        for number, (step, waiting) in enumerate(steps, 1):
+            writing = self._journal.transact_together(
+                self._take_steps, step, more=more or number < len(steps)
+            )
             writing.addCallbacks(waiting.callback, self._not_written, errbackArgs=(step, waiting))
 
     def _not_written(self, failure: Failure, step: Step, waiting: Deferred[Any]) -> None:

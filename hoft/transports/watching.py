@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from struct import Struct
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.fdesc import readFromFD
 from twisted.internet.inotify import (  # raises ImportError where there is no inotify
     IN_CLOSE_WRITE,
     IN_CREATE,
+    IN_DELETE_SELF,
     IN_DONT_FOLLOW,
     IN_MOVED_TO,
     IN_ONLYDIR,
@@ -33,12 +36,44 @@ log = Logger()
 
 _COMPLETE = IN_MOVED_TO | IN_CLOSE_WRITE
 
+_EVENT = Struct("=iIII")
+"""What stands before each name: whose it is, what happened, a cookie, the length of the name (inotify(7))."""
+
 
 class _Notifier(INotify):
     """
-    An L{INotify} that can be closed twice: it closes itself when what it
-    watches is deleted.
+    An L{INotify} that gives names as they come, for to make a L{FilePath} of each takes longer than
+    all else that is done about a file before it is read; and that can be closed twice: it closes itself
+    when what it watches is deleted.
     """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._told: dict[int, Callable[[bytes, int], None]] = {}
+
+    def tell(self, folder: FilePath[str], mask: int, told: Callable[[bytes, int], None]) -> None:
+        """
+        Watch a folder.
+
+        @param told: called with the name, and with what happened to it.
+        @raise INotifyError: it cannot be watched.
+        """
+        self._told[self.watch(folder, mask)] = told
+
+    def doRead(self) -> None:
+        """Something has happened."""
+        readFromFD(self.fileno(), self._read)
+
+    def _read(self, events: bytes) -> None:
+        offset = 0
+        while offset < len(events):
+            watched, mask, _, size = _EVENT.unpack_from(events, offset)
+            start, offset = offset + _EVENT.size, offset + _EVENT.size + size
+            told = self._told.get(watched)
+            if told is not None and size:
+                told(events[start:offset].rstrip(b"\0"), mask)
+            if mask & IN_DELETE_SELF:
+                self.loseConnection()
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the descriptor, once."""
@@ -84,13 +119,13 @@ class Watch:
             raise OSError(f"no inotify: {error}") from error
         try:
             root = FilePath(inbox)
-            self._notifier.watch(root, IN_CREATE | _COMPLETE | IN_ONLYDIR, callbacks=[self._in_root])
+            self._notifier.tell(root, IN_CREATE | _COMPLETE | IN_ONLYDIR, self._in_root)
             try:
                 own = root.child(naming.folder(node))
                 # Not of files that are begun there, as a rule: each is told again when it is whole, and
                 # the next scan finds what takes its time.
                 events = _COMPLETE | IN_ONLYDIR | IN_DONT_FOLLOW | (IN_CREATE if begun else 0)
-                self._notifier.watch(own, events, callbacks=[self._in_subfolder])
+                self._notifier.tell(own, events, self._in_subfolder)
             except INotifyError as error:
                 # Before the first file for us it is not there; L{_in_root} will tell.
                 if own.exists():
@@ -114,18 +149,17 @@ class Watch:
             self._notifier.stopReading()
             self._notifier.connectionLost(Failure(ConnectionDone()))
 
-    def _in_root(self, _: object, path: FilePath[bytes], mask: int) -> None:
-        name = path.basename()
+    def _in_root(self, name: bytes, mask: int) -> None:
         if name == self._own:
             self._changed()
         elif self._mark in name:
             self._tell(name, mask, flat=True)
 
-    def _in_subfolder(self, _: object, path: FilePath[bytes], mask: int) -> None:
-        self._tell(path.basename(), mask, flat=False)
+    def _in_subfolder(self, name: bytes, mask: int) -> None:
+        self._tell(name, mask, flat=False)
 
-    def _tell(self, base: bytes, mask: int, flat: bool) -> None:
-        text = os.fsdecode(base)
+    def _tell(self, name_bytes: bytes, mask: int, flat: bool) -> None:
+        text = os.fsdecode(name_bytes)
         name = None if self._naming.is_temporary(text) else self._naming.parse(text)
         if name is not None and name.recipient in (None, self._node):
             self._appeared(Entry(text, name, flat), bool(mask & _COMPLETE))

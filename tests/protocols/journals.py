@@ -40,6 +40,11 @@ def count(transaction: Transaction) -> int:
     return int(counted)
 
 
+def counts(transaction: Transaction, asked: Sequence[None]) -> list[int]:
+    """L{count} for each."""
+    return [count(transaction) for _ in asked]
+
+
 class CountingWorker(InlineWorker):
     """Counts what it is given."""
 

@@ -49,9 +49,7 @@ SETTINGS = Settings(timing=TimingSettings(first=2.0, ack_shortest=0.005))
 
 def refuse(test: SynchronousTestCase, journal: Journal, error: Exception) -> MonkeyPatcher:
     """The journal takes nothing more, until that is restored."""
-    refusing: MonkeyPatcher = test.patch(
-        journal, "transact_together", lambda operation, what, durable=False: fail(error)
-    )
+    refusing: MonkeyPatcher = test.patch(journal, "transact_together", lambda *_, **__: fail(error))
     return refusing
 
 

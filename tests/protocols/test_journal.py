@@ -27,7 +27,7 @@ from hoft.protocols.journal import BATCH, EARLY, GROUP, Journal, Schema, Transac
 from hoft.protocols.segments import INLINE, Segments
 from hoft.worker import Worker
 
-from .journals import NOTES, InlineJournal, JournalCase, count, erase, notes, payload_of, write
+from .journals import NOTES, InlineJournal, JournalCase, count, counts, erase, notes, payload_of, write
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,6 +71,16 @@ class CommitTests(JournalCase):
         for asked in [inline.journal.transact(count) for _ in range(operations)]:
             self.successResultOf(asked)
         return inline.worker.calls - before
+
+    def test_what_is_asked_for_right_before_another_shares_its_commit(self) -> None:
+        """Although the journal has nothing else to do."""
+        inline = self.opened()
+        before = inline.worker.calls
+        first = inline.journal.transact_together(counts, None, more=True)
+        self.assertNoResult(first)
+        second = inline.journal.transact_together(counts, None)
+        self.assertEqual((self.successResultOf(first), self.successResultOf(second)), (1, 2))
+        self.assertEqual(inline.worker.calls - before, 1)
 
     def test_what_follows_from_a_commit_waits_for_the_next_turn(self) -> None:
         """All of a commit are told before what they ask for is done, so that none goes round for ever."""
