@@ -42,9 +42,9 @@ _EVENT = Struct("=iIII")
 
 class _Notifier(INotify):
     """
-    An L{INotify} that gives names as they come, for to make a L{FilePath} of each takes longer than
-    all else that is done about a file before it is read; and that can be closed twice: it closes itself
-    when what it watches is deleted.
+    An L{INotify} that gives names as they come, since making a L{FilePath} of each takes longer than all
+    else that is done about a file before it is read.  And it can be closed twice: it closes itself when
+    what it watches is deleted.
     """
 
     def __init__(self, reactor: Any) -> None:
