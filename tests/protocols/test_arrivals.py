@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hoft.errors import JournalFull, PayloadLost
 from hoft.interfaces import Arrival, IArrivalReceiver, ILink, Incoming, IRecordReceiver
+from hoft.protocols.database import Asked, Done
 from tests.protocols.nodes import Node, Pair, Program, refuse
 
 
@@ -84,6 +87,24 @@ class ArrivalTests(SynchronousTestCase):
         self.near.start()
         self.pair.advance(30)
         self.assertEqual(self.far.program.payloads, [None, None])
+
+    def test_it_is_one_commit_with_what_is_asked_for_next(self) -> None:
+        """Also where the journal has nothing else to do, and is waited for."""
+        sizes: list[int] = []
+        database = self.far.journal._database
+        commit = database.commit
+
+        def counted(batch: Sequence[Asked]) -> Done:
+            sizes.append(len(batch))
+            return commit(batch)
+
+        self.patch(self.far.workers[0], "_delay", 0.0)
+        self.patch(database, "commit", counted)
+        self.near.send(b"at once")
+        self._until_received()
+        sizes.clear()
+        self.successResultOf(self.far.link.commit(consume=[self.far.program.received[0].id]))
+        self.assertEqual(sizes, [2])
 
     def test_consumed_before_it_is_committed(self) -> None:
         """Nothing remains of it."""
