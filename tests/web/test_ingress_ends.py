@@ -110,13 +110,10 @@ class DeadlineTests(EndCase):
 
     @inlineCallbacks
     def test_what_was_not_sent_of_a_request_that_has_ended_is_not_sent_any_more(self) -> Test:
-        """Nor what was on its way into the journal; also if the far side answers before it has all of it."""
+        """Nor what was on its way into the journal."""
         self.near.open = False
         caller = self.connect()
-        begins = (
-            b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nHoft-Deadline: 0.4\r\nContent-Length: 2000000\r\n\r\n"
-        )
-        yield deferToThread(caller.sendall, begins + bytes(1_500_000))
+        yield deferToThread(caller.sendall, self._begins(2_000_000, b"0.4") + bytes(1_500_000))
         answer = yield deferToThread(caller.recv, 65536)
         self.assertTrue(answer.startswith(b"HTTP/1.1 408 "), answer)
         self.assertGreater(len(self.near.records), 15)
@@ -124,13 +121,30 @@ class DeadlineTests(EndCase):
         self.near.heal()
         yield self.until(lambda: self.far.cancels)
         self.assertEqual(self.far.requests, {})
-        whole = self.post(bytes(1_500_000), b"Hoft-Deadline: 60")
-        yield self.until(lambda: self.far.requests)
-        self.near.open = False
-        self.far.one.abort(connection_refused("service.example:81"))
-        response = yield whole
-        self.assertEqual(response.status, 502)
-        yield self.until(lambda: self.near.backlog() < 100)
+
+    @inlineCallbacks
+    def test_what_was_not_sent_of_a_request_that_is_answered_already_is_not_sent_any_more(self) -> Test:
+        """Whether the rest of it is here or is still to come."""
+        for length in (1_900_000, 2_000_000):
+            caller = self.connect()
+            yield deferToThread(caller.sendall, self._begins(length, b"60") + bytes(700_000))
+            yield self.until(lambda: self.far.requests)
+            self.near.open = False
+            yield deferToThread(caller.sendall, bytes(1_200_000))
+            yield self.until(lambda: self.near.backlog() > 500_000)
+            self.far.one.abort(connection_refused("service.example:81"))
+            answer = yield deferToThread(caller.recv, 65536)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 502 "), answer)
+            yield self.until(lambda: self.near.backlog() < 100)
+            self.near.heal()
+            yield self.until(lambda: self.far.cancels)
+            self.far.requests.clear()
+            self.far.cancels.clear()
+
+    def _begins(self, length: int, deadline: bytes) -> bytes:
+        """The head of a request."""
+        head = b"POST /svc/demo/ HTTP/1.1\r\nHost: a\r\nHoft-Deadline: %s\r\nContent-Length: %d\r\n\r\n"
+        return head % (deadline, length)
 
     @inlineCallbacks
     def test_answers_that_come_too_late_are_dropped(self) -> Test:
